@@ -1,0 +1,1 @@
+//! The agent: runs executors and forwards what becomes of tasks.

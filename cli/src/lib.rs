@@ -1,0 +1,1 @@
+//! The meseta command.

@@ -1,0 +1,1 @@
+//! Frameworks to read and run.

@@ -1,0 +1,1 @@
+//! Library for executors, and the executor of plain commands.

@@ -1,0 +1,1 @@
+//! The master: admits agents, offers their resources to frameworks, tracks tasks.

@@ -1,0 +1,1 @@
+//! The types every component of a Meseta cluster speaks.

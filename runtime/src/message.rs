@@ -1,0 +1,147 @@
+//! Messages: what one actor may say to another, and the envelope that carries it.
+//!
+//! A message is plain data with a wire name. Between actors of one node it travels as the value itself and is
+//! never serialised; between nodes as MessagePack in the named form, so that either side may know fields the other
+//! does not: unknown fields are skipped, missing ones take their `#[serde(default)]`.
+
+use std::any::Any;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::pid::Pid;
+
+/// One kind of message.
+///
+/// ```
+/// use meseta_runtime::Message;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Ping { count: u64 }
+/// impl Message for Ping { const NAME: &'static str = "example.Ping"; }
+/// ```
+pub trait Message: Serialize + DeserializeOwned + Send + 'static {
+    /// Name on the wire. Never reused for another meaning.
+    const NAME: &'static str;
+    /// Version of the fields, told to peers when a connection opens. Raise it when a field is added.
+    const VERSION: u16 = 1;
+    /// Roles whose nodes may send this message to another node, for example `["master"]`. Empty: any
+    /// authenticated peer. Actors of the same node are not checked.
+    const SENDERS: &'static [&'static str] = &[];
+}
+
+/// A message that expects one answer.
+pub trait Ask: Message {
+    /// The answer.
+    type Reply: Message;
+}
+
+/// Number of a message kind in frames: the 32-bit FNV-1a hash of its name.
+///
+/// Two names with one number are refused when a process that handles both is spawned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Kind(pub u32);
+
+impl Kind {
+    /// Kind of the message `M`.
+    pub const fn of<M: Message>() -> Self {
+        Self::named(M::NAME)
+    }
+
+    /// Kind of a wire name.
+    pub const fn named(name: &str) -> Self {
+        let bytes = name.as_bytes();
+        let mut hash: u32 = 0x811c_9dc5;
+        let mut i = 0;
+        while i < bytes.len() {
+            hash = (hash ^ bytes[i] as u32).wrapping_mul(0x0100_0193);
+            i += 1;
+        }
+        Self(hash)
+    }
+}
+
+/// The content of a message on its way: the value itself, or its bytes as they came from another node.
+pub enum Payload {
+    /// Sent on this node; the value is moved, never serialised.
+    Local(Box<dyn Parcel>),
+    /// Received from another node; decoded on the receiver's own thread.
+    Wire(Bytes),
+}
+
+/// A message value whose type is known again only to the receiver's dispatch table.
+pub trait Parcel: Any + Send {
+    /// The MessagePack body, for a receiver on another node.
+    ///
+    /// # Errors
+    /// When the value cannot be serialised, for example a map key that MessagePack cannot hold.
+    fn encode(&self) -> Result<Vec<u8>, rmp_serde::encode::Error>;
+    /// The wire name.
+    fn name(&self) -> &'static str;
+    /// The value as `Any`, to be downcast.
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send>;
+}
+
+impl<M: Message> Parcel for M {
+    fn encode(&self) -> Result<Vec<u8>, rmp_serde::encode::Error> {
+        rmp_serde::to_vec_named(self)
+    }
+
+    fn name(&self) -> &'static str {
+        M::NAME
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
+        self
+    }
+}
+
+impl std::fmt::Debug for Payload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Local(parcel) => write!(f, "Local({})", parcel.name()),
+            Self::Wire(bytes) => write!(f, "Wire({} bytes)", bytes.len()),
+        }
+    }
+}
+
+/// How a message relates to an ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Correlation {
+    /// An ordinary message.
+    None,
+    /// Expects an answer under this number, unique for the asking node.
+    Request(u64),
+    /// Answers the request of this number.
+    Answer(u64),
+}
+
+/// A message with its sender and receiver.
+#[derive(Debug)]
+pub struct Envelope {
+    /// Receiver.
+    pub to: Pid,
+    /// Sender; for a remote one already checked against the connection's authenticated peer.
+    pub from: Pid,
+    /// Kind of the content.
+    pub kind: Kind,
+    /// Whether it asks or answers.
+    pub correlation: Correlation,
+    /// The content.
+    pub payload: Payload,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kind_is_fnv1a_of_the_name() {
+        // Values of the published 32-bit FNV-1a test vectors.
+        assert_eq!(Kind::named(""), Kind(0x811c_9dc5));
+        assert_eq!(Kind::named("a"), Kind(0xe40c_292c));
+        assert_eq!(Kind::named("foobar"), Kind(0xbf9c_f968));
+    }
+}

@@ -1,0 +1,1 @@
+//! Library for frameworks: the Scheduler trait and its driver.
