@@ -1,0 +1,389 @@
+//! One connection from dial or accept to its end: Hello both ways, lanes, and the report of its end.
+//!
+//! Every function here is a task on the network thread. A connection's life:
+//!
+//! ```text
+//! dial:    connect ─ write Hello ─ read answer ─┐                     ┌─ lane tasks write chunks
+//!                                               ├─ attached ─ carry ──┤
+//! accept:  connect ─ read Hello ─ check ────────┘ (answer Hello)      └─ lane tasks read frames
+//!                                                     closed ─ what had arrived is delivered ─ `Closed`
+//! ```
+//!
+//! Invariant: a connection that was attached reports `Closed` exactly once, after its last frame was delivered.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::BytesMut;
+use quinn::{ConnectionError, RecvStream, SendStream};
+use rustls_pki_types::CertificateDer;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinSet;
+use tracing::{debug, warn};
+
+use super::Shared;
+use super::hello::{Close, HandshakeError, Hello};
+use super::peers::{Facts, Input};
+use super::slot::{CHUNK, LANES, Live, Slot, Taken};
+use super::tls::Who;
+use crate::codec::Frame;
+use crate::transport::{Peer, PeerKey, Violation};
+
+/// The control streams of a connection.
+struct Control {
+    /// Ours; `None` until our answer is written.
+    send: Option<SendStream>,
+    /// The peer's. Kept open; nothing but Hello is read from it in this version.
+    receive: RecvStream,
+}
+
+/// A connection whose Hello was checked, and that may now be attached.
+struct Greeted {
+    live: Arc<Live>,
+    facts: Facts,
+    control: Control,
+}
+
+/// Dials the peer of `slot` once and reports how it went.
+pub(super) async fn dial(shared: Arc<Shared>, slot: Arc<Slot>, number: u64) {
+    let limit = shared.config.handshake_timeout;
+    let failed = match tokio::time::timeout(limit, connect(&shared, &slot, number)).await {
+        Ok(Ok(Greeted {
+            live,
+            facts,
+            control,
+        })) => {
+            let answered = Input::Answered {
+                dial: number,
+                connection: live.id,
+                facts,
+            };
+            if shared.apply(&slot, answered, Some(&live)) {
+                shared
+                    .handle
+                    .spawn(carry(shared.clone(), slot, live, control));
+            }
+            return;
+        }
+        Ok(Err(error)) => error,
+        Err(_) => HandshakeError::Connection(ConnectionError::TimedOut),
+    };
+    if failed.is_silence() {
+        debug!(peer = %slot.key, error = %failed, "dial failed");
+    } else {
+        warn!(peer = %slot.key, error = %WithSources(&failed), "dial failed");
+    }
+    slot.state.lock().last_failure = Some(WithSources(&failed).to_string());
+    let input = Input::DialFailed {
+        dial: number,
+        duplicate: failed.is_duplicate(),
+    };
+    shared.apply(&slot, input, None);
+}
+
+async fn connect(shared: &Shared, slot: &Slot, number: u64) -> Result<Greeted, HandshakeError> {
+    let PeerKey::Node(address) = &slot.key else {
+        return Err(HandshakeError::NoAddress(slot.key.to_string()));
+    };
+    let remote = shared.resolve(address).await?;
+    let connection = shared
+        .endpoint
+        .connect_with(shared.client.clone(), remote, &address.host)?
+        .await?;
+    let hello = async {
+        let mut send = connection.open_uni().await?;
+        let accepted = slot.state.lock().machine.accepted();
+        Hello::own(&shared.config, number, accepted)
+            .write(&mut send)
+            .await?;
+        let mut receive = connection.accept_uni().await?;
+        let hello = Hello::read(&mut receive).await?;
+        hello.check_answer(address, &shared.config)?;
+        let roles = match shared.gate.identify(&chain_of(&connection)) {
+            Ok(Who::Node(names)) => names.roles,
+            Ok(Who::Guest(guest)) => vec![guest.role],
+            Err(reason) => return Err(HandshakeError::Certificate(reason)),
+        };
+        let control = Control {
+            send: Some(send),
+            receive,
+        };
+        Ok((hello, roles, control))
+    };
+    let (hello, roles, control) = hello.await.inspect_err(|_| {
+        Close::Refused.close(&connection);
+    })?;
+    let peer = Peer {
+        key: slot.key.clone(),
+        roles,
+        incarnation: hello.incarnation,
+    };
+    Ok(Greeted {
+        live: Arc::new(Live::new(shared.next_connection(), connection, peer)),
+        facts: hello.facts(),
+        control,
+    })
+}
+
+/// Takes one incoming connection through its handshake. The permit is held that long.
+pub(super) async fn accept(
+    shared: Arc<Shared>,
+    incoming: quinn::Incoming,
+    permit: OwnedSemaphorePermit,
+) {
+    let from = incoming.remote_address();
+    let limit = shared.config.handshake_timeout;
+    let (slot, greeted) = match tokio::time::timeout(limit, welcome(&shared, incoming)).await {
+        Ok(Ok(welcomed)) => welcomed,
+        Ok(Err(error)) if error.is_silence() => {
+            debug!(%from, %error, "incoming connection ended");
+            return;
+        }
+        Ok(Err(error)) => {
+            warn!(%from, error = %WithSources(&error), "incoming connection refused");
+            return;
+        }
+        Err(_) => {
+            debug!(%from, "incoming connection said no Hello in time");
+            return;
+        }
+    };
+    drop(permit);
+    let Greeted {
+        live,
+        facts,
+        control,
+    } = greeted;
+    let input = Input::Incoming {
+        connection: live.id,
+        facts,
+    };
+    if shared.apply(&slot, input, Some(&live)) {
+        if let PeerKey::Guest(id) = &slot.key
+            && !shared.pins.has(id)
+        {
+            // It was unpinned during its handshake, when there was no connection yet that could be closed.
+            Close::Unpinned.close(&live.connection);
+        }
+        carry(shared, slot, live, control).await;
+    }
+}
+
+async fn welcome(
+    shared: &Shared,
+    incoming: quinn::Incoming,
+) -> Result<(Arc<Slot>, Greeted), HandshakeError> {
+    let connection = incoming.accept()?.await?;
+    let hello = async {
+        let who = shared
+            .gate
+            .identify(&chain_of(&connection))
+            .map_err(HandshakeError::Certificate)?;
+        let mut receive = connection.accept_uni().await?;
+        let hello = Hello::read(&mut receive).await?;
+        let key = hello.check(&who, connection.remote_address().port(), &shared.config)?;
+        Ok::<_, HandshakeError>((who, hello, key, receive))
+    };
+    let (who, hello, key, receive) = hello.await.inspect_err(|_| {
+        Close::Refused.close(&connection);
+    })?;
+    let peer = Peer {
+        key: key.clone(),
+        roles: match who {
+            Who::Node(names) => names.roles,
+            Who::Guest(guest) => vec![guest.role],
+        },
+        incarnation: hello.incarnation,
+    };
+    let greeted = Greeted {
+        live: Arc::new(Live::new(shared.next_connection(), connection, peer)),
+        facts: hello.facts(),
+        control: Control {
+            send: None,
+            receive,
+        },
+    };
+    Ok((shared.slot(&key), greeted))
+}
+
+/// Carries frames over an attached connection until it ends, and reports that.
+async fn carry(shared: Arc<Shared>, slot: Arc<Slot>, live: Arc<Live>, mut control: Control) {
+    let limit = shared.config.handshake_timeout;
+    let answered = tokio::time::timeout(limit, answer(&shared, &live, &mut control)).await;
+    if !matches!(answered, Ok(Ok(()))) {
+        debug!(peer = %slot.key, "Hello could not be answered");
+        Close::Protocol.close(&live.connection);
+    }
+    for lane in 0..LANES {
+        let task = write_lane(shared.clone(), slot.clone(), live.clone(), lane);
+        shared.handle.spawn(async move {
+            let live = task.await;
+            live.lane_ended();
+        });
+    }
+    let mut readers = JoinSet::new();
+    let mut opened = 0;
+    let end = loop {
+        match live.connection.accept_uni().await {
+            Ok(stream) if opened < LANES => {
+                opened += 1;
+                let reader = read_lane(shared.clone(), slot.clone(), live.clone(), stream);
+                readers.spawn_on(reader, &shared.handle);
+            }
+            Ok(_) => {
+                warn!(peer = %slot.key, "peer opened more lanes than there are: its connection is closed");
+                live.condemn();
+                Close::Protocol.close(&live.connection);
+            }
+            Err(end) => break end,
+        }
+    };
+    // What had arrived before the end is still read; after it each lane's read fails.
+    while readers.join_next().await.is_some() {}
+    drop(control.receive);
+    debug!(peer = %slot.key, reason = %end, "connection ended");
+    let closed = Input::Closed {
+        connection: live.id,
+    };
+    shared.apply(&slot, closed, None);
+}
+
+/// Answers the peer's Hello, unless our own was the first.
+async fn answer(shared: &Shared, live: &Live, control: &mut Control) -> Result<(), HandshakeError> {
+    if control.send.is_none() {
+        let mut send = live.connection.open_uni().await?;
+        Hello::own(&shared.config, 0, None).write(&mut send).await?;
+        control.send = Some(send);
+    }
+    Ok(())
+}
+
+/// Hands a lane's chunks to quinn. Ends with the connection, or when the lane is empty and the node ends.
+async fn write_lane(
+    shared: Arc<Shared>,
+    slot: Arc<Slot>,
+    live: Arc<Live>,
+    lane: usize,
+) -> Arc<Live> {
+    let Ok(mut stream) = live.connection.open_uni().await else {
+        return live;
+    };
+    loop {
+        match slot.take(live.id, lane) {
+            Taken::Gone => return live,
+            Taken::Empty if live.is_finishing() => break,
+            Taken::Empty => live.woken(lane).await,
+            Taken::Chunk(mut bytes, frames) => {
+                let length = bytes.len();
+                while !bytes.is_empty() {
+                    let piece = bytes.split_to(bytes.len().min(CHUNK));
+                    if stream.write_chunk(piece).await.is_err() {
+                        // The connection ends, which `carry` reports; a chunk in the works is lost with it.
+                        slot.dropped.fetch_add(frames, Ordering::Relaxed);
+                        return live;
+                    }
+                }
+                if slot.written(live.id, length) && shared.is_closing() {
+                    shared.drained.notify_one();
+                }
+            }
+        }
+    }
+    if stream.finish().is_ok() {
+        // Until the peer has it all. An error means that the connection ended, which `carry` reports.
+        if let Err(error) = stream.stopped().await {
+            debug!(peer = %slot.key, %error, "lane ended before the peer had it all");
+        }
+    }
+    live
+}
+
+/// Reads frames from one lane and delivers them, until the lane or the connection ends.
+async fn read_lane(shared: Arc<Shared>, slot: Arc<Slot>, live: Arc<Live>, mut stream: RecvStream) {
+    let mut buffer = BytesMut::new();
+    loop {
+        match stream.read_chunk(CHUNK, true).await {
+            Ok(Some(chunk)) => buffer.extend_from_slice(&chunk.bytes),
+            Ok(None) if buffer.is_empty() => return,
+            Ok(None) => {
+                condemn(&live, Close::BadFrame, "the lane ends within a frame");
+                return;
+            }
+            Err(quinn::ReadError::Reset(_)) => {
+                condemn(&live, Close::Protocol, "the lane was reset");
+                return;
+            }
+            // Reported by `carry`.
+            Err(_) => return,
+        }
+        let mut outcome = Ok(());
+        let counts = slot.in_turn(&live, || {
+            outcome = deliver(&shared, &slot, &live, &mut buffer);
+        });
+        match outcome {
+            Ok(()) if counts => {}
+            Ok(()) => return,
+            Err(Broken::Frame(error)) => {
+                condemn(&live, Close::BadFrame, &error.to_string());
+                return;
+            }
+            Err(Broken::Rule(violation)) => {
+                condemn(&live, Close::Violation, &violation.to_string());
+                return;
+            }
+        }
+    }
+}
+
+/// What a peer may do wrong on a lane.
+enum Broken {
+    Frame(crate::codec::CodecError),
+    Rule(Violation),
+}
+
+/// Delivers the whole frames of `buffer`.
+fn deliver(shared: &Shared, slot: &Slot, live: &Live, buffer: &mut BytesMut) -> Result<(), Broken> {
+    loop {
+        let frame = Frame::decode(shared.max_frame, buffer).map_err(Broken::Frame)?;
+        let Some(frame) = frame else {
+            return Ok(());
+        };
+        slot.received.fetch_add(1, Ordering::Relaxed);
+        shared
+            .upcalls
+            .received(&live.peer, frame)
+            .inspect_err(|_| live.condemn())
+            .map_err(Broken::Rule)?;
+    }
+}
+
+/// Closes a connection whose peer broke a rule; nothing more of it is delivered.
+fn condemn(live: &Live, close: Close, reason: &str) {
+    warn!(peer = %live.peer.key, reason, "peer broke the protocol: its connection is closed");
+    live.condemn();
+    close.close(&live.connection);
+}
+
+/// The certificate chain that the peer showed.
+fn chain_of(connection: &quinn::Connection) -> Vec<CertificateDer<'static>> {
+    connection
+        .peer_identity()
+        .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
+        .map(|chain| *chain)
+        .unwrap_or_default()
+}
+
+/// An error with what lies below it, on one line.
+struct WithSources<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for WithSources<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut below = self.0.source();
+        while let Some(error) = below {
+            write!(f, ": {error}")?;
+            below = error.source();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,536 @@
+//! The transport of production: MessagePack frames over QUIC, one connection per pair of nodes.
+//!
+//! Owns the UDP socket's endpoint, which dials and accepts, and every connection. Both ends prove who they are by
+//! certificates; a frame's sender is checked by the node against that proof. Which connection counts and what a
+//! loss means is decided in `transport/peers.rs`; this module carries it out:
+//!
+//! - `tls` who may connect, and the settings of QUIC; `hello` what is said first, and its check
+//! - `connection` the tasks of one connection; `slot` what waits for one peer, and the locks
+//!
+//! Invariant: the node is called only as [`Upcalls`] promises: in order for each peer, `lost` once for each
+//! connection and before anything of the next. Sending never blocks and never calls the node.
+
+mod connection;
+mod hello;
+// Beside this folder and not in it: any transport that keeps connections may use it.
+#[path = "../peers.rs"]
+mod peers;
+mod slot;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use parking_lot::{Mutex, RwLock};
+use rand::SeedableRng as _;
+use rand::rngs::{StdRng, SysRng};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use self::hello::{Close, HandshakeError};
+use self::peers::{ConnectionId, Effect, Input};
+use self::slot::{Live, Slot, State};
+use self::tls::{Gate, Pins};
+use super::{Guest, Incarnation, PeerKey, PeerStatus, SendError, Transport, Upcalls};
+use crate::codec::{DEFAULT_MAX_MESSAGE, Frame, max_frame};
+use crate::identity::Identity;
+use crate::pid::Address;
+
+/// How long a shutdown waits for peers to take what is queued, and again for the connections to close.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
+/// Peers without a connection that are remembered; above this the idle ones are forgotten.
+const MAX_REMEMBERED: usize = 4096;
+
+/// How a transport takes part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mode {
+    /// Dials and is dialled.
+    Listening,
+    /// Dials only, for example a scheduler's driver; other nodes answer over the connections it makes.
+    DialOnly,
+    /// A guest of the node at `host`, which has pinned its key: talks to that node only, under its address.
+    Guest {
+        /// The host's advertised address.
+        host: Address,
+    },
+}
+
+/// Settings of a transport.
+#[derive(Debug, Clone)]
+pub struct QuicConfig {
+    /// Certificate, key and authorities; in mode guest, the guest's key.
+    pub identity: Identity,
+    /// Advertised address with the port that the socket is bound to; in mode guest, the host's address.
+    pub address: Address,
+    /// Which run of the node this is.
+    pub incarnation: Incarnation,
+    /// How the transport takes part. Default: listening.
+    pub mode: Mode,
+    /// The cluster this node belongs to; nodes that name another are refused. Default: none, which fits any.
+    pub cluster_id: Option<String>,
+    /// Message kinds this node knows, each with its version; told to every peer. Default: none.
+    pub kinds: Vec<(u32, u16)>,
+    /// Largest body of a message in bytes, both ways. Default: 64 MiB.
+    pub max_message: usize,
+    /// How many bytes may wait for one peer; more are refused. A single larger frame is taken when nothing else
+    /// waits. Default: 64 MiB.
+    pub max_queue_bytes: usize,
+    /// A peer that is silent this long is lost. Default: 5 s, the longest a killed machine goes unnoticed.
+    pub idle_timeout: Duration,
+    /// How often a silent connection is probed. Default: 1 s, so that four lost probes in a row lose the peer.
+    pub keep_alive: Duration,
+    /// Limit of a handshake, dialled or incoming, up to the end of Hello. Default: 5 s.
+    pub handshake_timeout: Duration,
+    /// Incoming handshakes at once; more are refused, and above half of it senders must first prove their address.
+    /// Default: 1024.
+    pub max_handshakes: usize,
+    /// How long frames wait for a peer that cannot be reached. Default: 10 s, two dials that go unanswered.
+    pub connect_grace: Duration,
+}
+
+impl QuicConfig {
+    /// Settings with every default, for a node that listens.
+    pub fn new(identity: Identity, address: Address, incarnation: Incarnation) -> Self {
+        Self {
+            identity,
+            address,
+            incarnation,
+            mode: Mode::Listening,
+            cluster_id: None,
+            kinds: Vec::new(),
+            max_message: DEFAULT_MAX_MESSAGE,
+            max_queue_bytes: 64 << 20,
+            idle_timeout: Duration::from_secs(5),
+            keep_alive: Duration::from_secs(1),
+            handshake_timeout: Duration::from_secs(5),
+            max_handshakes: 1024,
+            connect_grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Why a transport cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// No tokio runtime runs on this thread.
+    #[error("the QUIC transport must be started inside the network thread's tokio runtime")]
+    NoRuntime(#[from] tokio::runtime::TryCurrentError),
+    /// The socket cannot be used.
+    #[error("the UDP socket cannot be used: bind another port")]
+    Socket(#[from] std::io::Error),
+    /// Certificate, key or authorities are refused by the TLS stack.
+    #[error("certificate, key or authority is refused: issue them again")]
+    Tls(#[from] rustls::Error),
+    /// The authorities cannot be used to check peers.
+    #[error("the certificate authorities cannot be used: {0}")]
+    Authorities(String),
+    /// A setting is out of its range.
+    #[error("setting out of range: {0}")]
+    Setting(String),
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers: {0}")]
+    Random(String),
+}
+
+/// What all tasks of a transport share.
+struct Shared {
+    config: QuicConfig,
+    max_frame: usize,
+    handle: Handle,
+    endpoint: quinn::Endpoint,
+    local: SocketAddr,
+    client: quinn::ClientConfig,
+    gate: Arc<Gate>,
+    pins: Arc<Pins>,
+    upcalls: Arc<dyn Upcalls>,
+    started: Instant,
+    random: Mutex<StdRng>,
+    slots: RwLock<HashMap<PeerKey, Arc<Slot>>>,
+    handshakes: Arc<Semaphore>,
+    connections: AtomicU64,
+    slots_made: AtomicU64,
+    closing: AtomicBool,
+    /// Told while closing when a peer's queue runs empty.
+    drained: Notify,
+}
+
+/// The QUIC transport of one node.
+pub struct QuicTransport {
+    shared: Arc<Shared>,
+}
+
+impl QuicTransport {
+    /// Starts a transport on a bound socket. Call it inside the current-thread tokio runtime of the node's network
+    /// thread, which runs all its tasks from then on; the transport itself may be used from any thread.
+    ///
+    /// # Errors
+    /// [`TransportError`] when the identity or a setting cannot be used.
+    pub fn start(
+        config: QuicConfig,
+        socket: UdpSocket,
+        upcalls: Arc<dyn Upcalls>,
+    ) -> Result<Arc<Self>, TransportError> {
+        let handle = Handle::try_current()?;
+        let pins = Arc::new(Pins::default());
+        let settings = tls::settings(&config, Arc::clone(&pins))?;
+        let local = socket.local_addr()?;
+        socket.set_nonblocking(true)?;
+        let endpoint = quinn::Endpoint::new(
+            settings.endpoint,
+            settings.server,
+            socket,
+            Arc::new(quinn::TokioRuntime),
+        )?;
+        let random = StdRng::try_from_rng(&mut SysRng)
+            .map_err(|error| TransportError::Random(error.to_string()))?;
+        let shared = Arc::new(Shared {
+            max_frame: max_frame(config.max_message),
+            handle,
+            endpoint,
+            local,
+            client: settings.client,
+            gate: settings.gate,
+            pins,
+            upcalls,
+            started: Instant::now(),
+            random: Mutex::new(random),
+            slots: RwLock::default(),
+            handshakes: Arc::new(Semaphore::new(config.max_handshakes)),
+            connections: AtomicU64::new(0),
+            slots_made: AtomicU64::new(0),
+            closing: AtomicBool::new(false),
+            drained: Notify::new(),
+            config,
+        });
+        if shared.config.mode == Mode::Listening {
+            shared.handle.spawn(accept_all(Arc::clone(&shared)));
+        }
+        Ok(Arc::new(Self { shared }))
+    }
+
+    /// Address the socket is bound to.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.shared.local
+    }
+}
+
+/// Starts a task for each incoming connection. Nothing is awaited here but the next one.
+async fn accept_all(shared: Arc<Shared>) {
+    while let Some(incoming) = shared.endpoint.accept().await {
+        let Ok(permit) = Arc::clone(&shared.handshakes).try_acquire_owned() else {
+            debug!(from = %incoming.remote_address(), "too many handshakes at once: one is refused");
+            incoming.refuse();
+            continue;
+        };
+        let crowded = shared.handshakes.available_permits() < shared.config.max_handshakes / 2;
+        if crowded && incoming.may_retry() && !incoming.remote_address_validated() {
+            if let Err(error) = incoming.retry() {
+                error.into_incoming().refuse();
+            }
+            continue;
+        }
+        let task = connection::accept(Arc::clone(&shared), incoming, permit);
+        shared.handle.spawn(task);
+    }
+}
+
+impl Shared {
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
+    }
+
+    fn next_connection(&self) -> ConnectionId {
+        self.connections.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The peer's place, made when it is new.
+    fn slot(&self, key: &PeerKey) -> Arc<Slot> {
+        if let Some(slot) = self.slots.read().get(key) {
+            return Arc::clone(slot);
+        }
+        let mut slots = self.slots.write();
+        if slots.len() >= MAX_REMEMBERED {
+            // One that a task holds may be about to be used.
+            slots.retain(|_, slot| {
+                Arc::strong_count(slot) > 1 || !slot.state.lock().machine.is_idle()
+            });
+        }
+        let slot = slots
+            .entry(key.clone())
+            .or_insert_with(|| Arc::new(Slot::new(key.clone(), self.machine(key))));
+        Arc::clone(slot)
+    }
+
+    fn machine(&self, key: &PeerKey) -> peers::Peer {
+        let own = &self.config.address;
+        let (may_dial, wins) = match (key, &self.config.mode) {
+            (PeerKey::Guest(_), _) => (false, false),
+            (PeerKey::Node(address), Mode::Guest { host }) => (address == host, true),
+            (PeerKey::Node(address), Mode::Listening | Mode::DialOnly) => {
+                (address != own, own.to_string() < address.to_string())
+            }
+        };
+        let rules = peers::Rules {
+            incarnation: self.config.incarnation,
+            may_dial,
+            wins,
+            grace: self.config.connect_grace,
+            max_queue: self.config.max_queue_bytes,
+        };
+        // Room for 16 million dials of a peer before it is forgotten and met again.
+        let first_dial = self.slots_made.fetch_add(1, Ordering::Relaxed) << 24;
+        peers::Peer::new(rules, first_dial)
+    }
+
+    /// Feeds one input to a peer's machine and carries out what it says. `candidate` is the connection that the
+    /// input is about. Says whether that was attached: its tasks may then start.
+    fn apply(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        input: Input,
+        candidate: Option<&Arc<Live>>,
+    ) -> bool {
+        let _turn = slot.turn.lock();
+        let now = self.now();
+        let effects = {
+            let mut state = slot.state.lock();
+            let mut random = self.random.lock();
+            state.machine.step(now, &mut *random, input)
+        };
+        let mut attached = false;
+        for effect in effects {
+            match effect {
+                Effect::Lost(loss) => self.upcalls.lost(&slot.key, loss),
+                Effect::Attach { .. } => {
+                    let mut state = slot.state.lock();
+                    state.current = candidate.map(Arc::clone);
+                    state.dial = None;
+                    state.last_failure = None;
+                    if let Some(timer) = state.timer.take() {
+                        timer.abort();
+                    }
+                    attached = true;
+                }
+                Effect::Refuse { .. } => {
+                    if let Some(refused) = candidate {
+                        Close::Duplicate.close(&refused.connection);
+                    }
+                }
+                Effect::Supersede { .. } => {
+                    if let Some(older) = slot.state.lock().current.take() {
+                        Close::Superseded.close(&older.connection);
+                    }
+                }
+                Effect::DropQueued => self.drop_queued(slot),
+                Effect::Dial { .. } | Effect::CancelDial | Effect::Arm { .. } => {
+                    self.start(slot, &mut slot.state.lock(), effect);
+                }
+            }
+        }
+        attached
+    }
+
+    /// Carries out an effect that only starts or ends tasks.
+    fn start(self: &Arc<Self>, slot: &Arc<Slot>, state: &mut State, effect: Effect) {
+        match effect {
+            Effect::Dial { dial } => {
+                let task = connection::dial(Arc::clone(self), Arc::clone(slot), dial);
+                state.dial = Some(self.handle.spawn(task).abort_handle());
+            }
+            Effect::CancelDial => {
+                if let Some(dial) = state.dial.take() {
+                    dial.abort();
+                }
+            }
+            Effect::Arm { timer, after } => {
+                let (shared, slot) = (Arc::clone(self), Arc::clone(slot));
+                let task = self.handle.spawn(async move {
+                    pause(after).await;
+                    shared.apply(&slot, Input::Due { timer }, None);
+                });
+                if let Some(older) = state.timer.replace(task.abort_handle()) {
+                    older.abort();
+                }
+            }
+            Effect::Attach { .. }
+            | Effect::Refuse { .. }
+            | Effect::Supersede { .. }
+            | Effect::DropQueued
+            | Effect::Lost(_) => debug_assert!(false, "{effect:?} starts no task"),
+        }
+    }
+
+    fn drop_queued(&self, slot: &Slot) {
+        let (frames, reason) = {
+            let mut state = slot.state.lock();
+            state.current = None;
+            (state.drop_queued(), state.last_failure.take())
+        };
+        slot.dropped.fetch_add(frames, Ordering::Relaxed);
+        if frames > 0 {
+            let reason = reason.as_deref().unwrap_or("connection lost");
+            warn!(peer = %slot.key, frames, reason, "frames for a lost peer dropped");
+        }
+        if self.is_closing() {
+            self.drained.notify_one();
+        }
+    }
+
+    /// Address to dial, of the family of our socket.
+    async fn resolve(&self, address: &Address) -> Result<SocketAddr, HandshakeError> {
+        let host = &*address.host;
+        let found = tokio::net::lookup_host((host, address.port))
+            .await
+            .map_err(|source| HandshakeError::Resolve {
+                host: host.to_owned(),
+                source,
+            })?;
+        // An IPv6 socket reaches IPv4 addresses too, where the system lets it.
+        let mut usable: Vec<_> = found
+            .filter(|found| self.local.is_ipv6() || found.is_ipv4())
+            .collect();
+        usable.sort_by_key(|found| found.is_ipv6() != self.local.is_ipv6());
+        usable
+            .first()
+            .copied()
+            .ok_or_else(|| HandshakeError::NoAddress(host.to_owned()))
+    }
+
+    fn all_slots(&self) -> Vec<Arc<Slot>> {
+        self.slots.read().values().map(Arc::clone).collect()
+    }
+
+    fn close_guest(&self, id: &str) {
+        let slot = self
+            .slots
+            .read()
+            .get(&PeerKey::Guest(Arc::from(id)))
+            .cloned();
+        if let Some(live) = slot.and_then(|slot| slot.state.lock().current.clone()) {
+            Close::Unpinned.close(&live.connection);
+        }
+    }
+
+    async fn shut_down(self: Arc<Self>) {
+        if !self.closing.swap(true, Ordering::SeqCst) {
+            self.endpoint.set_server_config(None);
+            let deadline = Instant::now() + SHUTDOWN_LIMIT;
+            if tokio::time::timeout_at(deadline, self.flush())
+                .await
+                .is_err()
+            {
+                debug!("peers did not take all that was queued before the end");
+            }
+            for slot in self.all_slots() {
+                let live = slot.state.lock().current.clone();
+                self.apply(&slot, Input::Shutdown, None);
+                if let Some(live) = live {
+                    Close::Shutdown.close(&live.connection);
+                }
+            }
+            self.endpoint.close(Close::Shutdown.code(), b"shutdown");
+        }
+        let idle = self.endpoint.wait_idle();
+        if tokio::time::timeout(SHUTDOWN_LIMIT, idle).await.is_err() {
+            debug!("some connections did not close in time");
+        }
+    }
+
+    /// Waits until nothing is queued and every peer has what was sent.
+    async fn flush(&self) {
+        while self.all_slots().iter().any(|slot| slot.queued() > 0) {
+            self.drained.notified().await;
+        }
+        let lives: Vec<_> = self
+            .all_slots()
+            .iter()
+            .filter_map(|slot| slot.state.lock().current.clone())
+            .collect();
+        lives.iter().for_each(|live| live.finish());
+        for live in lives {
+            live.lanes_ended().await;
+        }
+    }
+}
+
+impl Transport for QuicTransport {
+    fn send(&self, to: &PeerKey, frame: &Frame) -> Result<(), SendError> {
+        let shared = &self.shared;
+        if shared.is_closing() {
+            return Err(SendError::Unreachable(to.clone()));
+        }
+        let slot = match to {
+            PeerKey::Node(_) => shared.slot(to),
+            // A guest has a place from its first connection on.
+            PeerKey::Guest(_) => {
+                let known = shared.slots.read().get(to).cloned();
+                known.ok_or_else(|| SendError::Unreachable(to.clone()))?
+            }
+        };
+        slot.send(shared.now(), shared.max_frame, frame, |state, effects| {
+            for effect in effects {
+                shared.start(&slot, state, effect);
+            }
+        })
+    }
+
+    fn pin(&self, guest: Guest) {
+        let id = Arc::clone(&guest.id);
+        if self.shared.pins.add(guest) {
+            self.shared.close_guest(&id);
+        }
+    }
+
+    fn unpin(&self, id: &str) {
+        self.shared.pins.remove(id);
+        self.shared.close_guest(id);
+    }
+
+    fn has_guest(&self, id: &str) -> bool {
+        self.shared.pins.has(id)
+    }
+
+    fn peers(&self) -> Vec<PeerStatus> {
+        let mut all: Vec<_> = self
+            .shared
+            .all_slots()
+            .iter()
+            .map(|slot| slot.status())
+            .collect();
+        all.sort_by(|a, b| a.peer.cmp(&b.peer));
+        all
+    }
+
+    fn shutdown(&self) -> BoxFuture<'static, ()> {
+        let shared = Arc::clone(&self.shared);
+        // On the network thread, whose runtime has the timers, wherever the caller awaits it.
+        async move {
+            let handle = shared.handle.clone();
+            if let Err(error) = handle.spawn(shared.shut_down()).await {
+                debug!(%error, "network thread ended before the transport was shut down");
+            }
+        }
+        .boxed()
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "dials follow the network's time, as QUIC's own timers do; a node's paused clock cannot drive them"
+)]
+async fn pause(time: Duration) {
+    tokio::time::sleep(time).await;
+}

@@ -1,0 +1,282 @@
+//! Who may connect, and how QUIC is set.
+//!
+//! A node accepts two kinds of peers: nodes whose certificate is signed by the cluster's authority, and guests whose
+//! self-signed certificate it has pinned by its SHA-256. Everybody else ends in the TLS handshake. A dialler accepts
+//! only a certificate of the authority for the host that it dialled. TLS 1.3 only, no 0-RTT (replayed packets would
+//! be delivered twice); session resumption stays on, and therefore [`Gate::identify`] decides again for each
+//! connection: a resumed session must not outlive a pin or a certificate.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, UnixTime};
+
+use super::{Mode, QuicConfig, TransportError};
+use crate::identity::{Fingerprint, Identity, PeerIdentity, fingerprint};
+use crate::transport::Guest;
+
+/// Protocol name in the TLS handshake.
+const ALPN: &[u8] = b"meseta/1";
+/// Streams a peer may open: control and lanes, and room for later versions.
+const MAX_STREAMS: u32 = 16;
+/// Largest packet on loopback: quinn sends ten at once, which together must stay under 64 KiB.
+const LOOPBACK_MTU: u16 = 6500;
+/// Round trip assumed before the first measurement; a lost first packet is sent again after three of these.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
+
+/// The guests that may connect.
+#[derive(Debug, Default)]
+pub(super) struct Pins {
+    tables: RwLock<PinTables>,
+}
+
+#[derive(Debug, Default)]
+struct PinTables {
+    by_fingerprint: HashMap<Fingerprint, Guest>,
+    by_id: HashMap<Arc<str>, Fingerprint>,
+}
+
+impl Pins {
+    /// Adds a guest; `true` when this replaces another key of the same id.
+    pub(super) fn add(&self, guest: Guest) -> bool {
+        let mut tables = self.tables.write();
+        let older = tables
+            .by_id
+            .insert(Arc::clone(&guest.id), guest.fingerprint);
+        let replaced = older.is_some_and(|older| older != guest.fingerprint);
+        if let Some(older) = older {
+            tables.by_fingerprint.remove(&older);
+        }
+        tables.by_fingerprint.insert(guest.fingerprint, guest);
+        replaced
+    }
+
+    pub(super) fn remove(&self, id: &str) {
+        let mut tables = self.tables.write();
+        if let Some(fingerprint) = tables.by_id.remove(id) {
+            tables.by_fingerprint.remove(&fingerprint);
+        }
+    }
+
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.tables.read().by_id.contains_key(id)
+    }
+
+    pub(super) fn find(&self, fingerprint: &Fingerprint) -> Option<Guest> {
+        self.tables.read().by_fingerprint.get(fingerprint).cloned()
+    }
+}
+
+/// Who a certificate belongs to.
+#[derive(Debug)]
+pub(super) enum Who {
+    Node(PeerIdentity),
+    Guest(Guest),
+}
+
+/// Decides about certificates of diallers.
+pub(super) struct Gate {
+    authority: Arc<dyn ClientCertVerifier>,
+    pins: Arc<Pins>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").finish_non_exhaustive()
+    }
+}
+
+impl Gate {
+    fn new(identity: &Identity, pins: Arc<Pins>) -> Result<Self, TransportError> {
+        let provider = provider();
+        let authority = WebPkiClientVerifier::builder_with_provider(
+            Arc::new(roots(identity)?),
+            provider.clone(),
+        )
+        .build()
+        .map_err(|source| TransportError::Authorities(source.to_string()))?;
+        Ok(Self {
+            authority,
+            pins,
+            algorithms: provider.signature_verification_algorithms,
+        })
+    }
+
+    /// Who the peer of an established connection is, by the chain it showed.
+    pub(super) fn identify(&self, chain: &[CertificateDer<'_>]) -> Result<Who, String> {
+        let (own, others) = chain.split_first().ok_or("no certificate")?;
+        if let Some(guest) = self.pins.find(&fingerprint(own)) {
+            return Ok(Who::Guest(guest));
+        }
+        self.authority
+            .verify_client_cert(own, others, UnixTime::now())
+            .map_err(|error| error.to_string())?;
+        PeerIdentity::read(own)
+            .map(Who::Node)
+            .map_err(|error| error.to_string())
+    }
+}
+
+impl ClientCertVerifier for Gate {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        // A guest's certificate is signed by no authority, so none is asked for.
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        if self.pins.find(&fingerprint(end_entity)).is_some() {
+            return Ok(ClientCertVerified::assertion());
+        }
+        self.authority
+            .verify_client_cert(end_entity, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::InvalidCertificate(
+            CertificateError::BadSignature,
+        ))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, signed, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// Everything quinn is set up with.
+pub(super) struct Settings {
+    pub(super) endpoint: quinn::EndpointConfig,
+    pub(super) server: Option<quinn::ServerConfig>,
+    pub(super) client: quinn::ClientConfig,
+    pub(super) gate: Arc<Gate>,
+}
+
+/// Settings that follow from the configuration.
+pub(super) fn settings(config: &QuicConfig, pins: Arc<Pins>) -> Result<Settings, TransportError> {
+    let transport = Arc::new(transport(config)?);
+    let gate = Arc::new(Gate::new(&config.identity, pins)?);
+    let server = match config.mode {
+        Mode::Listening => Some(server(config, &gate, &transport)?),
+        Mode::DialOnly | Mode::Guest { .. } => None,
+    };
+    let mut endpoint = quinn::EndpointConfig::default();
+    endpoint
+        .max_udp_payload_size(65527)
+        .map_err(|error| TransportError::Setting(error.to_string()))?;
+    Ok(Settings {
+        endpoint,
+        server,
+        client: client(config, &transport)?,
+        gate,
+    })
+}
+
+fn server(
+    config: &QuicConfig,
+    gate: &Arc<Gate>,
+    transport: &Arc<TransportConfig>,
+) -> Result<quinn::ServerConfig, TransportError> {
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(Arc::clone(gate) as Arc<dyn ClientCertVerifier>)
+        .with_single_cert(
+            config.identity.chain().to_vec(),
+            config.identity.key().clone_key(),
+        )?;
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    let crypto = QuicServerConfig::try_from(tls)
+        .map_err(|error| TransportError::Setting(error.to_string()))?;
+    let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    server
+        .transport_config(Arc::clone(transport))
+        // The port that the peer was checked by must stay its port.
+        .migration(false);
+    Ok(server)
+}
+
+fn client(
+    config: &QuicConfig,
+    transport: &Arc<TransportConfig>,
+) -> Result<quinn::ClientConfig, TransportError> {
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots(&config.identity)?)
+        .with_client_auth_cert(
+            config.identity.chain().to_vec(),
+            config.identity.key().clone_key(),
+        )?;
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    let crypto = QuicClientConfig::try_from(tls)
+        .map_err(|error| TransportError::Setting(error.to_string()))?;
+    let mut client = quinn::ClientConfig::new(Arc::new(crypto));
+    client.transport_config(Arc::clone(transport));
+    Ok(client)
+}
+
+fn transport(config: &QuicConfig) -> Result<TransportConfig, TransportError> {
+    let idle = IdleTimeout::try_from(config.idle_timeout)
+        .map_err(|error| TransportError::Setting(format!("idle_timeout: {error}")))?;
+    let mut transport = TransportConfig::default();
+    transport
+        .max_idle_timeout(Some(idle))
+        .keep_alive_interval(Some(config.keep_alive))
+        .max_concurrent_uni_streams(VarInt::from_u32(MAX_STREAMS))
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .initial_rtt(INITIAL_RTT)
+        .send_fairness(false);
+    if config.address.is_loopback() {
+        let mut discovery = MtuDiscoveryConfig::default();
+        discovery.upper_bound(LOOPBACK_MTU);
+        transport.mtu_discovery_config(Some(discovery));
+    }
+    Ok(transport)
+}
+
+/// The cryptography, AES-128-GCM first: it costs least where the processor has AES.
+fn provider() -> Arc<CryptoProvider> {
+    let mut provider = aws_lc_rs::default_provider();
+    provider
+        .cipher_suites
+        .sort_by_key(|suite| suite.suite() != rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
+    Arc::new(provider)
+}
+
+fn roots(identity: &Identity) -> Result<RootCertStore, TransportError> {
+    let mut roots = RootCertStore::empty();
+    for authority in identity.authorities() {
+        roots.add(authority.clone())?;
+    }
+    Ok(roots)
+}
