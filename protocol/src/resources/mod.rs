@@ -360,8 +360,7 @@ impl Resources {
                     });
                     return Some(found);
                 }
-                // Only what is needed of it: of numbers and names the common part, of amounts all, for less did
-                // not suffice.
+                // Too little by itself: taken whole when all of it is wanted, else left for another target.
                 if missing.contains(&plain) {
                     found += &candidate.resource;
                     total -= &candidate.resource;
