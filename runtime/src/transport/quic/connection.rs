@@ -27,6 +27,7 @@ use super::peers::{Facts, Input};
 use super::slot::{CHUNK, LANES, Live, Slot, Taken};
 use super::tls::Who;
 use crate::codec::Frame;
+use crate::identity::Fingerprint;
 use crate::transport::{Peer, PeerKey, Violation};
 
 /// The control streams of a connection.
@@ -42,6 +43,8 @@ struct Greeted {
     live: Arc<Live>,
     facts: Facts,
     control: Control,
+    /// The key of a guest.
+    guest: Option<Fingerprint>,
 }
 
 /// Dials the peer of `slot` once and reports how it went.
@@ -52,6 +55,7 @@ pub(super) async fn dial(shared: Arc<Shared>, slot: Arc<Slot>, number: u64) {
             live,
             facts,
             control,
+            ..
         })) => {
             let answered = Input::Answered {
                 dial: number,
@@ -122,6 +126,7 @@ async fn connect(shared: &Shared, slot: &Slot, number: u64) -> Result<Greeted, H
         live: Arc::new(Live::new(shared.next_connection(), connection, peer)),
         facts: hello.facts(),
         control,
+        guest: None,
     })
 }
 
@@ -153,15 +158,14 @@ pub(super) async fn accept(
         live,
         facts,
         control,
+        guest,
     } = greeted;
     let input = Input::Incoming {
         connection: live.id,
         facts,
     };
     if shared.apply(&slot, input, Some(&live)) {
-        if let PeerKey::Guest(id) = &slot.key
-            && !shared.pins.has(id)
-        {
+        if guest.is_some_and(|key| shared.pins.find(&key).is_none()) {
             // It was unpinned during its handshake, when there was no connection yet that could be closed.
             Close::Unpinned.close(&live.connection);
         }
@@ -187,12 +191,13 @@ async fn welcome(
     let (who, hello, key, receive) = hello.await.inspect_err(|_| {
         Close::Refused.close(&connection);
     })?;
+    let (roles, guest) = match who {
+        Who::Node(names) => (names.roles, None),
+        Who::Guest(guest) => (vec![guest.role], Some(guest.fingerprint)),
+    };
     let peer = Peer {
         key: key.clone(),
-        roles: match who {
-            Who::Node(names) => names.roles,
-            Who::Guest(guest) => vec![guest.role],
-        },
+        roles,
         incarnation: hello.incarnation,
     };
     let greeted = Greeted {
@@ -202,6 +207,7 @@ async fn welcome(
             send: None,
             receive,
         },
+        guest,
     };
     Ok((shared.slot(&key), greeted))
 }

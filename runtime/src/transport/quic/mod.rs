@@ -23,7 +23,7 @@ mod tls;
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -47,7 +47,7 @@ use crate::pid::Address;
 
 /// How long a shutdown waits for peers to take what is queued, and again for the connections to close.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
-/// Peers without a connection that are remembered; above this the idle ones are forgotten.
+/// Number of peers from which on those without a connection are forgotten.
 const MAX_REMEMBERED: usize = 4096;
 
 /// How a transport takes part.
@@ -155,6 +155,8 @@ struct Shared {
     started: Instant,
     random: Mutex<StdRng>,
     slots: RwLock<HashMap<PeerKey, Arc<Slot>>>,
+    /// Number of peers at which the idle ones are forgotten next.
+    forget_at: AtomicUsize,
     handshakes: Arc<Semaphore>,
     connections: AtomicU64,
     slots_made: AtomicU64,
@@ -204,6 +206,7 @@ impl QuicTransport {
             started: Instant::now(),
             random: Mutex::new(random),
             slots: RwLock::default(),
+            forget_at: AtomicUsize::new(MAX_REMEMBERED),
             handshakes: Arc::new(Semaphore::new(config.max_handshakes)),
             connections: AtomicU64::new(0),
             slots_made: AtomicU64::new(0),
@@ -262,11 +265,14 @@ impl Shared {
             return Arc::clone(slot);
         }
         let mut slots = self.slots.write();
-        if slots.len() >= MAX_REMEMBERED {
+        if slots.len() >= self.forget_at.load(Ordering::Relaxed) {
             // One that a task holds may be about to be used.
             slots.retain(|_, slot| {
                 Arc::strong_count(slot) > 1 || !slot.state.lock().machine.is_idle()
             });
+            // Twice of what remains, so that many connected peers are not searched again for each new one.
+            let next = slots.len().saturating_mul(2).max(MAX_REMEMBERED);
+            self.forget_at.store(next, Ordering::Relaxed);
         }
         let slot = slots
             .entry(key.clone())

@@ -198,6 +198,14 @@ impl Slot {
         let lane = lane_of(frame);
         let mut guard = self.state.lock();
         let state = &mut *guard;
+        // Known before the frame is written, which for a large one would be for nothing.
+        if state.machine.is_full(frame.body.len(), state.queued) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return Err(SendError::QueueFull {
+                peer: self.key.clone(),
+                queued: state.queued,
+            });
+        }
         let queue = &mut state.lanes[lane];
         let (before, was_empty) = (queue.open.bytes.len(), queue.is_empty());
         let outcome = frame
