@@ -39,7 +39,9 @@ pub enum ParsePidError {
     #[error("PID `{0}` has no `@`: write it as id@host:port")]
     NoAt(String),
     /// The id is empty, too long, or has a character that would make the text ambiguous.
-    #[error("PID id `{0}` must have 1 to {MAX_ID_BYTES} bytes and no `@`, `/`, space or control character")]
+    #[error(
+        "PID id `{0}` must have 1 to {MAX_ID_BYTES} bytes and no `@`, `/`, space or control character"
+    )]
     BadId(String),
     /// The part after the `@` is not `host:port`.
     #[error("address `{0}` is not host:port: write for example 127.0.0.1:5050 or [::1]:5050")]

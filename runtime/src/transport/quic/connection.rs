@@ -23,11 +23,11 @@ use tracing::{debug, warn};
 
 use super::Shared;
 use super::hello::{Close, HandshakeError, Hello};
-use super::peers::{Facts, Input};
 use super::slot::{CHUNK, LANES, Live, Slot, Taken};
 use super::tls::Who;
 use crate::codec::Frame;
 use crate::identity::Fingerprint;
+use crate::transport::peers::{Facts, Input};
 use crate::transport::{Peer, PeerKey, Violation};
 
 /// The control streams of a connection.

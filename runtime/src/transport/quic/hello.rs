@@ -14,11 +14,11 @@ use bytes::{BufMut, BytesMut};
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
 use serde::{Deserialize, Serialize};
 
-use super::peers::{DialId, Facts};
 use super::tls::Who;
 use super::{Mode, QuicConfig};
 use crate::codec::{decode_body, encode_body};
 use crate::pid::Address;
+use crate::transport::peers::{DialId, Facts};
 use crate::transport::{Incarnation, PeerKey};
 
 /// The protocol this code speaks.

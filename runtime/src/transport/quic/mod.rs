@@ -13,8 +13,6 @@
 mod connection;
 mod hello;
 // Beside this folder and not in it: any transport that keeps connections may use it.
-#[path = "../peers.rs"]
-mod peers;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -37,9 +35,9 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use self::hello::{Close, HandshakeError};
-use self::peers::{ConnectionId, Effect, Input};
 use self::slot::{Live, Slot, State};
 use self::tls::{Gate, Pins};
+use super::peers::{ConnectionId, Effect, Input};
 use super::{Guest, Incarnation, PeerKey, PeerStatus, SendError, Transport, Upcalls};
 use crate::codec::{DEFAULT_MAX_MESSAGE, Frame, max_frame};
 use crate::identity::Identity;
@@ -280,7 +278,7 @@ impl Shared {
         Arc::clone(slot)
     }
 
-    fn machine(&self, key: &PeerKey) -> peers::Peer {
+    fn machine(&self, key: &PeerKey) -> super::peers::Peer {
         let own = &self.config.address;
         let (may_dial, wins) = match (key, &self.config.mode) {
             (PeerKey::Guest(_), _) => (false, false),
@@ -289,7 +287,7 @@ impl Shared {
                 (address != own, own.to_string() < address.to_string())
             }
         };
-        let rules = peers::Rules {
+        let rules = super::peers::Rules {
             incarnation: self.config.incarnation,
             may_dial,
             wins,
@@ -298,7 +296,7 @@ impl Shared {
         };
         // Room for 16 million dials of a peer before it is forgotten and met again.
         let first_dial = self.slots_made.fetch_add(1, Ordering::Relaxed) << 24;
-        peers::Peer::new(rules, first_dial)
+        super::peers::Peer::new(rules, first_dial)
     }
 
     /// Feeds one input to a peer's machine and carries out what it says. `candidate` is the connection that the

@@ -17,8 +17,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use super::peers::{self, ConnectionId, Effect, Refusal};
 use crate::codec::Frame;
+use crate::transport::peers::{self, ConnectionId, Effect, Refusal};
 use crate::transport::{Peer, PeerKey, PeerStatus, SendError};
 
 /// Data lanes of each side. A pair of PIDs always uses the same one, which keeps its order.

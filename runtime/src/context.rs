@@ -1,0 +1,382 @@
+//! All a handler may do: send, reply, ask, link, delay, run an operation, spawn, stop.
+//!
+//! Every call appends an [`Effect`]; nothing happens before the turn is over. Continuations stay with the process,
+//! so they may borrow nothing but may hold anything, and need not be `Send`.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+
+use crate::clock::Time;
+use crate::host::Factory;
+use crate::http::{Responder, Response};
+use crate::message::{Ask, Correlation, Envelope, Kind, Message, Payload};
+use crate::metrics::Metrics;
+use crate::node::{NodeHandle, SpawnError};
+use crate::pid::{Address, Pid};
+use crate::process::{Process, open};
+use crate::transport::Guest;
+
+/// Names a pending timer of one process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TimerId(u64);
+
+/// Why an ask has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// No answer came in time. The request may have been handled.
+    #[error("no answer in time")]
+    TimedOut,
+    /// The request could not be queued: no such process, full mailbox, or an unreachable node.
+    #[error("the request could not be delivered")]
+    Undelivered,
+    /// An answer came that is not of the expected type.
+    #[error("the answer does not decode")]
+    BadAnswer,
+}
+
+/// An operation outside the actor: plain data that the host's operator carries out, such as a disk write or the
+/// launch of a program. Live, a [`crate::NodeBuilder::op`] handler does it; in simulation a model answers.
+pub trait Op: Send + 'static {
+    /// Its outcome.
+    type Out: Send + 'static;
+}
+
+/// What a process does while an operation is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// Goes on as if nothing were.
+    Interleave,
+    /// User messages wait, and so do all effects after the operation; timers, HTTP and other control events are
+    /// served, with their effects waiting too. This is how "durable before visible" is written: run the write under
+    /// `HoldUser`, then send what depends on it. When the continuation stops the process, the waiting effects are
+    /// dropped.
+    HoldUser,
+}
+
+/// An operation whose type is known again only to its handler.
+pub struct AnyOp {
+    /// Type of the operation.
+    pub type_id: TypeId,
+    /// Name of the type, for the log.
+    pub name: &'static str,
+    /// The operation.
+    pub op: Box<dyn Any + Send>,
+}
+
+/// One thing a turn wants done.
+pub enum Effect {
+    /// Deliver a message.
+    Send(Envelope),
+    /// Deliver a request, and report when no answer came in time.
+    Ask {
+        /// The request; its correlation holds `number`.
+        request: Envelope,
+        /// Number of the ask.
+        number: u64,
+        /// How long to wait.
+        limit: Duration,
+    },
+    /// Run the continuation of this number later.
+    After {
+        /// Number of the continuation.
+        timer: TimerId,
+        /// How much later.
+        delay: Duration,
+    },
+    /// Forget a timer.
+    Cancel(TimerId),
+    /// Carry out an operation.
+    Run {
+        /// Number of its continuation.
+        number: u64,
+        /// The operation.
+        op: AnyOp,
+        /// What waits meanwhile.
+        gate: Gate,
+    },
+    /// Tell this process of another's end.
+    Link(Pid),
+    /// No longer tell it.
+    Unlink(Pid),
+    /// Start a process.
+    Spawn {
+        /// Its PID, reserved already.
+        pid: Pid,
+        /// Builds it on its thread.
+        factory: Factory,
+    },
+    /// End another process of this node.
+    Terminate(Pid),
+    /// Answer an HTTP request.
+    Respond(Responder, Response),
+    /// Let a guest connect.
+    Pin(Guest),
+    /// Refuse a guest.
+    Unpin(Arc<str>),
+    /// End this process.
+    Stop,
+}
+
+type Continuation<P> = Box<dyn FnOnce(&mut P, &mut Context<'_, P>)>;
+type AskContinuation<P> = Box<dyn FnOnce(&mut P, &mut Context<'_, P>, Result<Payload, AskError>)>;
+type OpContinuation<P> = Box<dyn FnOnce(&mut P, &mut Context<'_, P>, Box<dyn Any + Send>)>;
+
+/// What a process has yet to hear of.
+pub(crate) struct Continuations<P> {
+    pub(crate) timers: HashMap<TimerId, Continuation<P>>,
+    pub(crate) asks: HashMap<u64, (Pid, AskContinuation<P>)>,
+    pub(crate) ops: HashMap<u64, OpContinuation<P>>,
+    next: u64,
+}
+
+impl<P> Continuations<P> {
+    fn take_number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+}
+
+impl<P> Default for Continuations<P> {
+    fn default() -> Self {
+        Self {
+            timers: HashMap::new(),
+            asks: HashMap::new(),
+            ops: HashMap::new(),
+            next: 0,
+        }
+    }
+}
+
+/// What stays the same over all turns of a process.
+pub(crate) struct Surroundings {
+    pub(crate) me: Pid,
+    pub(crate) node: NodeHandle,
+}
+
+/// Where an answer to the current request goes; keep it to answer in a later turn.
+#[derive(Debug, Clone)]
+pub struct ReplyTo {
+    pub(crate) to: Pid,
+    pub(crate) number: u64,
+}
+
+/// The hands of a handler for one turn.
+pub struct Context<'a, P> {
+    pub(crate) surroundings: &'a Surroundings,
+    pub(crate) now: Time,
+    pub(crate) random: &'a mut StdRng,
+    pub(crate) effects: &'a mut Vec<Effect>,
+    pub(crate) continuations: &'a mut Continuations<P>,
+    pub(crate) reply_to: Option<ReplyTo>,
+}
+
+impl<P: Process> Context<'_, P> {
+    /// PID of this process.
+    pub fn me(&self) -> &Pid {
+        &self.surroundings.me
+    }
+
+    /// Address of this process's node.
+    pub fn address(&self) -> &Address {
+        self.surroundings.me.address()
+    }
+
+    /// Time at the beginning of the turn.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// Wall-clock time at the beginning of the turn, since the Unix epoch; for dates shown to people.
+    pub fn wall(&self) -> Duration {
+        self.surroundings.node.clock().wall(self.now)
+    }
+
+    /// Random source of this process, seeded from the node's seed and the process's id.
+    pub fn random(&mut self) -> &mut StdRng {
+        self.random
+    }
+
+    /// Metrics of this node.
+    pub fn metrics(&self) -> &Metrics {
+        self.surroundings.node.metrics()
+    }
+
+    /// PID of `id` on this process's own node.
+    ///
+    /// # Errors
+    /// [`crate::pid::ParsePidError::BadId`] when the id cannot be one.
+    pub fn local(&self, id: &str) -> Result<Pid, crate::pid::ParsePidError> {
+        Pid::new(id, self.address().clone())
+    }
+
+    /// Sends a message: at most once, in order after what this process sent to `to` before.
+    pub fn send<M: Message>(&mut self, to: &Pid, message: M) {
+        let envelope = self.envelope(to, message, Correlation::None);
+        self.effects.push(Effect::Send(envelope));
+    }
+
+    /// Sends a message and runs `k` with its answer, or with why there is none after `limit`.
+    pub fn ask<M: Ask>(
+        &mut self,
+        to: &Pid,
+        message: M,
+        limit: Duration,
+        k: impl FnOnce(&mut P, &mut Context<'_, P>, Result<M::Reply, AskError>) + 'static,
+    ) {
+        let number = self.surroundings.node.next_ask();
+        let request = self.envelope(to, message, Correlation::Request(number));
+        let opened: AskContinuation<P> = Box::new(move |process, cx, answer| {
+            let answer = answer
+                .and_then(|payload| open::<M::Reply>(payload).map_err(|_| AskError::BadAnswer));
+            k(process, cx, answer);
+        });
+        self.continuations.asks.insert(number, (to.clone(), opened));
+        self.effects.push(Effect::Ask {
+            request,
+            number,
+            limit,
+        });
+    }
+
+    /// Answers the request that is being handled. Does nothing when the current message expects no answer.
+    pub fn reply<M: Message>(&mut self, answer: M) {
+        if let Some(to) = self.reply_to.take() {
+            self.reply_later(&to, answer);
+        }
+    }
+
+    /// Takes the right to answer the current request, to use in a later turn.
+    pub fn defer_reply(&mut self) -> Option<ReplyTo> {
+        self.reply_to.take()
+    }
+
+    /// Answers a request whose reply was deferred.
+    pub fn reply_later<M: Message>(&mut self, to: &ReplyTo, answer: M) {
+        let envelope = self.envelope(&to.to, answer, Correlation::Answer(to.number));
+        self.effects.push(Effect::Send(envelope));
+    }
+
+    /// Runs `k` after `delay`.
+    pub fn after(
+        &mut self,
+        delay: Duration,
+        k: impl FnOnce(&mut P, &mut Context<'_, P>) + 'static,
+    ) -> TimerId {
+        let timer = TimerId(self.continuations.take_number());
+        self.continuations.timers.insert(timer, Box::new(k));
+        self.effects.push(Effect::After { timer, delay });
+        timer
+    }
+
+    /// Forgets a timer. Does nothing when it has run.
+    pub fn cancel(&mut self, timer: TimerId) {
+        if self.continuations.timers.remove(&timer).is_some() {
+            self.effects.push(Effect::Cancel(timer));
+        }
+    }
+
+    /// Has an operation carried out outside the actor and runs `k` with its outcome.
+    pub fn run<O: Op>(
+        &mut self,
+        op: O,
+        gate: Gate,
+        k: impl FnOnce(&mut P, &mut Context<'_, P>, O::Out) + 'static,
+    ) {
+        let number = self.continuations.take_number();
+        let opened: OpContinuation<P> = Box::new(move |process, cx, out| {
+            if let Ok(out) = out.downcast::<O::Out>() {
+                k(process, cx, *out);
+            } else {
+                debug_assert!(
+                    false,
+                    "the operator of {} answers another type",
+                    std::any::type_name::<O>()
+                );
+            }
+        });
+        self.continuations.ops.insert(number, opened);
+        self.effects.push(Effect::Run {
+            number,
+            op: AnyOp {
+                type_id: TypeId::of::<O>(),
+                name: std::any::type_name::<O>(),
+                op: Box::new(op),
+            },
+            gate,
+        });
+    }
+
+    /// Asks to be told, once, when `pid` ends or the connection to it breaks.
+    pub fn link(&mut self, pid: &Pid) {
+        self.effects.push(Effect::Link(pid.clone()));
+    }
+
+    /// Takes a link back: nothing will be told of `pid`, unless the notice is in the mailbox already.
+    pub fn unlink(&mut self, pid: &Pid) {
+        self.effects.push(Effect::Unlink(pid.clone()));
+    }
+
+    /// Starts another process on this node under a name that is free.
+    ///
+    /// # Errors
+    /// [`SpawnError`] when the name is taken or no name, or two message kinds of the process clash.
+    pub fn spawn<Q: Process>(
+        &mut self,
+        id: &str,
+        build: impl FnOnce() -> Q + Send + 'static,
+    ) -> Result<Pid, SpawnError> {
+        let pid = self.surroundings.node.reserve::<Q>(id)?;
+        self.effects.push(Effect::Spawn {
+            pid: pid.clone(),
+            factory: Factory::new(build),
+        });
+        Ok(pid)
+    }
+
+    /// Starts another process on this node under the next name `prefix(n)`, counting from 1.
+    ///
+    /// # Errors
+    /// As [`Context::spawn`].
+    pub fn spawn_numbered<Q: Process>(
+        &mut self,
+        prefix: &str,
+        build: impl FnOnce() -> Q + Send + 'static,
+    ) -> Result<Pid, SpawnError> {
+        let id = self.surroundings.node.next_id(prefix);
+        self.spawn(&id, build)
+    }
+
+    /// Ends another process of this node, after what is in its mailbox now.
+    pub fn terminate(&mut self, pid: &Pid) {
+        self.effects.push(Effect::Terminate(pid.clone()));
+    }
+
+    /// Ends this process after this turn. What is in its mailbox is dropped.
+    pub fn stop(&mut self) {
+        self.effects.push(Effect::Stop);
+    }
+
+    /// Lets a guest connect to this node and speak as the actor `guest.id`; see [`crate::transport::Guest`].
+    pub fn pin_guest(&mut self, guest: Guest) {
+        self.effects.push(Effect::Pin(guest));
+    }
+
+    /// Refuses the guest from now on and closes its connection.
+    pub fn unpin_guest(&mut self, id: &str) {
+        self.effects.push(Effect::Unpin(Arc::from(id)));
+    }
+
+    fn envelope<M: Message>(&self, to: &Pid, message: M, correlation: Correlation) -> Envelope {
+        Envelope {
+            to: to.clone(),
+            from: self.me().clone(),
+            kind: Kind::of::<M>(),
+            correlation,
+            payload: Payload::Local(Box::new(message)),
+        }
+    }
+}

@@ -1,0 +1,492 @@
+//! Settings of a node and its start: sockets, thread, transport, HTTP.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use rand::SeedableRng;
+use rand::rngs::{StdRng, SysRng};
+use rand::{Rng, RngExt, TryRng};
+use tokio::sync::oneshot;
+use tracing::{error, info};
+
+use super::routing::Uplink;
+use super::{Node, NodeHandle, OpHandler, Shared};
+use crate::clock::Clock;
+use crate::codec::DEFAULT_MAX_MESSAGE;
+use crate::context::Op;
+use crate::http::server;
+use crate::identity::{Identity, IdentityError};
+use crate::inbox::DEFAULT_MAILBOX;
+use crate::links::Links;
+use crate::metrics::Metrics;
+use crate::pid::Address;
+use crate::transport::memory::MemoryNetwork;
+use crate::transport::quic::{Mode, QuicConfig, QuicTransport, TransportError};
+use crate::transport::{Incarnation, PeerKey, Transport};
+
+/// Size asked for of both UDP socket buffers, in bytes; the kernel may grant less.
+const SOCKET_BUFFER: usize = 4 << 20;
+/// Attempts to find one number free for both TCP and UDP.
+const PORT_ATTEMPTS: usize = 64;
+
+/// Who a node is to its peers.
+#[derive(Debug, Clone)]
+pub enum Credentials {
+    /// A certificate that the development CA of this user issues at start; loopback addresses only.
+    Development,
+    /// PEM files: the cluster's CA, the node's certificate chain, its private key.
+    Files {
+        /// Certificate of the cluster's CA.
+        ca: PathBuf,
+        /// Certificate chain of this node.
+        certificate: PathBuf,
+        /// Private key of this node.
+        key: PathBuf,
+    },
+    /// An identity at hand, such as one handed over by a launcher.
+    Given(Box<Identity>),
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// Development certificates are for loopback only.
+    #[error(
+        "address {0} is not loopback and no certificate is given: make some with `meseta certs` and pass \
+         --ca_file, --cert_file and --key_file"
+    )]
+    NeedsCertificates(String),
+    /// The certificate cannot be used.
+    #[error("identity of the node")]
+    Identity(#[from] IdentityError),
+    /// A socket cannot be bound.
+    #[error(
+        "cannot listen on {address}: is another process using the port? choose another with --port"
+    )]
+    Bind {
+        /// The address asked for.
+        address: SocketAddr,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The transport did not start.
+    #[error("transport")]
+    Transport(#[from] TransportError),
+    /// The system refused a thread or random bytes.
+    #[error("system resources")]
+    System(#[source] std::io::Error),
+}
+
+enum Wire {
+    Quic,
+    Memory(MemoryNetwork),
+}
+
+/// Settings of a node. Every setting has a default that suits a node on loopback.
+pub struct NodeBuilder {
+    host: String,
+    bind: IpAddr,
+    port: u16,
+    role: String,
+    credentials: Credentials,
+    clock: Clock,
+    seed: Option<u64>,
+    mailbox: usize,
+    max_message: usize,
+    wire: Wire,
+    accepts: bool,
+    http: bool,
+    guest_of: Option<Address>,
+    guest_id: Option<Arc<str>>,
+    operators: HashMap<TypeId, OpHandler>,
+    kinds: Vec<(u32, u16)>,
+}
+
+impl Default for NodeBuilder {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".to_owned(),
+            bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            port: 0,
+            role: "node".to_owned(),
+            credentials: Credentials::Development,
+            clock: Clock::live(),
+            seed: None,
+            mailbox: DEFAULT_MAILBOX,
+            max_message: DEFAULT_MAX_MESSAGE,
+            wire: Wire::Quic,
+            accepts: true,
+            http: true,
+            guest_of: None,
+            guest_id: None,
+            operators: HashMap::new(),
+            kinds: Vec::new(),
+        }
+    }
+}
+
+impl NodeBuilder {
+    /// Host part of the node's address, as others reach it. Default `127.0.0.1`.
+    #[must_use]
+    pub fn host(mut self, host: &str) -> Self {
+        self.host = host.to_owned();
+        self
+    }
+
+    /// IP address the sockets are bound to. Default `127.0.0.1`.
+    #[must_use]
+    pub fn bind(mut self, ip: IpAddr) -> Self {
+        self.bind = ip;
+        self
+    }
+
+    /// Port for HTTP on TCP and messages on UDP; 0, the default, takes any that is free for both.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// Role in a certificate of the development CA, such as `master`.
+    #[must_use]
+    pub fn role(mut self, role: &str) -> Self {
+        self.role = role.to_owned();
+        self
+    }
+
+    /// Who the node is to its peers. Default [`Credentials::Development`].
+    #[must_use]
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = credentials;
+        self
+    }
+
+    /// Clock of the node. Default: live.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Seed of all random draws. Default: from the system.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Bound of each mailbox, in messages. Default 65,536.
+    #[must_use]
+    pub fn mailbox(mut self, messages: usize) -> Self {
+        self.mailbox = messages;
+        self
+    }
+
+    /// Largest message body sent or taken, in bytes. Default 64 MiB.
+    #[must_use]
+    pub fn max_message(mut self, bytes: usize) -> Self {
+        self.max_message = bytes;
+        self
+    }
+
+    /// Uses an in-memory network instead of QUIC, without sockets and without HTTP.
+    #[must_use]
+    pub fn memory(mut self, network: &MemoryNetwork) -> Self {
+        self.wire = Wire::Memory(network.clone());
+        self.http = false;
+        self
+    }
+
+    /// Whether other nodes may dial this one. A node that only dials, such as a scheduler driver, is reached over
+    /// the connections it makes itself. Default true.
+    #[must_use]
+    pub fn accepts(mut self, accepts: bool) -> Self {
+        self.accepts = accepts;
+        self
+    }
+
+    /// Whether the node serves HTTP. Default true.
+    #[must_use]
+    pub fn http(mut self, http: bool) -> Self {
+        self.http = http;
+        self
+    }
+
+    /// Makes the node a guest of the node at `host`: it shares that address, speaks as the actor `id` it was pinned
+    /// for, and reaches everything through that node.
+    #[must_use]
+    pub fn guest_of(mut self, host: Address, id: &str) -> Self {
+        self.guest_of = Some(host);
+        self.guest_id = Some(Arc::from(id));
+        self.http = false;
+        self
+    }
+
+    /// Carries out operations of type `O`. The future runs on the node's thread: blocking work goes to
+    /// `tokio::task::spawn_blocking` inside it.
+    #[must_use]
+    pub fn op<O: Op, F>(mut self, operator: impl Fn(O) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = O::Out> + Send + 'static,
+    {
+        let erased: OpHandler = Arc::new(move |op: Box<dyn Any + Send>| {
+            let running = op.downcast::<O>().ok().map(|op| operator(*op));
+            Box::pin(async move {
+                match running {
+                    Some(out) => Box::new(out.await) as Box<dyn Any + Send>,
+                    None => Box::new(()),
+                }
+            })
+        });
+        self.operators.insert(TypeId::of::<O>(), erased);
+        self
+    }
+
+    /// Starts the node.
+    ///
+    /// # Errors
+    /// [`NodeError`]: the address is not loopback and there is no certificate, the certificate cannot be used, the
+    /// port is taken, or the system refuses a thread.
+    pub fn start(self) -> Result<Node, NodeError> {
+        let seed = match self.seed {
+            Some(seed) => seed,
+            None => SysRng
+                .try_next_u64()
+                .map_err(|error| NodeError::System(std::io::Error::other(error)))?,
+        };
+        let mut random = StdRng::seed_from_u64(seed);
+        let incarnation = Incarnation(random.random());
+        let sockets = Sockets::open(&self)?;
+        let address = match (&self.guest_of, &self.wire) {
+            (Some(host), _) => host.clone(),
+            (None, Wire::Memory(network)) => network.address(&self.host, self.port),
+            (None, Wire::Quic) => Address::new(&self.host, sockets.port),
+        };
+        let identity = match &self.wire {
+            Wire::Quic => Some(self.identity(&address)?),
+            Wire::Memory(_) => None,
+        };
+        let (started, outcome) = std::sync::mpsc::channel();
+        let name = format!("node-{address}");
+        let thread = std::thread::Builder::new()
+            .name(name)
+            .spawn(move || {
+                self.run(
+                    address,
+                    incarnation,
+                    random.next_u64(),
+                    identity,
+                    sockets,
+                    &started,
+                )
+            })
+            .map_err(NodeError::System)?;
+        let node = outcome.recv().map_err(|_| {
+            NodeError::System(std::io::Error::other("the node's thread ended at once"))
+        })??;
+        *node.0.0.thread.lock() = Some(thread);
+        Ok(node)
+    }
+
+    fn identity(&self, address: &Address) -> Result<Identity, NodeError> {
+        Ok(match &self.credentials {
+            Credentials::Given(identity) => (**identity).clone(),
+            Credentials::Files {
+                ca,
+                certificate,
+                key,
+            } => Identity::from_files(ca, certificate, key)?,
+            Credentials::Development => {
+                if !address.is_loopback() || !self.bind.is_loopback() {
+                    return Err(NodeError::NeedsCertificates(format!(
+                        "{address} (bound to {})",
+                        self.bind
+                    )));
+                }
+                Identity::development(&self.role, &[])?
+            }
+        })
+    }
+
+    /// The node's thread: everything of the node happens here until it is told to stop.
+    fn run(
+        self,
+        address: Address,
+        incarnation: Incarnation,
+        seed: u64,
+        identity: Option<Identity>,
+        sockets: Sockets,
+        started: &std::sync::mpsc::Sender<Result<Node, NodeError>>,
+    ) {
+        let system = actix_rt::System::new();
+        system.block_on(async move {
+            let (stop, stopped) = oneshot::channel();
+            match self.assemble(address, incarnation, seed, identity, sockets, stop) {
+                Ok(node) => {
+                    let handle = node.0.clone();
+                    if started.send(Ok(node)).is_ok() {
+                        // Err means that every handle is gone, which is as good as being told.
+                        let _stop = stopped.await;
+                    }
+                    handle.close().await;
+                }
+                Err(error) => {
+                    if started.send(Err(error)).is_err() {
+                        error!("a node failed to start and nobody waits for it");
+                    }
+                }
+            }
+        });
+    }
+
+    fn assemble(
+        self,
+        address: Address,
+        incarnation: Incarnation,
+        seed: u64,
+        identity: Option<Identity>,
+        sockets: Sockets,
+        stop: oneshot::Sender<()>,
+    ) -> Result<Node, NodeError> {
+        let shared = Arc::new(Shared {
+            address: address.clone(),
+            clock: self.clock.clone(),
+            metrics: Metrics::default(),
+            seed,
+            mailbox: self.mailbox,
+            host: self.guest_of.clone().map(PeerKey::Node),
+            inboxes: DashMap::new(),
+            counters: Mutex::default(),
+            links: Mutex::new(Links::default()),
+            transport: OnceLock::new(),
+            arbiter: actix_rt::System::current().arbiter().clone(),
+            runtime: tokio::runtime::Handle::current(),
+            operators: self.operators,
+            asks: std::sync::atomic::AtomicU64::new(1),
+            outside_asks: DashMap::new(),
+            end_waiters: Mutex::default(),
+            delegate: OnceLock::new(),
+            stop: Mutex::new(Some(stop)),
+            thread: Mutex::new(None),
+        });
+        let uplink = Arc::new(Uplink(Arc::downgrade(&shared)));
+        let transport: Arc<dyn Transport> = match (self.wire, identity, sockets.udp) {
+            (Wire::Memory(network), _, _) => {
+                let key = match self.guest_id {
+                    Some(id) => PeerKey::Guest(id),
+                    None => PeerKey::Node(address.clone()),
+                };
+                network.join(key, &address, incarnation, &self.role, &self.clock, uplink)
+            }
+            (Wire::Quic, Some(identity), Some(udp)) => {
+                let mode = match &self.guest_of {
+                    Some(host) => Mode::Guest { host: host.clone() },
+                    None if self.accepts => Mode::Listening,
+                    None => Mode::DialOnly,
+                };
+                let mut config = QuicConfig::new(identity, address.clone(), incarnation);
+                config.mode = mode;
+                config.max_message = self.max_message;
+                config.kinds = self.kinds;
+                QuicTransport::start(config, udp, uplink)?
+            }
+            (Wire::Quic, _, _) => {
+                return Err(NodeError::System(std::io::Error::other(
+                    "a QUIC node needs an identity and a socket",
+                )));
+            }
+        };
+        let set = shared.transport.set(transport);
+        debug_assert!(set.is_ok(), "set once, here");
+        if !self.clock.is_paused() {
+            tokio::spawn(self.clock.clone().drive());
+        }
+        let handle = NodeHandle(shared);
+        if let Some(tcp) = sockets.tcp {
+            server::serve(tcp, handle.clone()).map_err(NodeError::System)?;
+        }
+        info!(%address, role = %self.role, "node started");
+        Ok(Node(handle))
+    }
+}
+
+impl NodeHandle {
+    /// Ends all processes, so that links are told, then lets the transport send what is queued and close.
+    async fn close(self) {
+        let all: Vec<_> = self.0.inboxes.iter().map(|i| i.pid.clone()).collect();
+        for pid in &all {
+            self.ended_by_shutdown(pid);
+        }
+        if let Some(transport) = self.0.transport.get() {
+            transport.shutdown().await;
+        }
+        info!(address = %self.0.address, "node stopped");
+    }
+
+    fn ended_by_shutdown(&self, pid: &crate::pid::Pid) {
+        if let Some(inbox) = self.inbox(pid.id()) {
+            self.ended(&inbox, crate::links::ExitReason::Terminated);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Sockets {
+    port: u16,
+    tcp: Option<TcpListener>,
+    udp: Option<UdpSocket>,
+}
+
+impl Sockets {
+    /// Binds the node's sockets: UDP for messages, TCP of the same number for HTTP.
+    fn open(settings: &NodeBuilder) -> Result<Self, NodeError> {
+        if matches!(settings.wire, Wire::Memory(_)) {
+            return Ok(Self::default());
+        }
+        let mut attempts = if settings.port == 0 { PORT_ATTEMPTS } else { 1 };
+        loop {
+            attempts -= 1;
+            match Self::bind(settings.bind, settings.port, settings.http) {
+                Ok(sockets) => return Ok(sockets),
+                Err(source) if attempts == 0 => {
+                    return Err(NodeError::Bind {
+                        address: SocketAddr::new(settings.bind, settings.port),
+                        source,
+                    });
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn bind(ip: IpAddr, port: u16, http: bool) -> std::io::Result<Self> {
+        let tcp = if http {
+            Some(TcpListener::bind((ip, port))?)
+        } else {
+            None
+        };
+        let port = match &tcp {
+            Some(tcp) => tcp.local_addr()?.port(),
+            None => port,
+        };
+        let domain = socket2::Domain::for_address(SocketAddr::new(ip, port));
+        let udp = socket2::Socket::new(domain, socket2::Type::DGRAM, None)?;
+        udp.set_recv_buffer_size(SOCKET_BUFFER)?;
+        udp.set_send_buffer_size(SOCKET_BUFFER)?;
+        udp.bind(&SocketAddr::new(ip, port).into())?;
+        let udp: UdpSocket = udp.into();
+        udp.set_nonblocking(true)?;
+        Ok(Self {
+            port: udp.local_addr()?.port(),
+            tcp,
+            udp: Some(udp),
+        })
+    }
+}

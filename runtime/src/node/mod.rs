@@ -1,0 +1,464 @@
+//! A node: one runtime instance with its actors, clock, transport, metrics and HTTP port.
+//!
+//! There are no globals: a test holds as many nodes as it likes in one process. A node owns one thread, on which its
+//! actors, its transport and its HTTP server run; dropping the last handle does not end it, [`Node::shutdown`] does.
+
+mod builder;
+mod routing;
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use actix_rt::ArbiterHandle;
+use dashmap::DashMap;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tracing::warn;
+
+pub use builder::{Credentials, NodeBuilder, NodeError};
+
+use crate::clock::Clock;
+use crate::context::{AnyOp, AskError, Effect, Surroundings};
+use crate::host::{self, Driver, Factory};
+use crate::http::{Request, Responder, Response};
+use crate::inbox::{Control, Inbox, User};
+use crate::links::{ExitReason, Links};
+use crate::message::{Ask, Correlation, Envelope, Kind, Message, Payload};
+use crate::metrics::Metrics;
+use crate::pid::{Address, ParsePidError, Pid};
+use crate::process::{Process, Routes, open};
+use crate::transport::{PeerKey, PeerStatus, Transport};
+
+/// Id under which code outside all actors sends and asks.
+const OUTSIDE: &str = "node";
+
+/// Why a process was not started.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpawnError {
+    /// A process of this name lives.
+    #[error("a process named {0} runs on this node: end it first or use another name")]
+    NameTaken(Pid),
+    /// The name cannot be an id.
+    #[error("bad process name")]
+    BadName(#[from] ParsePidError),
+    /// Two message names hash to one number.
+    #[error("messages {0} and {1} have the same wire number: rename one")]
+    KindClash(&'static str, &'static str),
+    /// The node is shutting down.
+    #[error("the node is shut down")]
+    NodeDown,
+}
+
+type OpHandler =
+    Arc<dyn Fn(Box<dyn Any + Send>) -> BoxFuture<'static, Box<dyn Any + Send>> + Send + Sync>;
+
+/// One process as `/__processes__` shows it.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct ProcessStatus {
+    /// Id without the address.
+    pub id: String,
+    /// Whole PID.
+    pub pid: String,
+    /// Messages that wait.
+    pub mailbox_depth: usize,
+    /// Messages handled since it started.
+    pub messages_handled: u64,
+    /// Messages dropped because the mailbox was full.
+    pub messages_dropped: u64,
+}
+
+pub(crate) struct Shared {
+    address: Address,
+    clock: Clock,
+    metrics: Metrics,
+    seed: u64,
+    mailbox: usize,
+    /// Set on a guest: the node whose address it shares and through which it reaches everything.
+    host: Option<PeerKey>,
+    inboxes: DashMap<Arc<str>, Arc<Inbox>>,
+    counters: Mutex<HashMap<String, u64>>,
+    links: Mutex<Links>,
+    transport: OnceLock<Arc<dyn Transport>>,
+    arbiter: ArbiterHandle,
+    runtime: tokio::runtime::Handle,
+    operators: HashMap<TypeId, OpHandler>,
+    asks: AtomicU64,
+    outside_asks: DashMap<u64, (Pid, oneshot::Sender<Payload>)>,
+    end_waiters: Mutex<HashMap<Pid, Vec<oneshot::Sender<ExitReason>>>>,
+    delegate: OnceLock<Arc<str>>,
+    stop: Mutex<Option<oneshot::Sender<()>>>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+/// A running node. Clones are the same node.
+#[derive(Clone)]
+pub struct Node(NodeHandle);
+
+/// What actors and hosts hold of their node.
+#[derive(Clone)]
+pub struct NodeHandle(Arc<Shared>);
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Node({})", self.address())
+    }
+}
+
+/// The answer to an ask made from outside all actors.
+pub struct Pending<R> {
+    answer: oneshot::Receiver<Payload>,
+    reply: std::marker::PhantomData<fn() -> R>,
+}
+
+impl<R: Message> Pending<R> {
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// [`AskError`] when none came in time or it is of another type.
+    pub async fn answer(self) -> Result<R, AskError> {
+        let payload = self.answer.await.map_err(|_| AskError::TimedOut)?;
+        open(payload).map_err(|_| AskError::BadAnswer)
+    }
+
+    /// Waits for the answer and blocks the thread, which must not be the node's.
+    ///
+    /// # Errors
+    /// As [`Pending::answer`].
+    pub fn wait(self) -> Result<R, AskError> {
+        let payload = self
+            .answer
+            .blocking_recv()
+            .map_err(|_| AskError::TimedOut)?;
+        open(payload).map_err(|_| AskError::BadAnswer)
+    }
+}
+
+impl Node {
+    /// Settings of a node to be started.
+    pub fn builder() -> NodeBuilder {
+        NodeBuilder::default()
+    }
+
+    /// Address under which other nodes reach this one.
+    pub fn address(&self) -> &Address {
+        &self.0.0.address
+    }
+
+    /// Clock of this node.
+    pub fn clock(&self) -> &Clock {
+        self.0.clock()
+    }
+
+    /// Metrics of this node.
+    pub fn metrics(&self) -> &Metrics {
+        self.0.metrics()
+    }
+
+    /// PID of `id` on this node, whether or not such a process lives.
+    ///
+    /// # Errors
+    /// [`ParsePidError::BadId`] when the id cannot be one.
+    pub fn pid(&self, id: &str) -> Result<Pid, ParsePidError> {
+        Pid::new(id, self.address().clone())
+    }
+
+    /// Starts a process under a name that is free. `build` runs on the node's thread.
+    ///
+    /// # Errors
+    /// [`SpawnError`] when the name is taken or no name, or two message kinds of the process clash.
+    pub fn spawn<P: Process>(
+        &self,
+        id: &str,
+        build: impl FnOnce() -> P + Send + 'static,
+    ) -> Result<Pid, SpawnError> {
+        let pid = self.0.reserve::<P>(id)?;
+        if self.0.start(&pid, Factory::new(build)) {
+            Ok(pid)
+        } else {
+            Err(SpawnError::NodeDown)
+        }
+    }
+
+    /// Starts a process under the next name `prefix(n)`, counting from 1.
+    ///
+    /// # Errors
+    /// As [`Node::spawn`].
+    pub fn spawn_numbered<P: Process>(
+        &self,
+        prefix: &str,
+        build: impl FnOnce() -> P + Send + 'static,
+    ) -> Result<Pid, SpawnError> {
+        self.spawn(&self.0.next_id(prefix), build)
+    }
+
+    /// Sends a message from outside all actors.
+    pub fn send<M: Message>(&self, to: &Pid, message: M) {
+        if let Some(envelope) = self.0.outside(to, message, Correlation::None) {
+            self.0.deliver(envelope);
+        }
+    }
+
+    /// Asks from outside all actors.
+    pub fn ask<M: Ask>(&self, to: &Pid, message: M, limit: Duration) -> Pending<M::Reply> {
+        let (sender, answer) = oneshot::channel();
+        let number = self.0.next_ask();
+        if let Some(request) = self.0.outside(to, message, Correlation::Request(number)) {
+            let shared = &self.0.0;
+            shared.outside_asks.insert(number, (to.clone(), sender));
+            let expire = Arc::downgrade(shared);
+            shared.clock.at(shared.clock.now() + limit, move || {
+                if let Some(shared) = expire.upgrade() {
+                    shared.outside_asks.remove(&number);
+                }
+            });
+            if !self.0.deliver(request) {
+                shared.outside_asks.remove(&number);
+            }
+        }
+        Pending {
+            answer,
+            reply: std::marker::PhantomData,
+        }
+    }
+
+    /// Ends a process of this node after what is in its mailbox now.
+    pub fn terminate(&self, pid: &Pid) {
+        self.0.terminate(pid);
+    }
+
+    /// Waits until a process of this node has ended; at once when there is none.
+    pub fn ended(&self, pid: &Pid) -> impl Future<Output = ExitReason> + Send + use<> {
+        let (sender, receiver) = oneshot::channel();
+        {
+            // Under the lock, so that the process cannot end between the look and the registration.
+            let mut waiters = self.0.0.end_waiters.lock();
+            if self.0.0.inboxes.contains_key(pid.id()) {
+                waiters.entry(pid.clone()).or_default().push(sender);
+            }
+        }
+        async move { receiver.await.unwrap_or(ExitReason::NoProcess) }
+    }
+
+    /// Names the process whose HTTP paths also stand without its id.
+    pub fn delegate(&self, id: &str) {
+        if self.0.0.delegate.set(Arc::from(id)).is_err() {
+            warn!(id, "this node has a delegate already; the first one stays");
+        }
+    }
+
+    /// All processes.
+    pub fn processes(&self) -> Vec<ProcessStatus> {
+        self.0.processes()
+    }
+
+    /// All peers there is a connection to or was one lately.
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        self.0
+            .0
+            .transport
+            .get()
+            .map(|t| t.peers())
+            .unwrap_or_default()
+    }
+
+    /// Ends all processes, tells linked ones elsewhere, closes connections and joins the node's thread. Blocks;
+    /// must not be called on the node's own thread. Later calls return at once.
+    pub fn shutdown(&self) {
+        let stop = self.0.0.stop.lock().take();
+        if let Some(stop) = stop {
+            // The thread may have ended by itself; then there is nobody to tell.
+            let told = stop.send(());
+            debug_assert!(told.is_ok(), "the node's thread waits for this");
+        }
+        let thread = self.0.0.thread.lock().take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            warn!(node = %self.address(), "the node's thread panicked");
+        }
+    }
+}
+
+impl NodeHandle {
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    pub(crate) fn next_ask(&self) -> u64 {
+        self.0.asks.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn next_id(&self, prefix: &str) -> String {
+        let mut counters = self.0.counters.lock();
+        let n = counters.entry(prefix.to_owned()).or_insert(0);
+        *n += 1;
+        format!("{prefix}({n})")
+    }
+
+    /// Takes a name: from now on messages to it wait in its inbox.
+    pub(crate) fn reserve<P: Process>(&self, id: &str) -> Result<Pid, SpawnError> {
+        let pid = Pid::new(id, self.0.address.clone())?;
+        let routes = Routes::<P>::of();
+        if let Some((one, other)) = routes.clash() {
+            return Err(SpawnError::KindClash(one, other));
+        }
+        match self.0.inboxes.entry(pid.shared_id()) {
+            dashmap::Entry::Occupied(_) => Err(SpawnError::NameTaken(pid)),
+            dashmap::Entry::Vacant(free) => {
+                free.insert(Inbox::new(
+                    pid.clone(),
+                    routes.accepted(),
+                    routes.http_paths(),
+                    self.0.mailbox,
+                    self.0.clock.clone(),
+                ));
+                Ok(pid)
+            }
+        }
+    }
+
+    /// Starts a process whose name is reserved; `false` when the node's thread has ended.
+    pub(crate) fn start(&self, pid: &Pid, factory: Factory) -> bool {
+        let Some(inbox) = self.inbox(pid.id()) else {
+            return false;
+        };
+        let node = self.clone();
+        let surroundings = Surroundings {
+            me: pid.clone(),
+            node: self.clone(),
+        };
+        // Each process draws from its own stream, so that one more draw here changes nothing there.
+        let seed = self.0.seed ^ u64::from(Kind::named(pid.id()).0).rotate_left(32);
+        host::actix::host(&self.0.arbiter, move || {
+            let cell = factory.build(surroundings, seed);
+            Driver::new(inbox, cell, node)
+        })
+    }
+
+    fn inbox(&self, id: &str) -> Option<Arc<Inbox>> {
+        self.0.inboxes.get(id).map(|inbox| Arc::clone(&inbox))
+    }
+
+    fn outside<M: Message>(
+        &self,
+        to: &Pid,
+        message: M,
+        correlation: Correlation,
+    ) -> Option<Envelope> {
+        let from = Pid::new(OUTSIDE, self.0.address.clone()).ok()?;
+        Some(Envelope {
+            to: to.clone(),
+            from,
+            kind: Kind::of::<M>(),
+            correlation,
+            payload: Payload::Local(Box::new(message)),
+        })
+    }
+
+    /// Carries out an effect that concerns more than the process itself.
+    pub(crate) fn carry_out(&self, inbox: &Arc<Inbox>, effect: Effect) {
+        match effect {
+            Effect::Send(envelope) => {
+                self.deliver(envelope);
+            }
+            Effect::Link(target) => self.link(&inbox.pid, target),
+            Effect::Unlink(target) => self.unlink(&inbox.pid, target),
+            Effect::Spawn { pid, factory } => {
+                self.start(&pid, factory);
+            }
+            Effect::Terminate(pid) => self.terminate(&pid),
+            Effect::Respond(responder, response) => responder.respond(response),
+            Effect::Pin(guest) => {
+                if let Some(transport) = self.0.transport.get() {
+                    transport.pin(guest);
+                }
+            }
+            Effect::Unpin(id) => {
+                if let Some(transport) = self.0.transport.get() {
+                    transport.unpin(&id);
+                }
+            }
+            Effect::Ask { .. }
+            | Effect::After { .. }
+            | Effect::Cancel(_)
+            | Effect::Run { .. }
+            | Effect::Stop => {
+                debug_assert!(false, "the driver keeps these to itself");
+            }
+        }
+    }
+
+    /// Has an operation carried out and its outcome put into the inbox.
+    pub(crate) fn operate(&self, inbox: &Arc<Inbox>, number: u64, op: AnyOp) {
+        let Some(operator) = self.0.operators.get(&op.type_id) else {
+            warn!(me = %inbox.pid, op = op.name, "no operator for this operation: give one to NodeBuilder::op");
+            return;
+        };
+        self.0.clock.busy();
+        let done = operator(op.op);
+        let (inbox, clock) = (Arc::clone(inbox), self.0.clock.clone());
+        self.0.runtime.spawn(async move {
+            let out = done.await;
+            inbox.push_control(Control::OpDone { number, out });
+            clock.done(1);
+        });
+    }
+
+    pub(crate) fn terminate(&self, pid: &Pid) {
+        if let Some(inbox) = self.inbox(pid.id())
+            && inbox.push(User::Terminate(ExitReason::Terminated)).is_err()
+        {
+            tracing::debug!(%pid, "the process had ended before it was terminated");
+        }
+    }
+
+    pub(crate) fn processes(&self) -> Vec<ProcessStatus> {
+        let mut all: Vec<ProcessStatus> = self
+            .0
+            .inboxes
+            .iter()
+            .map(|inbox| ProcessStatus {
+                id: inbox.pid.id().to_owned(),
+                pid: inbox.pid.to_string(),
+                mailbox_depth: inbox.depth(),
+                messages_handled: inbox.handled.load(Ordering::Relaxed),
+                messages_dropped: inbox.dropped.load(Ordering::Relaxed),
+            })
+            .collect();
+        all.sort_by(|a, b| a.id.cmp(&b.id));
+        all
+    }
+
+    /// Puts a request into the inbox of the process that serves its path; `None` when there is none.
+    pub(crate) fn http(
+        &self,
+        path: &str,
+        query: std::collections::BTreeMap<String, String>,
+    ) -> Option<oneshot::Receiver<Response>> {
+        let (id, rest) = match path[1..].find('/') {
+            Some(slash) => (&path[1..=slash], &path[slash + 1..]),
+            None => (&path[1..], ""),
+        };
+        let named = self
+            .inbox(id)
+            .filter(|inbox| inbox.http_paths.contains(&rest))
+            .map(|inbox| (inbox, rest));
+        let (inbox, path) = named.or_else(|| {
+            let inbox = self.inbox(self.0.delegate.get()?)?;
+            inbox.http_paths.contains(&path).then_some((inbox, path))
+        })?;
+        let (responder, answer) = Responder::new();
+        let path = path.to_owned();
+        inbox.push_control(Control::Http(Request { path, query }, responder));
+        Some(answer)
+    }
+}

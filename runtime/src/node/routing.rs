@@ -1,0 +1,362 @@
+//! Where a message, a link or an end goes: to a mailbox of this node, to a guest, or to a peer.
+
+use std::sync::{Arc, Weak};
+
+use tracing::{debug, warn};
+
+use super::{NodeHandle, OUTSIDE, Shared};
+use crate::codec::{self, Class, Frame};
+use crate::inbox::{Inbox, Refused, User};
+use crate::links::{Effect, ExitReason, Input};
+use crate::message::{Correlation, Envelope, Payload};
+use crate::pid::Pid;
+use crate::transport::{Loss, Peer, PeerKey, SendError, Upcalls, Violation};
+
+enum Place {
+    Here,
+    Peer(PeerKey),
+}
+
+impl NodeHandle {
+    fn place(&self, pid: &Pid) -> Place {
+        if *pid.address() != self.0.address {
+            return Place::Peer(PeerKey::Node(pid.address().clone()));
+        }
+        if pid.id() == OUTSIDE || self.0.inboxes.contains_key(pid.id()) {
+            return Place::Here;
+        }
+        if let Some(host) = &self.0.host {
+            return Place::Peer(host.clone());
+        }
+        let guest = self
+            .0
+            .transport
+            .get()
+            .is_some_and(|t| t.has_guest(pid.id()));
+        if guest {
+            Place::Peer(PeerKey::Guest(pid.shared_id()))
+        } else {
+            Place::Here
+        }
+    }
+
+    /// Delivers a message, here or elsewhere; `false` when it was dropped, which is logged and counted.
+    pub(crate) fn deliver(&self, envelope: Envelope) -> bool {
+        match self.place(&envelope.to) {
+            Place::Here => self.deliver_here(envelope),
+            Place::Peer(peer) => self.deliver_to_peer(&peer, envelope),
+        }
+    }
+
+    fn deliver_here(&self, envelope: Envelope) -> bool {
+        if envelope.to.id() == OUTSIDE {
+            return self.deliver_outside(envelope);
+        }
+        let Some(inbox) = self.inbox(envelope.to.id()) else {
+            self.0.metrics.count("runtime/messages_dropped/no_process");
+            debug!(to = %envelope.to, from = %envelope.from, "message to no process dropped");
+            return false;
+        };
+        match inbox.push(User::Message(envelope)) {
+            Ok(()) => true,
+            Err(Refused::Closed) => {
+                self.0.metrics.count("runtime/messages_dropped/no_process");
+                false
+            }
+            Err(Refused::Full) => {
+                self.0
+                    .metrics
+                    .count("runtime/messages_dropped/mailbox_full");
+                debug!(to = %inbox.pid, "mailbox full: the message is dropped");
+                false
+            }
+        }
+    }
+
+    fn deliver_outside(&self, envelope: Envelope) -> bool {
+        let Correlation::Answer(number) = envelope.correlation else {
+            debug!(from = %envelope.from, "message to the node itself dropped");
+            return false;
+        };
+        let asked = self
+            .0
+            .outside_asks
+            .remove_if(&number, |_, (asked, _)| *asked == envelope.from);
+        match asked {
+            Some((_, (_, answer))) => answer.send(envelope.payload).is_ok(),
+            None => false,
+        }
+    }
+
+    fn deliver_to_peer(&self, peer: &PeerKey, envelope: Envelope) -> bool {
+        let (to, from) = (envelope.to, envelope.from);
+        let body = match envelope.payload {
+            Payload::Local(parcel) => match parcel.encode() {
+                Ok(body) => body.into(),
+                Err(error) => {
+                    warn!(%to, %from, message = parcel.name(), %error, "message does not encode: dropped");
+                    return false;
+                }
+            },
+            Payload::Wire(body) => body,
+        };
+        let class = Class::Message {
+            kind: envelope.kind,
+            correlation: envelope.correlation,
+        };
+        self.send_frame(peer, class, &to, from, body).is_ok()
+    }
+
+    fn send_frame(
+        &self,
+        peer: &PeerKey,
+        class: Class,
+        to: &Pid,
+        from: Pid,
+        body: bytes::Bytes,
+    ) -> Result<(), SendError> {
+        let Some(transport) = self.0.transport.get() else {
+            return Err(SendError::Unreachable(peer.clone()));
+        };
+        let frame = Frame {
+            class,
+            to: to.shared_id(),
+            from,
+            body,
+        };
+        transport.send(peer, &frame).inspect_err(|error| {
+            self.0.metrics.count("runtime/messages_dropped/not_sent");
+            debug!(%to, from = %frame.from, error = %crate::error_chain(error), "frame dropped");
+        })
+    }
+
+    pub(crate) fn link(&self, watcher: &Pid, target: Pid) {
+        let watcher = watcher.clone();
+        let input = match self.place(&target) {
+            Place::Here => Input::WatchLocal {
+                alive: self.is_alive(&target),
+                watcher,
+                target,
+            },
+            Place::Peer(peer) => Input::WatchRemote {
+                watcher,
+                target,
+                peer,
+            },
+        };
+        self.links(input);
+    }
+
+    pub(crate) fn unlink(&self, watcher: &Pid, target: Pid) {
+        self.links(Input::Unwatch {
+            watcher: watcher.clone(),
+            target,
+        });
+    }
+
+    fn is_alive(&self, pid: &Pid) -> bool {
+        self.inbox(pid.id()).is_some_and(|inbox| !inbox.is_closed())
+    }
+
+    /// Steps the link table and carries out what follows. The lock is held over the effects of one step, so that
+    /// those of two steps for one pair keep their order.
+    fn links(&self, input: Input) {
+        let mut table = self.0.links.lock();
+        let mut effects: std::collections::VecDeque<Effect> = table.step(input).into();
+        while let Some(effect) = effects.pop_front() {
+            match effect {
+                Effect::Notify {
+                    watcher,
+                    target,
+                    reason,
+                } => self.notify(&watcher, target, reason),
+                Effect::SendLink {
+                    peer,
+                    watcher,
+                    target,
+                } => {
+                    let sent = self.send_frame(
+                        &peer,
+                        Class::Link,
+                        &target,
+                        watcher.clone(),
+                        bytes::Bytes::new(),
+                    );
+                    if sent.is_err() {
+                        effects.extend(table.step(Input::RemoteExited {
+                            watcher,
+                            target,
+                            reason: ExitReason::ConnectionLost,
+                        }));
+                    }
+                }
+                Effect::SendUnlink {
+                    peer,
+                    watcher,
+                    target,
+                } => {
+                    // A lost unlink costs one notice that finds nobody: nothing to do about it here.
+                    let _dropped_is_fine = self.send_frame(
+                        &peer,
+                        Class::Unlink,
+                        &target,
+                        watcher,
+                        bytes::Bytes::new(),
+                    );
+                }
+                Effect::SendExited {
+                    peer,
+                    watcher,
+                    target,
+                    reason,
+                } => self.send_exited(&peer, &watcher, target, &reason),
+            }
+        }
+    }
+
+    fn send_exited(&self, peer: &PeerKey, watcher: &Pid, target: Pid, reason: &ExitReason) {
+        match codec::encode_body(reason) {
+            Ok(body) => {
+                if let Err(error) = self.send_frame(peer, Class::Exited, watcher, target, body) {
+                    warn!(%watcher, %error, "exit notice not sent: the watcher hears when the connection ends");
+                }
+            }
+            Err(error) => warn!(%watcher, %error, "exit reason does not encode"),
+        }
+    }
+
+    fn notify(&self, watcher: &Pid, pid: Pid, reason: ExitReason) {
+        if let Some(inbox) = self.inbox(watcher.id())
+            && inbox.push(User::Exited { pid, reason }).is_err()
+        {
+            debug!(%watcher, "the watcher has ended too");
+        }
+    }
+
+    /// A process of this node has ended: frees its name, drops its mail, tells those that linked to it.
+    pub(crate) fn ended(&self, inbox: &Arc<Inbox>, reason: ExitReason) {
+        self.0
+            .inboxes
+            .remove_if(inbox.pid.id(), |_, current| Arc::ptr_eq(current, inbox));
+        inbox.close();
+        let waiters = self.0.end_waiters.lock().remove(&inbox.pid);
+        self.links(Input::Ended {
+            pid: inbox.pid.clone(),
+            reason: reason.clone(),
+        });
+        for waiter in waiters.into_iter().flatten() {
+            // Nobody may be waiting any more.
+            let _gone = waiter.send(reason.clone());
+        }
+    }
+
+    fn check_sender(&self, peer: &Peer, from: &Pid) -> Result<(), Violation> {
+        let true_to_itself = match &peer.key {
+            PeerKey::Node(address) => from.address() == address,
+            PeerKey::Guest(id) => *from.id() == **id && *from.address() == self.0.address,
+        };
+        if true_to_itself {
+            Ok(())
+        } else {
+            Err(Violation {
+                peer: peer.key.clone(),
+                claimed: from.to_string(),
+            })
+        }
+    }
+
+    fn received(&self, peer: &Peer, frame: Frame) -> Result<(), Violation> {
+        self.check_sender(peer, &frame.from)?;
+        let Ok(to) = Pid::new(&frame.to, self.0.address.clone()) else {
+            debug!(from = %frame.from, "frame to an id that cannot be one dropped");
+            return Ok(());
+        };
+        let from = frame.from;
+        match frame.class {
+            Class::Message { kind, correlation } => {
+                let envelope = Envelope {
+                    to,
+                    from,
+                    kind,
+                    correlation,
+                    payload: Payload::Wire(frame.body),
+                };
+                if self.may_receive(peer, &envelope) {
+                    self.deliver_here(envelope);
+                }
+            }
+            Class::Link => self.links(Input::RemoteWatch {
+                alive: self.is_alive(&to),
+                watcher: from,
+                peer: peer.key.clone(),
+                target: to,
+            }),
+            Class::Unlink => self.links(Input::RemoteUnwatch {
+                watcher: from,
+                target: to,
+            }),
+            Class::Exited => {
+                let reason = codec::decode_body(&frame.body).unwrap_or(ExitReason::Unknown);
+                self.links(Input::RemoteExited {
+                    watcher: to,
+                    target: from,
+                    reason,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the peer's role may send a message of this kind; answers are matched with what was asked instead.
+    fn may_receive(&self, peer: &Peer, envelope: &Envelope) -> bool {
+        if matches!(envelope.correlation, Correlation::Answer(_)) {
+            return true;
+        }
+        let Some(inbox) = self.inbox(envelope.to.id()) else {
+            return true;
+        };
+        let Some(accepted) = inbox.accepted.get(&envelope.kind) else {
+            self.0
+                .metrics
+                .count("runtime/messages_dropped/unknown_kind");
+            debug!(to = %envelope.to, from = %envelope.from, kind = ?envelope.kind, "message of an unknown kind dropped");
+            return false;
+        };
+        let allowed = accepted.senders.is_empty()
+            || peer
+                .roles
+                .iter()
+                .any(|role| accepted.senders.contains(&&**role));
+        if !allowed {
+            self.0.metrics.count("runtime/messages_dropped/role");
+            warn!(to = %envelope.to, from = %envelope.from, message = accepted.name, roles = ?peer.roles,
+                "message dropped: no role of the sender may send it");
+        }
+        allowed
+    }
+}
+
+/// What the transport holds of the node: weak, so that neither keeps the other alive.
+pub(super) struct Uplink(pub(super) Weak<Shared>);
+
+impl Upcalls for Uplink {
+    fn received(&self, peer: &Peer, frame: Frame) -> Result<(), Violation> {
+        match self.0.upgrade() {
+            Some(shared) => NodeHandle(shared).received(peer, frame),
+            None => Ok(()),
+        }
+    }
+
+    fn lost(&self, peer: &PeerKey, loss: Loss) {
+        if let Some(shared) = self.0.upgrade() {
+            let reason = match loss {
+                Loss::ConnectionLost => ExitReason::ConnectionLost,
+                Loss::NodeRestarted => ExitReason::NodeRestarted,
+            };
+            NodeHandle(shared).links(Input::PeerLost {
+                peer: peer.clone(),
+                reason,
+            });
+        }
+    }
+}
