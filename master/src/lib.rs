@@ -1,1 +1,37 @@
 //! The master: admits agents, offers their resources to frameworks, tracks tasks.
+//!
+//! ```text
+//!   schedulers ⇄ master ⇄ agents
+//!                  │ ⇅ allocator(1)   who is offered what
+//!                  └ ⇄ registrar(1)   which agents are admitted
+//! ```
+//!
+//! [`start`] puts the three processes on a [`Node`]; `meseta-master` is that with flags.
+
+pub mod accept;
+pub mod allocator;
+pub mod config;
+mod handlers;
+pub mod health;
+mod http;
+pub mod master;
+mod metrics;
+pub mod reconciliation;
+pub mod registrar;
+pub mod registry;
+pub mod state;
+pub mod validation;
+
+pub use config::Config;
+pub use master::Master;
+use meseta_runtime::{Node, Pid, SpawnError};
+
+/// Starts a master on a node and makes it the node's delegate: `/state` is `/master/state`.
+///
+/// # Errors
+/// [`SpawnError`] when the node has a master already or is shut down.
+pub fn start(node: &Node, config: Config) -> Result<Pid, SpawnError> {
+    let master = node.spawn("master", move || Master::new(config))?;
+    node.delegate("master");
+    Ok(master)
+}

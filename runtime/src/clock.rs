@@ -254,8 +254,8 @@ impl Clock {
         *now.lock() = end;
     }
 
-    /// Waits until no actor of the nodes on this paused clock has anything to do and nothing is under way between
-    /// them. Only time can then make something happen. Returns at once on a live clock.
+    /// Waits until no actor of the nodes on this paused clock has anything to do, nothing is under way between them,
+    /// and no timer is due. Only time can then make something happen. Returns at once on a live clock.
     ///
     /// # Panics
     /// When they are still busy after a minute of real time: two actors that keep each other busy never settle.
@@ -263,6 +263,16 @@ impl Clock {
         if !self.is_paused() {
             return;
         }
+        loop {
+            self.wait_until_idle();
+            match self.take_due(self.now()) {
+                Some(action) => action(),
+                None => return,
+            }
+        }
+    }
+
+    fn wait_until_idle(&self) {
         let mut busy = self.inner.busy.lock();
         while *busy > 0 {
             let timed_out = self

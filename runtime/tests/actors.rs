@@ -1,6 +1,13 @@
 //! What actors may rely on, over the in-memory network and a paused clock: order, at most once, asks, timers,
 //! links, gates, bounds.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking, and looks for one kind of event among all"
+)]
+
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 

@@ -88,7 +88,7 @@ impl<P: Process> Hosted for Cell<P> {
             Turn::Message(envelope) => self.message(envelope, now, effects),
             Turn::Exited(pid, reason) => {
                 self.with(now, effects, None, |process, cx| {
-                    process.exited(cx, &pid, reason)
+                    process.exited(cx, &pid, reason);
                 });
             }
             Turn::Timer(timer) => {
@@ -175,7 +175,7 @@ impl<P: Process> Cell<P> {
         }
         if let Some((_, k)) = self.continuations.asks.remove(&number) {
             self.with(now, effects, None, |process, cx| {
-                k(process, cx, Ok(payload))
+                k(process, cx, Ok(payload));
             });
         }
     }
@@ -404,7 +404,14 @@ impl Driver {
                             .push_control(Control::AskFailed { number, error });
                     }
                 }
-                other => self.node.carry_out(&self.inbox, other),
+                other @ (Effect::Send(_)
+                | Effect::Link(_)
+                | Effect::Unlink(_)
+                | Effect::Spawn { .. }
+                | Effect::Terminate(_)
+                | Effect::Respond(..)
+                | Effect::Pin(_)
+                | Effect::Unpin(_)) => self.node.carry_out(&self.inbox, other),
             }
         }
         self.effects = effects;

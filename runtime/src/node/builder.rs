@@ -285,7 +285,7 @@ impl NodeBuilder {
                     identity,
                     sockets,
                     &started,
-                )
+                );
             })
             .map_err(NodeError::System)?;
         let node = outcome.recv().map_err(|_| {

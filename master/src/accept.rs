@@ -1,0 +1,268 @@
+//! What an ACCEPT means: whether its offers may be used together, and what each task of it costs.
+//!
+//! Pure: reads the tables, changes nothing. Source: master.md §6, §7.2.
+
+use std::collections::BTreeSet;
+
+use meseta_protocol::operation::{Operation, OperationAction};
+use meseta_protocol::resources::Resources;
+use meseta_protocol::status::StatusReason;
+use meseta_protocol::task::TaskInfo;
+use meseta_protocol::{AgentId, FrameworkId, OfferId, Role, TaskId};
+
+use crate::state::State;
+use crate::validation;
+
+/// Offers that may be used together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accepted {
+    /// Their agent.
+    pub agent_id: AgentId,
+    /// Their role.
+    pub role: Role,
+    /// All they hold.
+    pub resources: Resources,
+}
+
+/// Why offers cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidOffers {
+    /// The list is empty.
+    #[error("No offers specified")]
+    None,
+    /// One is named twice.
+    #[error("Duplicate offer {0} in offer list")]
+    Duplicate(OfferId),
+    /// One is not outstanding, or is another framework's.
+    #[error("Offer {0} is no longer valid")]
+    Unknown(OfferId),
+    /// They are of two agents.
+    #[error(
+        "Aggregated offers must belong to one single agent. Offer {offer} uses agent {agent} and agent {other}"
+    )]
+    TwoAgents {
+        /// The first that differs.
+        offer: OfferId,
+        /// Its agent.
+        agent: AgentId,
+        /// The agent of those before.
+        other: AgentId,
+    },
+    /// They are of two roles.
+    #[error(
+        "Aggregated offers must be allocated to the same role. Offer {offer} uses role {role} but another is using role {other}"
+    )]
+    TwoRoles {
+        /// The first that differs.
+        offer: OfferId,
+        /// Its role.
+        role: Role,
+        /// The role of those before.
+        other: Role,
+    },
+}
+
+/// A task that is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedTask {
+    /// Which.
+    pub task_id: TaskId,
+    /// As it is told to the framework.
+    pub reason: StatusReason,
+    /// As it is told to the framework.
+    pub message: String,
+}
+
+/// An operation that is refused as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedOperation {
+    /// Its kind, for the log.
+    pub operation: &'static str,
+    /// Its tasks, each of which is told.
+    pub tasks: Vec<TaskId>,
+    /// As it is told to the framework.
+    pub reason: StatusReason,
+    /// As it is told to the framework.
+    pub message: String,
+}
+
+/// A task that will be launched.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Launch {
+    /// The task, with its executor's framework filled in.
+    pub task: TaskInfo,
+    /// Whether its executor must be started first.
+    pub launch_executor: bool,
+    /// What it takes from the offers: its own resources, and those of an executor that is started.
+    pub charged: Resources,
+}
+
+/// Checks a list of offers.
+///
+/// # Errors
+/// [`InvalidOffers`] with the first rule that is broken.
+pub fn check_offers(
+    state: &State,
+    framework_id: &FrameworkId,
+    offers: &[OfferId],
+) -> Result<Accepted, InvalidOffers> {
+    let mut seen = BTreeSet::new();
+    if let Some(twice) = offers.iter().find(|id| !seen.insert(*id)) {
+        return Err(InvalidOffers::Duplicate(twice.clone()));
+    }
+    let mut accepted: Option<Accepted> = None;
+    for id in offers {
+        let outstanding = state
+            .offer(id)
+            .filter(|outstanding| outstanding.offer.framework_id == *framework_id)
+            .ok_or_else(|| InvalidOffers::Unknown(id.clone()))?;
+        let (agent, role) = (&outstanding.offer.agent_id, &outstanding.role);
+        match &mut accepted {
+            None => {
+                accepted = Some(Accepted {
+                    agent_id: agent.clone(),
+                    role: role.clone(),
+                    resources: outstanding.offer.resources.clone(),
+                });
+            }
+            Some(before) if before.role != *role => {
+                return Err(InvalidOffers::TwoRoles {
+                    offer: id.clone(),
+                    role: role.clone(),
+                    other: before.role.clone(),
+                });
+            }
+            Some(before) if before.agent_id != *agent => {
+                return Err(InvalidOffers::TwoAgents {
+                    offer: id.clone(),
+                    agent: agent.clone(),
+                    other: before.agent_id.clone(),
+                });
+            }
+            Some(before) => before.resources += &outstanding.offer.resources,
+        }
+    }
+    accepted.ok_or(InvalidOffers::None)
+}
+
+/// The tasks an operation would launch.
+pub fn tasks_of(operation: &Operation) -> &[TaskInfo] {
+    match &operation.action {
+        OperationAction::Launch(launch) => &launch.task_infos,
+        OperationAction::LaunchGroup(group) => &group.task_group.tasks,
+        OperationAction::Reserve(_)
+        | OperationAction::Unreserve(_)
+        | OperationAction::Create(_)
+        | OperationAction::Destroy(_)
+        | OperationAction::GrowVolume(_)
+        | OperationAction::ShrinkVolume(_)
+        | OperationAction::CreateDisk(_)
+        | OperationAction::DestroyDisk(_)
+        | OperationAction::Unknown => &[],
+    }
+}
+
+/// The tasks of an operation, made ready for validation: their resources carry the role of the offers, and their
+/// executors the framework.
+///
+/// # Errors
+/// [`RefusedOperation`] when one bad resource spoils all of it, or this master has no such operation.
+pub fn launches(
+    operation: Operation,
+    role: &Role,
+    framework_id: &FrameworkId,
+) -> Result<Vec<TaskInfo>, RefusedOperation> {
+    let refused = |name, tasks: &[TaskInfo], reason, message| RefusedOperation {
+        operation: name,
+        tasks: tasks.iter().map(|task| task.task_id.clone()).collect(),
+        reason,
+        message,
+    };
+    let name = operation.kind().name();
+    let mut tasks = match operation.action {
+        OperationAction::Launch(launch) => launch.task_infos,
+        OperationAction::LaunchGroup(_)
+        | OperationAction::Reserve(_)
+        | OperationAction::Unreserve(_)
+        | OperationAction::Create(_)
+        | OperationAction::Destroy(_)
+        | OperationAction::GrowVolume(_)
+        | OperationAction::ShrinkVolume(_)
+        | OperationAction::CreateDisk(_)
+        | OperationAction::DestroyDisk(_)
+        | OperationAction::Unknown => {
+            return Err(refused(
+                name,
+                tasks_of(&operation),
+                StatusReason::TaskGroupInvalid,
+                format!("Operation {name} is not supported by this master"),
+            ));
+        }
+    };
+    if let Err(invalid) = validation::resources::validate_operation(&tasks) {
+        return Err(refused(
+            name,
+            &tasks,
+            StatusReason::TaskInvalid,
+            invalid.to_string(),
+        ));
+    }
+    for task in &mut tasks {
+        give_role(&mut task.resources, role);
+        if let Some(executor) = &mut task.executor {
+            give_role(&mut executor.resources, role);
+            executor
+                .framework_id
+                .get_or_insert_with(|| framework_id.clone());
+        }
+    }
+    Ok(tasks)
+}
+
+/// Gives a role to resources that name none.
+pub fn give_role(resources: &mut Resources, role: &Role) {
+    let unallocated = resources.filter(|resource| resource.allocation.is_none());
+    if !unallocated.is_empty() {
+        *resources -= &unallocated;
+        *resources += unallocated.allocated(role);
+    }
+}
+
+/// Decides about one task, given what earlier ones of the same call have left.
+///
+/// # Errors
+/// [`RefusedTask`] with the first rule that is broken.
+pub fn launch(
+    state: &State,
+    framework_id: &FrameworkId,
+    agent_id: &AgentId,
+    task: TaskInfo,
+    remaining: &Resources,
+) -> Result<Launch, RefusedTask> {
+    let launch_executor = task.executor.as_ref().is_none_or(|executor| {
+        !state.agent(agent_id).is_some_and(|agent| {
+            agent
+                .executors
+                .get(framework_id)
+                .is_some_and(|known| known.contains(&executor.executor_id))
+        })
+    });
+    let surroundings =
+        validation::task::TaskSurroundings::of(state, framework_id, agent_id, remaining);
+    if let Err(rejection) = validation::task::validate(&task, &surroundings) {
+        return Err(RefusedTask {
+            task_id: task.task_id,
+            reason: StatusReason::TaskInvalid,
+            message: rejection.to_string(),
+        });
+    }
+    let mut charged = task.resources.clone();
+    if launch_executor && let Some(executor) = &task.executor {
+        charged += &executor.resources;
+    }
+    Ok(Launch {
+        task,
+        launch_executor,
+        charged,
+    })
+}

@@ -1,0 +1,451 @@
+//! Settings of a master: what each means, its default and why.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Parser;
+use meseta_protocol::agent::DomainInfo;
+use meseta_protocol::{Role, ids};
+use meseta_runtime::flags::NodeFlags;
+
+use crate::allocator;
+use crate::state::Limits;
+use crate::validation::framework::Settings as FrameworkSettings;
+
+/// Settings of the master process.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Number of this leadership; every message to agents and frameworks carries it. Must be higher than that of
+    /// any master before.
+    pub leader_epoch: u64,
+    /// Name of the host, shown to people.
+    pub hostname: String,
+    /// Time between pings of an agent. Default 15 s.
+    pub agent_ping_timeout: Duration,
+    /// Pings an agent may miss in a row before it is marked unreachable. Default 5.
+    pub max_agent_ping_timeouts: u32,
+    /// Time a disconnected agent has to come back. Default 10 min.
+    pub agent_reregister_timeout: Duration,
+    /// Time after which an unanswered offer is taken back; none by default.
+    pub offer_timeout: Option<Duration>,
+    /// What frameworks may ask for.
+    pub frameworks: FrameworkSettings,
+    /// Settings of the allocator.
+    pub allocator: allocator::Config,
+    /// Bounds of what is remembered.
+    pub limits: Limits,
+    /// Flags as given, for `/flags` and `/state`.
+    pub flags: BTreeMap<String, String>,
+}
+
+impl Config {
+    /// Defaults with this epoch and host name.
+    pub fn new(leader_epoch: u64, hostname: &str) -> Self {
+        Self {
+            leader_epoch,
+            hostname: hostname.to_owned(),
+            agent_ping_timeout: Duration::from_secs(15),
+            max_agent_ping_timeouts: 5,
+            agent_reregister_timeout: MIN_REREGISTER,
+            offer_timeout: None,
+            frameworks: FrameworkSettings::default(),
+            allocator: allocator::Config::default(),
+            limits: Limits::default(),
+            flags: BTreeMap::new(),
+        }
+    }
+}
+
+/// Shortest time agents must be given to come back: less would remove agents that merely restart.
+const MIN_REREGISTER: Duration = Duration::from_secs(600);
+
+/// Flags of `meseta-master`. Each can also come from the environment as `MESETA_<NAME>`.
+#[derive(Debug, Clone, Parser)]
+#[command(
+    name = "meseta-master",
+    version,
+    about = "The master of a Meseta cluster"
+)]
+pub struct Flags {
+    /// Flags every node has. The default port is 5050.
+    #[command(flatten)]
+    pub node: NodeFlags,
+    /// Directory for what the master must remember; made when missing.
+    #[arg(long = "work_dir", env = "MESETA_WORK_DIR")]
+    pub work_dir: PathBuf,
+    /// Where the registry of agents is kept. Only in_memory exists: agents register again after a restart.
+    #[arg(long, env = "MESETA_REGISTRY", default_value = "in_memory", value_parser = ["in_memory"])]
+    pub registry: String,
+    /// Time between pings of an agent, 1secs to 15mins.
+    #[arg(long = "agent_ping_timeout", env = "MESETA_AGENT_PING_TIMEOUT", default_value = "15secs", value_parser = humantime::parse_duration)]
+    pub agent_ping_timeout: Duration,
+    /// Pings an agent may miss in a row before it is marked unreachable; at least 1.
+    #[arg(long = "max_agent_ping_timeouts", env = "MESETA_MAX_AGENT_PING_TIMEOUTS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_agent_ping_timeouts: u32,
+    /// Time a disconnected agent has to come back; at least 10mins.
+    #[arg(long = "agent_reregister_timeout", env = "MESETA_AGENT_REREGISTER_TIMEOUT", default_value = "10mins", value_parser = humantime::parse_duration)]
+    pub agent_reregister_timeout: Duration,
+    /// Time between allocations.
+    #[arg(long = "allocation_interval", env = "MESETA_ALLOCATION_INTERVAL", default_value = "1secs", value_parser = humantime::parse_duration)]
+    pub allocation_interval: Duration,
+    /// Least an offer must hold, such as `cpus:0.01|mem:32`: `|` separates alternatives, `;` parts of one.
+    #[arg(
+        long = "min_allocatable_resources",
+        env = "MESETA_MIN_ALLOCATABLE_RESOURCES",
+        default_value = "cpus:0.01|mem:32"
+    )]
+    pub min_allocatable_resources: String,
+    /// Resource names that do not count for fairness, separated by commas.
+    #[arg(
+        long = "fair_sharing_excluded_resource_names",
+        env = "MESETA_FAIR_SHARING_EXCLUDED_RESOURCE_NAMES",
+        value_delimiter = ','
+    )]
+    pub fair_sharing_excluded_resource_names: Vec<String>,
+    /// Offer agents with GPUs only to frameworks that ask for them.
+    #[arg(long = "filter_gpu_resources", env = "MESETA_FILTER_GPU_RESOURCES", default_value_t = true, action = clap::ArgAction::Set)]
+    pub filter_gpu_resources: bool,
+    /// Time after which an unanswered offer is taken back; offers stand for ever when not given.
+    #[arg(long = "offer_timeout", env = "MESETA_OFFER_TIMEOUT", value_parser = humantime::parse_duration)]
+    pub offer_timeout: Option<Duration>,
+    /// Roles frameworks may be in, separated by commas; any when not given.
+    #[arg(long, env = "MESETA_ROLES", value_delimiter = ',')]
+    pub roles: Option<Vec<String>>,
+    /// Weights of roles, such as `prod=2,test=1`; 1 for those not named.
+    #[arg(long, env = "MESETA_WEIGHTS", value_delimiter = ',')]
+    pub weights: Vec<String>,
+    /// Whether frameworks may run tasks as root.
+    #[arg(long = "root_submissions", env = "MESETA_ROOT_SUBMISSIONS", default_value_t = true, action = clap::ArgAction::Set)]
+    pub root_submissions: bool,
+    /// Where the master stands: JSON, or a file with it.
+    #[arg(long, env = "MESETA_DOMAIN")]
+    pub domain: Option<String>,
+    /// Ended frameworks to remember.
+    #[arg(
+        long = "max_completed_frameworks",
+        env = "MESETA_MAX_COMPLETED_FRAMEWORKS",
+        default_value_t = 50
+    )]
+    pub max_completed_frameworks: usize,
+    /// Ended tasks of a framework to remember.
+    #[arg(
+        long = "max_completed_tasks_per_framework",
+        env = "MESETA_MAX_COMPLETED_TASKS_PER_FRAMEWORK",
+        default_value_t = 1000
+    )]
+    pub max_completed_tasks_per_framework: usize,
+    /// Tasks of a framework on unreachable agents to remember.
+    #[arg(
+        long = "max_unreachable_tasks_per_framework",
+        env = "MESETA_MAX_UNREACHABLE_TASKS_PER_FRAMEWORK",
+        default_value_t = 1000
+    )]
+    pub max_unreachable_tasks_per_framework: usize,
+}
+
+/// Why flags cannot be used. Each names the flag and the way out.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A time outside its range.
+    #[error("--{flag}={given:?} must be {range}")]
+    OutOfRange {
+        /// The flag.
+        flag: &'static str,
+        /// What was given.
+        given: Duration,
+        /// What is allowed.
+        range: &'static str,
+    },
+    /// A role that is no role.
+    #[error("--{flag}: bad role `{role}`")]
+    Role {
+        /// The flag.
+        flag: &'static str,
+        /// What was given.
+        role: String,
+        /// The rule.
+        #[source]
+        source: ids::RoleError,
+    },
+    /// A weight that is none.
+    #[error(
+        "--weights: `{0}` is not role=weight with a weight above 0: write for example prod=2,test=1"
+    )]
+    Weight(String),
+    /// Quantities that are none.
+    #[error("--min_allocatable_resources=`{0}`: {1}")]
+    MinAllocatable(String, String),
+    /// A domain that is none.
+    #[error(
+        "--domain: {0}: write {{\"fault_domain\": {{\"region\": {{\"name\": \"R\"}}, \"zone\": {{\"name\": \"Z\"}}}}}}, or a file with it"
+    )]
+    Domain(String),
+    /// The epoch file cannot be read or written.
+    #[error(
+        "--work_dir: cannot keep the leader epoch in {path}: free space or give another directory"
+    )]
+    Epoch {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The epoch file holds something else.
+    #[error(
+        "--work_dir: {0} does not hold a leader epoch: restore it, or write a number above the last known one into it"
+    )]
+    BadEpoch(PathBuf),
+}
+
+impl Flags {
+    /// The settings these flags mean. Takes the next leader epoch from the work directory.
+    ///
+    /// # Errors
+    /// [`ConfigError`] that names the flag and the way out.
+    pub fn config(&self) -> Result<Config, ConfigError> {
+        let range = |flag, given: Duration, least: Duration, most: Duration, range| {
+            if given < least || given > most {
+                Err(ConfigError::OutOfRange { flag, given, range })
+            } else {
+                Ok(())
+            }
+        };
+        let second = Duration::from_secs(1);
+        range(
+            "agent_ping_timeout",
+            self.agent_ping_timeout,
+            second,
+            second * 900,
+            "1secs to 15mins",
+        )?;
+        range(
+            "agent_reregister_timeout",
+            self.agent_reregister_timeout,
+            MIN_REREGISTER,
+            Duration::MAX,
+            "at least 10mins",
+        )?;
+        range(
+            "allocation_interval",
+            self.allocation_interval,
+            Duration::from_millis(1),
+            second * 3600,
+            "1ms to 1hour",
+        )?;
+        let mut config = Config::new(next_epoch(&self.work_dir)?, &self.node.hostname());
+        config.agent_ping_timeout = self.agent_ping_timeout;
+        config.max_agent_ping_timeouts = self.max_agent_ping_timeouts;
+        config.agent_reregister_timeout = self.agent_reregister_timeout;
+        config.offer_timeout = self.offer_timeout;
+        config.frameworks = FrameworkSettings {
+            role_whitelist: self.role_whitelist()?,
+            root_submissions: self.root_submissions,
+        };
+        config.allocator = allocator::Config {
+            allocation_interval: self.allocation_interval,
+            min_allocatable: allocator::parse_min_allocatable(&self.min_allocatable_resources)
+                .map_err(|error| {
+                    ConfigError::MinAllocatable(
+                        self.min_allocatable_resources.clone(),
+                        error.to_string(),
+                    )
+                })?,
+            filter_gpu_resources: self.filter_gpu_resources,
+            fair_sharing_excluded_resource_names: self
+                .fair_sharing_excluded_resource_names
+                .iter()
+                .cloned()
+                .collect(),
+            weights: self.weights()?,
+            master_domain: self.domain()?,
+        };
+        config.limits = Limits {
+            completed_frameworks: self.max_completed_frameworks,
+            completed_tasks: self.max_completed_tasks_per_framework,
+            unreachable_tasks: self.max_unreachable_tasks_per_framework,
+        };
+        config.flags = self.shown();
+        Ok(config)
+    }
+
+    fn role_whitelist(&self) -> Result<Option<BTreeSet<Role>>, ConfigError> {
+        let Some(names) = &self.roles else {
+            return Ok(None);
+        };
+        names
+            .iter()
+            .map(|name| role("roles", name))
+            .collect::<Result<_, _>>()
+            .map(Some)
+    }
+
+    fn weights(&self) -> Result<BTreeMap<Role, f64>, ConfigError> {
+        let entry = |text: &String| {
+            let bad = || ConfigError::Weight(text.clone());
+            let (name, weight) = text.split_once('=').ok_or_else(bad)?;
+            let weight: f64 = weight.trim().parse().map_err(|_| bad())?;
+            if !weight.is_finite() || weight <= 0.0 {
+                return Err(bad());
+            }
+            Ok((role("weights", name.trim())?, weight))
+        };
+        self.weights.iter().map(entry).collect()
+    }
+
+    fn domain(&self) -> Result<Option<DomainInfo>, ConfigError> {
+        let Some(given) = &self.domain else {
+            return Ok(None);
+        };
+        let path = given.strip_prefix("file://").unwrap_or(given);
+        let text = if path.starts_with('/') {
+            std::fs::read_to_string(path)
+                .map_err(|error| ConfigError::Domain(format!("{path}: {error}")))?
+        } else {
+            given.clone()
+        };
+        let domain: DomainInfo =
+            serde_json::from_str(&text).map_err(|error| ConfigError::Domain(error.to_string()))?;
+        if domain.region().is_none() {
+            return Err(ConfigError::Domain("there is no fault_domain".to_owned()));
+        }
+        Ok(Some(domain))
+    }
+
+    fn shown(&self) -> BTreeMap<String, String> {
+        [
+            ("ip", self.node.ip.to_string()),
+            ("port", self.node.port.unwrap_or(DEFAULT_PORT).to_string()),
+            ("hostname", self.node.hostname()),
+            ("work_dir", self.work_dir.display().to_string()),
+            ("registry", self.registry.clone()),
+            (
+                "agent_ping_timeout",
+                format!("{:?}", self.agent_ping_timeout),
+            ),
+            (
+                "max_agent_ping_timeouts",
+                self.max_agent_ping_timeouts.to_string(),
+            ),
+            (
+                "agent_reregister_timeout",
+                format!("{:?}", self.agent_reregister_timeout),
+            ),
+            (
+                "allocation_interval",
+                format!("{:?}", self.allocation_interval),
+            ),
+            (
+                "min_allocatable_resources",
+                self.min_allocatable_resources.clone(),
+            ),
+            (
+                "filter_gpu_resources",
+                self.filter_gpu_resources.to_string(),
+            ),
+            ("root_submissions", self.root_submissions.to_string()),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+    }
+}
+
+fn role(flag: &'static str, name: &str) -> Result<Role, ConfigError> {
+    ids::validate_role(name).map_err(|source| ConfigError::Role {
+        flag,
+        role: name.to_owned(),
+        source,
+    })?;
+    Ok(Role::new(name))
+}
+
+/// Default port of a master.
+pub const DEFAULT_PORT: u16 = 5050;
+
+/// Takes the next leader epoch: one more than the last one that a master with this directory had. It is on disk
+/// before it is used.
+///
+/// # Errors
+/// [`ConfigError::Epoch`] when the directory cannot be used, [`ConfigError::BadEpoch`] when its file holds no number.
+pub fn next_epoch(work_dir: &Path) -> Result<u64, ConfigError> {
+    let path = work_dir.join("leader_epoch");
+    let failed = |source| ConfigError::Epoch {
+        path: path.clone(),
+        source,
+    };
+    std::fs::create_dir_all(work_dir).map_err(failed)?;
+    let last: u64 = match std::fs::read_to_string(&path) {
+        Ok(text) => text
+            .trim()
+            .parse()
+            .map_err(|_| ConfigError::BadEpoch(path.clone()))?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(failed(error)),
+    };
+    let epoch = last + 1;
+    let new = work_dir.join(".leader_epoch.new");
+    let mut file = std::fs::File::create(&new).map_err(failed)?;
+    std::io::Write::write_all(&mut file, format!("{epoch}\n").as_bytes()).map_err(failed)?;
+    file.sync_all().map_err(failed)?;
+    std::fs::rename(&new, &path).map_err(failed)?;
+    std::fs::File::open(work_dir)
+        .and_then(|directory| directory.sync_all())
+        .map_err(failed)?;
+    Ok(epoch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(extra: &[&str]) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let work_dir = format!("--work_dir={}", dir.path().display());
+        let all = ["meseta-master", &work_dir]
+            .into_iter()
+            .chain(extra.iter().copied());
+        Flags::try_parse_from(all).unwrap().config()
+    }
+
+    #[test]
+    fn each_start_has_a_higher_epoch() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(next_epoch(dir.path()).unwrap(), 1);
+        assert_eq!(next_epoch(dir.path()).unwrap(), 2);
+        std::fs::write(dir.path().join("leader_epoch"), "seven").unwrap();
+        assert!(matches!(
+            next_epoch(dir.path()),
+            Err(ConfigError::BadEpoch(_))
+        ));
+    }
+
+    #[test]
+    fn errors_name_the_flag() {
+        for (flag, text) in [
+            (
+                "--agent_ping_timeout=10ms",
+                "--agent_ping_timeout=10ms must be 1secs to 15mins",
+            ),
+            (
+                "--agent_reregister_timeout=1mins",
+                "--agent_reregister_timeout=60s must be at least 10mins",
+            ),
+            ("--weights=a=0", "--weights: `a=0` is not role=weight"),
+            ("--roles=a//b", "--roles: bad role `a//b`"),
+            ("--domain={}", "--domain: there is no fault_domain"),
+        ] {
+            let error = flags(&[flag]).unwrap_err().to_string();
+            assert!(error.starts_with(text), "{error}");
+        }
+    }
+
+    #[test]
+    fn weights_and_roles_are_read() {
+        let config = flags(&["--weights=prod=2,test=0.5", "--roles=prod,test"]).unwrap();
+        let weight = config.allocator.weights[&Role::new("test")];
+        assert!((weight - 0.5).abs() < f64::EPSILON);
+        assert_eq!(config.frameworks.role_whitelist.unwrap().len(), 2);
+    }
+}

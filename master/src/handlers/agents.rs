@@ -1,0 +1,672 @@
+//! Registration, health, disconnection and end of agents. Source: master.md §3, §4.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use meseta_protocol::agent::AgentInfo;
+use meseta_protocol::common::{DurationInfo, TimeInfo};
+use meseta_protocol::executor::ExecutorInfo;
+use meseta_protocol::framework::FrameworkCapability;
+use meseta_protocol::messages::agent::{
+    AgentRegistered, AgentReregistered, KillAgentTask, Ping, Pong, Reconciliation, RegisterAgent,
+    ReregisterAgent, ShutdownAgent, ShutdownFramework, UnregisterAgent, UpdateFramework,
+};
+use meseta_protocol::messages::scheduler::AgentLost;
+use meseta_protocol::resources::Resources;
+use meseta_protocol::status::{StatusReason, StatusSource, TaskState, TaskStatus};
+use meseta_protocol::task::Task;
+use meseta_protocol::{AgentId, FrameworkId, Role, TaskId};
+use meseta_runtime::{Context, Pid, Receive};
+use tracing::{error, info, warn};
+
+use crate::allocator::messages as allocator;
+use crate::health::Verdict;
+use crate::master::{Master, Transition};
+use crate::registrar::Apply;
+use crate::registry::RegistryOperation;
+use crate::state::Agent;
+use crate::validation;
+
+/// How long the registrar may take to store an operation.
+const STORE_LIMIT: Duration = Duration::from_secs(20);
+
+impl Receive<RegisterAgent> for Master {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, register: RegisterAgent) {
+        cx.metrics().count("master/messages_register_slave");
+        if let Err(rejection) = validation::agent::validate_registration(&register) {
+            warn!(%from, %rejection, "agent not registered");
+            return;
+        }
+        if self.registering.contains(from) || self.is_foreign(&register.agent) {
+            return;
+        }
+        if let Some(id) = self.state.agent_at(from).cloned() {
+            if self.state.agent(&id).is_some_and(|agent| agent.connected) {
+                self.confirm(cx, from, id);
+                return;
+            }
+            info!(agent = %id, %from, "another agent registers at its address: removed");
+            self.remove_agent(cx, &id, "a new agent registered at the same address");
+        }
+        let mut info = register.agent.clone();
+        let id = self.new_agent_id();
+        info.id = Some(id.clone());
+        self.registering.insert(from.clone());
+        let from = from.clone();
+        let operation = RegistryOperation::AdmitAgent { info: info.clone() };
+        self.store(cx, operation, move |master, cx, stored| {
+            master.registering.remove(&from);
+            if stored {
+                cx.metrics().count("master/slave_registrations");
+                let (version, capabilities) = (register.version, register.capabilities);
+                let agent = Agent::new(info, from.clone(), version, capabilities, cx.wall());
+                info!(agent = %id, %from, resources = %agent.total, "agent registered");
+                master.admit_agent(cx, agent, Vec::new(), Vec::new());
+                master.confirm(cx, &from, id);
+            }
+        });
+    }
+}
+
+impl Receive<ReregisterAgent> for Master {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, message: ReregisterAgent) {
+        cx.metrics().count("master/messages_reregister_slave");
+        let Some(id) = message.agent.id.clone() else {
+            warn!(%from, "agent not registered again: it names no id");
+            return;
+        };
+        if self.transitions.contains_key(&id) {
+            return;
+        }
+        if let Err(rejection) = validation::agent::validate_reregistration(&message) {
+            warn!(agent = %id, %from, %rejection, "agent not registered again");
+            return;
+        }
+        if self.is_foreign(&message.agent) {
+            return;
+        }
+        if let Some(other) = self
+            .state
+            .agent_at(from)
+            .cloned()
+            .filter(|known| *known != id)
+        {
+            self.remove_agent(cx, &other, "a new agent registered at the same address");
+        }
+        let operation = match self.state.agent(&id) {
+            Some(known)
+                if known.pid.address().host != from.address().host
+                    || known.info.hostname != message.agent.hostname =>
+            {
+                let message =
+                    "Agent attempted to re-register with different IP / hostname".to_owned();
+                self.lead(cx, from, ShutdownAgent { message });
+                return;
+            }
+            Some(known) if known.info == message.agent => None,
+            Some(_) => Some(RegistryOperation::UpdateAgent {
+                info: message.agent.clone(),
+            }),
+            None => Some(RegistryOperation::MarkAgentReachable {
+                info: message.agent.clone(),
+            }),
+        };
+        let from = from.clone();
+        let Some(operation) = operation else {
+            self.reregister(cx, &from, id, message);
+            return;
+        };
+        self.transitions
+            .insert(id.clone(), Transition::Reregistering);
+        self.store(cx, operation, move |master, cx, stored| {
+            master.transitions.remove(&id);
+            if stored {
+                master.reregister(cx, &from, id, message);
+            }
+        });
+    }
+}
+
+impl Receive<UnregisterAgent> for Master {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, message: UnregisterAgent) {
+        cx.metrics().count("master/messages_unregister_slave");
+        if self.state.agent_at(from) == Some(&message.agent_id) {
+            self.remove_agent(cx, &message.agent_id, "the agent unregistered");
+        }
+    }
+}
+
+impl Receive<Pong> for Master {
+    fn receive(&mut self, _cx: &mut Context<'_, Self>, from: &Pid, _: Pong) {
+        if let Some(id) = self.state.agent_at(from).cloned()
+            && let Some(agent) = self.state.agent_mut(&id)
+        {
+            agent.health.pong();
+        }
+    }
+}
+
+/// Registration.
+impl Master {
+    /// Whether an agent's domain keeps it out of this cluster.
+    fn is_foreign(&self, info: &AgentInfo) -> bool {
+        let foreign = info.domain.is_some() && self.info.domain.is_none();
+        if foreign {
+            warn!(
+                hostname = info.hostname,
+                "agent ignored: it has a domain but this master has none: give it --domain"
+            );
+        }
+        foreign
+    }
+
+    /// Has the registrar store an operation; nothing of it shows before it is stored.
+    fn store(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        operation: RegistryOperation,
+        then: impl FnOnce(&mut Self, &mut Context<'_, Self>, bool) + 'static,
+    ) {
+        let Some(registrar) = self.registrar.clone() else {
+            return;
+        };
+        cx.ask(&registrar, Apply { operation }, STORE_LIMIT, |master, cx, applied| {
+            match applied {
+                Ok(applied) => {
+                    if let Some(rejection) = &applied.rejection {
+                        warn!(%rejection, "registry operation refused");
+                    }
+                    then(master, cx, applied.rejection.is_none());
+                }
+                Err(error) => {
+                    error!(%error, "the registrar does not answer: the master ends rather than guess");
+                    cx.stop();
+                }
+            }
+        });
+    }
+
+    fn confirm(&self, cx: &mut Context<'_, Self>, to: &Pid, agent_id: AgentId) {
+        let registered = AgentRegistered {
+            agent_id,
+            total_ping_timeout: self.total_ping_timeout(),
+        };
+        self.lead(cx, to, registered);
+    }
+
+    fn total_ping_timeout(&self) -> DurationInfo {
+        let total = self.config.agent_ping_timeout * self.config.max_agent_ping_timeouts;
+        DurationInfo::from(total)
+    }
+
+    /// Adds an agent to the tables and the allocator, and begins to ping it.
+    fn admit_agent(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        agent: Agent,
+        tasks: Vec<Task>,
+        executors: Vec<(FrameworkId, ExecutorInfo)>,
+    ) {
+        let Some(agent_id) = agent.info.id.clone() else {
+            return;
+        };
+        cx.link(&agent.pid);
+        self.unreachable.remove(&agent_id);
+        let info = agent.info.clone();
+        let capabilities = agent.capabilities.to_vec();
+        self.state.add_agent(agent, tasks, executors);
+        let Some(agent) = self.state.agent(&agent_id) else {
+            return;
+        };
+        let add = allocator::AddAgent {
+            agent_id: agent_id.clone(),
+            info,
+            capabilities,
+            total: agent.total.clone(),
+            used: agent.used.clone(),
+        };
+        self.tell_allocator(cx, add);
+        self.ping(cx, &agent_id);
+    }
+
+    fn reregister(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        from: &Pid,
+        id: AgentId,
+        message: ReregisterAgent,
+    ) {
+        cx.metrics().count("master/slave_reregistrations");
+        info!(agent = %id, %from, tasks = message.tasks.len(), "agent registered again");
+        let completed: Vec<FrameworkId> = message
+            .frameworks
+            .iter()
+            .filter_map(|info| info.id.clone())
+            .filter(|framework| self.state.is_completed(framework))
+            .collect();
+        self.recover_frameworks(cx, &message, &completed);
+        let known = self.state.agent(&id).is_some();
+        let reconciliations = if known {
+            self.reconcile_known(cx, from, &id, &message)
+        } else {
+            self.readmit(cx, from, &id, message, &completed);
+            Vec::new()
+        };
+        let reregistered = AgentReregistered {
+            agent_id: id,
+            total_ping_timeout: self.total_ping_timeout(),
+            reconciliations,
+        };
+        self.lead(cx, from, reregistered);
+        for framework_id in completed {
+            self.lead(cx, from, ShutdownFramework { framework_id });
+        }
+        self.tell_frameworks_to(cx, from);
+    }
+
+    /// Frameworks that only agents know until their scheduler comes.
+    fn recover_frameworks(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        message: &ReregisterAgent,
+        completed: &[FrameworkId],
+    ) {
+        for info in &message.frameworks {
+            let unknown = info
+                .id
+                .as_ref()
+                .filter(|id| self.state.framework(id).is_none() && !completed.contains(id));
+            if let Some(id) = unknown {
+                info!(framework = %id, "framework recovered from an agent");
+                self.admit_framework(cx, None, info.clone(), BTreeSet::new());
+            }
+        }
+    }
+
+    /// Tells an agent that has just come (back) of all schedulers.
+    fn tell_frameworks_to(&self, cx: &mut Context<'_, Self>, to: &Pid) {
+        for (id, framework) in self.state.frameworks().filter(|(_, f)| f.is_connected()) {
+            let update = UpdateFramework {
+                framework_id: id.clone(),
+                framework_info: framework.info.clone(),
+            };
+            self.lead(cx, to, update);
+        }
+    }
+
+    /// An agent that the master has in its tables: what differs is put right. Source: master.md §3.2a.
+    fn reconcile_known(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        from: &Pid,
+        id: &AgentId,
+        message: &ReregisterAgent,
+    ) -> Vec<Reconciliation> {
+        self.state.reconnect_agent(id, from, cx.wall());
+        let (info, version) = (message.agent.clone(), message.version.clone());
+        self.state
+            .update_agent(id, info.clone(), version, message.capabilities.clone());
+        cx.link(from);
+        let total = info.resources.clone();
+        let agent_id = id.clone();
+        let update = allocator::UpdateAgent {
+            agent_id,
+            info,
+            total,
+        };
+        self.tell_allocator(cx, update);
+        let agent_id = id.clone();
+        self.tell_allocator(cx, allocator::ActivateAgent { agent_id });
+
+        let listed: BTreeMap<(FrameworkId, TaskId), &Task> = message
+            .tasks
+            .iter()
+            .map(|task| ((task.framework_id.clone(), task.task_id.clone()), task))
+            .collect();
+        self.drop_unlisted_executors(cx, id, message);
+        self.kill_what_should_not_run(cx, from, id, &listed);
+        let Some(agent) = self.state.agent(id) else {
+            return Vec::new();
+        };
+        let mut reconciliations = Vec::new();
+        for (framework_id, tasks) in &agent.tasks {
+            let missing: Vec<Task> = tasks
+                .iter()
+                .filter(|task| !listed.contains_key(&(framework_id.clone(), (*task).clone())))
+                .filter_map(|task| self.state.task(framework_id, task).cloned())
+                .collect();
+            if !missing.is_empty() {
+                reconciliations.push(Reconciliation {
+                    framework_id: framework_id.clone(),
+                    tasks: missing,
+                });
+            }
+        }
+        reconciliations
+    }
+
+    fn drop_unlisted_executors(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        id: &AgentId,
+        message: &ReregisterAgent,
+    ) {
+        let Some(agent) = self.state.agent(id) else {
+            return;
+        };
+        let unlisted: Vec<_> = agent
+            .executors
+            .iter()
+            .flat_map(|(framework, all)| {
+                all.iter().map(move |one| (framework.clone(), one.clone()))
+            })
+            .filter(|(framework, executor)| {
+                !message.executor_infos.iter().any(|info| {
+                    info.executor_id == *executor && info.framework_id.as_ref() == Some(framework)
+                })
+            })
+            .collect();
+        for (framework, executor) in unlisted {
+            if let Some(resources) = self.state.remove_executor(&framework, id, &executor) {
+                self.recover(cx, &framework, id, resources, None);
+            }
+        }
+    }
+
+    /// Tasks whose kill may not have reached the agent, and tasks that their framework believes lost.
+    fn kill_what_should_not_run(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        from: &Pid,
+        id: &AgentId,
+        listed: &BTreeMap<(FrameworkId, TaskId), &Task>,
+    ) {
+        let Some(agent) = self.state.agent(id) else {
+            return;
+        };
+        for ((framework_id, task_id), task) in listed {
+            let unwanted = self.state.task(framework_id, task_id).is_none()
+                || agent
+                    .killed_tasks
+                    .contains(&(framework_id.clone(), task_id.clone()));
+            if unwanted && !task.state.is_terminal() {
+                let kill = KillAgentTask {
+                    framework_id: framework_id.clone(),
+                    task_id: task_id.clone(),
+                    kill_policy: None,
+                };
+                self.lead(cx, from, kill);
+            }
+        }
+    }
+
+    /// An agent that the master had lost, or that an earlier master knew. Source: master.md §3.2b.
+    fn readmit(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        from: &Pid,
+        id: &AgentId,
+        message: ReregisterAgent,
+        completed: &[FrameworkId],
+    ) {
+        let was_unreachable = self.unreachable.contains_key(id);
+        self.state.take_unreachable(id);
+        let mut tasks: Vec<Task> = message
+            .tasks
+            .into_iter()
+            .filter(|task| !completed.contains(&task.framework_id))
+            .collect();
+        let mut executors: Vec<(FrameworkId, ExecutorInfo)> = message
+            .executor_infos
+            .into_iter()
+            .filter_map(|info| Some((info.framework_id.clone()?, info)))
+            .filter(|(framework, _)| !completed.contains(framework))
+            .collect();
+        for task in &mut tasks {
+            self.give_role(&task.framework_id, &mut task.resources);
+        }
+        for (framework, executor) in &mut executors {
+            self.give_role(framework, &mut executor.resources);
+        }
+        let mut agent = Agent::new(
+            message.agent,
+            from.clone(),
+            message.version,
+            message.capabilities,
+            cx.wall(),
+        );
+        agent.reregistered = Some(cx.wall());
+        self.admit_agent(cx, agent, tasks.clone(), executors);
+        for task in tasks {
+            let text = if was_unreachable {
+                "Unreachable agent re-reregistered"
+            } else {
+                "Unknown agent reregistered"
+            };
+            let mut status = TaskStatus::new(task.task_id, task.state)
+                .because(StatusSource::Master, StatusReason::AgentReregistered)
+                .saying(text);
+            status.agent_id = Some(id.clone());
+            self.tell_status(cx, &task.framework_id, status);
+        }
+    }
+}
+
+/// Health and end.
+impl Master {
+    /// Resources that an agent reports as held but for which role it does not know count for its framework's first.
+    fn give_role(&self, framework: &FrameworkId, resources: &mut Resources) {
+        let roles = self
+            .state
+            .framework(framework)
+            .map(|f| f.info.effective_roles());
+        let first = roles.and_then(|roles| roles.into_iter().next());
+        crate::accept::give_role(resources, &first.unwrap_or_else(Role::star));
+    }
+
+    /// Sends a ping now and comes back for the next; each registration has one such chain.
+    fn ping(&mut self, cx: &mut Context<'_, Self>, id: &AgentId) {
+        let limit = self.config.max_agent_ping_timeouts;
+        let Some(agent) = self.state.agent_mut(id) else {
+            return;
+        };
+        let verdict = agent.health.ping_due(limit);
+        let (pid, connected) = (agent.pid.clone(), agent.connected);
+        match verdict {
+            Verdict::Ping => self.lead(cx, &pid, Ping { connected }),
+            Verdict::Unreachable => self.mark_unreachable(cx, id, "health check timed out"),
+        }
+        let id = id.clone();
+        cx.after(self.config.agent_ping_timeout, move |master, cx| {
+            master.ping(cx, &id);
+        });
+    }
+
+    pub(crate) fn agent_disconnected(&mut self, cx: &mut Context<'_, Self>, id: &AgentId) {
+        let Some(agent) = self.state.agent(id).filter(|agent| agent.connected) else {
+            return;
+        };
+        let hostname = agent.info.hostname.clone();
+        self.take_back_agent_offers(cx, id);
+        let Some(registration) = self.state.disconnect_agent(id) else {
+            return;
+        };
+        let agent_id = id.clone();
+        self.tell_allocator(cx, allocator::DeactivateAgent { agent_id });
+        self.lose_uncheckpointed(cx, id, &hostname);
+        let id = id.clone();
+        cx.after(self.config.agent_reregister_timeout, move |master, cx| {
+            let away = master
+                .state
+                .agent(&id)
+                .is_some_and(|agent| !agent.connected && agent.registration == registration);
+            if away {
+                master.mark_unreachable(cx, &id, "agent did not re-register in time");
+            }
+        });
+    }
+
+    /// Tasks of frameworks that do not checkpoint die with their agent's connection.
+    fn lose_uncheckpointed(&mut self, cx: &mut Context<'_, Self>, id: &AgentId, hostname: &str) {
+        let Some(agent) = self.state.agent(id) else {
+            return;
+        };
+        let frail = |framework: &FrameworkId| {
+            self.state
+                .framework(framework)
+                .is_some_and(|framework| !framework.info.checkpoint)
+        };
+        let tasks: Vec<(FrameworkId, TaskId)> = agent
+            .tasks
+            .iter()
+            .filter(|(framework, _)| frail(framework))
+            .flat_map(|(framework, tasks)| {
+                tasks.iter().map(|task| (framework.clone(), task.clone()))
+            })
+            .collect();
+        let executors: Vec<_> = agent
+            .executors
+            .iter()
+            .filter(|(framework, _)| frail(framework))
+            .flat_map(|(framework, all)| all.iter().map(|one| (framework.clone(), one.clone())))
+            .collect();
+        for (framework, task) in tasks {
+            let status = TaskStatus::new(task.clone(), TaskState::Lost)
+                .because(StatusSource::Master, StatusReason::AgentDisconnected)
+                .saying(format!("Agent {hostname} disconnected"));
+            self.end_task(cx, &framework, &task, id, status);
+        }
+        for (framework, executor) in executors {
+            if let Some(resources) = self.state.remove_executor(&framework, id, &executor) {
+                self.recover(cx, &framework, id, resources, None);
+            }
+        }
+    }
+
+    /// Ends a task by the master's own decision: told to its framework unless it had ended before.
+    fn end_task(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        framework: &FrameworkId,
+        task: &TaskId,
+        agent: &AgentId,
+        mut status: TaskStatus,
+    ) {
+        status.agent_id = Some(agent.clone());
+        let already_told = self
+            .state
+            .task(framework, task)
+            .and_then(|task| task.status_update_state)
+            .is_some_and(TaskState::is_terminal);
+        let freed = self
+            .state
+            .update_task(framework, task, status.state, &status);
+        if let Some(resources) = freed {
+            self.recover(cx, framework, agent, resources, None);
+        }
+        self.state.complete_task(framework, task);
+        if !already_told {
+            self.tell_status(cx, framework, status);
+        }
+    }
+
+    fn mark_unreachable(&mut self, cx: &mut Context<'_, Self>, id: &AgentId, why: &'static str) {
+        if self.transitions.contains_key(id) || self.state.agent(id).is_none() {
+            return;
+        }
+        warn!(agent = %id, why, "agent is marked unreachable");
+        cx.metrics().count("master/slave_unreachable_scheduled");
+        self.transitions
+            .insert(id.clone(), Transition::MarkingUnreachable);
+        let at = cx.wall();
+        let operation = RegistryOperation::MarkAgentUnreachable {
+            agent_id: id.clone(),
+            at: u64::try_from(at.as_nanos()).unwrap_or(u64::MAX),
+        };
+        let id = id.clone();
+        self.store(cx, operation, move |master, cx, stored| {
+            master.transitions.remove(&id);
+            if stored {
+                cx.metrics().count("master/slave_unreachable_completed");
+                cx.metrics().count("master/slave_removals");
+                cx.metrics().count("master/slave_removals/reason_unhealthy");
+                master.unreachable.insert(id.clone(), at);
+                master.lose_agent(cx, &id, why, Some(at));
+            }
+        });
+    }
+
+    fn remove_agent(&mut self, cx: &mut Context<'_, Self>, id: &AgentId, why: &'static str) {
+        if self.transitions.contains_key(id) {
+            return;
+        }
+        self.transitions.insert(id.clone(), Transition::Removing);
+        cx.metrics().count("master/slave_removals");
+        let Some(agent) = self.state.agent(id) else {
+            return;
+        };
+        let text = format!("Agent {} removed: {why}", agent.info.hostname);
+        info!(agent = %id, why, "agent removed");
+        self.lose_agent(cx, id, &text, None);
+        let operation = RegistryOperation::RemoveAgent {
+            agent_id: id.clone(),
+        };
+        let id = id.clone();
+        self.store(cx, operation, move |master, _, _| {
+            master.transitions.remove(&id);
+        });
+    }
+
+    /// Takes an agent out of the tables and tells the frameworks what became of their tasks.
+    fn lose_agent(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        id: &AgentId,
+        text: &str,
+        unreachable: Option<Duration>,
+    ) {
+        self.take_back_agent_offers(cx, id);
+        let Some(agent) = self.state.agent(id) else {
+            return;
+        };
+        cx.unlink(&agent.pid);
+        let aware: BTreeSet<FrameworkId> = self
+            .state
+            .frameworks()
+            .filter(|(_, f)| f.info.has(FrameworkCapability::PartitionAware))
+            .map(|(id, _)| id.clone())
+            .collect();
+        let state_of = |task: &Task| {
+            if unreachable.is_some() && aware.contains(&task.framework_id) {
+                TaskState::Unreachable
+            } else {
+                TaskState::Lost
+            }
+        };
+        let Some(removed) = self.state.remove_agent(id, unreachable.is_some(), state_of) else {
+            return;
+        };
+        for task in removed
+            .tasks
+            .iter()
+            .filter(|task| !task.state.is_terminal())
+        {
+            let mut status = TaskStatus::new(task.task_id.clone(), state_of(task))
+                .because(StatusSource::Master, StatusReason::AgentRemoved)
+                .saying(text);
+            status.agent_id = Some(id.clone());
+            status.unreachable_time = unreachable.map(|at| TimeInfo {
+                nanoseconds: i64::try_from(at.as_nanos()).unwrap_or(i64::MAX),
+            });
+            self.tell_status(cx, &task.framework_id, status);
+        }
+        let agent_id = id.clone();
+        self.tell_allocator(cx, allocator::RemoveAgent { agent_id });
+        let connected: Vec<FrameworkId> =
+            self.state.frameworks().map(|(id, _)| id.clone()).collect();
+        for framework in connected {
+            let agent_id = id.clone();
+            self.tell_framework(cx, &framework, AgentLost { agent_id });
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! What the master does with each message, by conversation.
+
+mod agents;
+mod frameworks;
+mod offers;
+mod status;
+mod tasks;

@@ -1,0 +1,292 @@
+//! Offers: made from what the allocator hands out, accepted, declined, taken back. Source: master.md §7.
+
+use meseta_protocol::messages::agent::RunTask;
+use meseta_protocol::messages::scheduler::{
+    AcceptOffers, DeclineOffers, OfferRescinded, ResourceOffers,
+};
+use meseta_protocol::offer::{AllocationInfo, Filters, Offer, Url};
+use meseta_protocol::operation::Operation;
+use meseta_protocol::resources::Resources;
+use meseta_protocol::status::{StatusReason, StatusSource, TaskState, TaskStatus};
+use meseta_protocol::task::{Task, TaskInfo};
+use meseta_protocol::{AgentId, FrameworkId, OfferId, UpdateId};
+use meseta_runtime::{Context, Pid, Receive};
+use tracing::{debug, warn};
+
+use crate::accept::{self, Accepted, Launch};
+use crate::allocator::messages::{Allocated, Allocation};
+use crate::master::Master;
+use crate::state::Standing;
+
+impl Receive<Allocated> for Master {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, _from: &Pid, allocated: Allocated) {
+        let id = allocated.framework_id;
+        let active = self
+            .state
+            .framework(&id)
+            .is_some_and(|framework| framework.standing == Standing::Active);
+        let mut offers = Vec::new();
+        for allocation in allocated.offers {
+            let usable = active
+                && self
+                    .state
+                    .agent(&allocation.agent_id)
+                    .is_some_and(|agent| agent.connected);
+            if usable {
+                offers.extend(self.make_offer(cx, &id, allocation));
+            } else {
+                self.recover(cx, &id, &allocation.agent_id, allocation.resources, None);
+            }
+        }
+        if !offers.is_empty() {
+            debug!(framework = %id, count = offers.len(), "offers");
+            self.tell_framework(cx, &id, ResourceOffers { offers });
+        }
+    }
+}
+
+impl Receive<DeclineOffers> for Master {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, decline: DeclineOffers) {
+        cx.metrics().count("master/messages_decline_offers");
+        if !self.speaks_for(cx, from, &decline.framework_id) {
+            return;
+        }
+        for id in &decline.offer_ids {
+            if self.owns(&decline.framework_id, id) {
+                self.return_offer(cx, id, Some(decline.filters));
+            }
+        }
+    }
+}
+
+impl Receive<AcceptOffers> for Master {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, accept: AcceptOffers) {
+        cx.metrics().count("master/messages_launch_tasks");
+        let id = &accept.framework_id;
+        if !self.speaks_for(cx, from, id) {
+            return;
+        }
+        match accept::check_offers(&self.state, id, &accept.offer_ids) {
+            Ok(accepted) => {
+                for offer in &accept.offer_ids {
+                    self.state.remove_offer(offer);
+                }
+                self.apply(cx, id, accepted, accept.operations, accept.filters);
+            }
+            Err(invalid) => {
+                warn!(framework = %id, %invalid, "accept refused");
+                self.refuse_accept(cx, &accept, &invalid.to_string());
+            }
+        }
+    }
+}
+
+impl Master {
+    fn owns(&self, framework_id: &FrameworkId, offer: &OfferId) -> bool {
+        self.state
+            .offer(offer)
+            .is_some_and(|outstanding| outstanding.offer.framework_id == *framework_id)
+    }
+
+    fn make_offer(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        framework_id: &FrameworkId,
+        allocation: Allocation,
+    ) -> Option<Offer> {
+        let id = self.new_offer_id();
+        let agent = self.state.agent(&allocation.agent_id)?;
+        let executor_ids = agent.executors.get(framework_id);
+        let offer = Offer {
+            id: id.clone(),
+            framework_id: framework_id.clone(),
+            agent_id: allocation.agent_id,
+            hostname: agent.info.hostname.clone(),
+            url: Some(Url {
+                scheme: "http".to_owned(),
+                address: meseta_protocol::agent::Address {
+                    hostname: Some(agent.info.hostname.clone()),
+                    ip: Some(agent.pid.address().host.to_string()),
+                    port: agent.info.port,
+                },
+                path: Some(format!("/{}", agent.pid.id())),
+            }),
+            domain: agent.info.domain.clone(),
+            resources: allocation.resources,
+            attributes: agent.info.attributes.clone(),
+            executor_ids: executor_ids.into_iter().flatten().cloned().collect(),
+            unavailability: None,
+            allocation_info: Some(AllocationInfo {
+                role: Some(allocation.role.clone()),
+            }),
+        };
+        self.state.add_offer(offer.clone(), allocation.role);
+        if let Some(timeout) = self.config.offer_timeout {
+            cx.after(timeout, move |master, cx| {
+                master.take_back_offer(cx, &id, true);
+            });
+        }
+        Some(offer)
+    }
+
+    /// Returns an offer's resources to the allocator.
+    fn return_offer(&mut self, cx: &mut Context<'_, Self>, id: &OfferId, filters: Option<Filters>) {
+        if let Some(taken) = self.state.remove_offer(id) {
+            let offer = taken.offer;
+            self.recover(
+                cx,
+                &offer.framework_id,
+                &offer.agent_id,
+                offer.resources,
+                filters,
+            );
+        }
+    }
+
+    /// Takes an offer back, with or without a word to the framework. Does nothing when it is gone already.
+    pub(crate) fn take_back_offer(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        id: &OfferId,
+        rescind: bool,
+    ) {
+        let Some(framework_id) = self.state.offer(id).map(|o| o.offer.framework_id.clone()) else {
+            return;
+        };
+        if rescind {
+            let offer_id = id.clone();
+            self.tell_framework(cx, &framework_id, OfferRescinded { offer_id });
+        }
+        self.return_offer(cx, id, None);
+    }
+
+    /// Takes all offers of an agent back.
+    pub(crate) fn take_back_agent_offers(&mut self, cx: &mut Context<'_, Self>, id: &AgentId) {
+        let offers = self.state.agent(id).map(|agent| agent.offers.clone());
+        for offer in offers.into_iter().flatten() {
+            self.take_back_offer(cx, &offer, true);
+        }
+    }
+
+    fn refuse_accept(&mut self, cx: &mut Context<'_, Self>, accept: &AcceptOffers, why: &str) {
+        for offer in &accept.offer_ids {
+            if self.owns(&accept.framework_id, offer) {
+                self.return_offer(cx, offer, None);
+            }
+        }
+        let aware = self.state.framework(&accept.framework_id).is_some_and(|f| {
+            f.info
+                .has(meseta_protocol::framework::FrameworkCapability::PartitionAware)
+        });
+        let state = if aware {
+            TaskState::Dropped
+        } else {
+            TaskState::Lost
+        };
+        for task in accept.operations.iter().flat_map(accept::tasks_of) {
+            let mut status = TaskStatus::new(task.task_id.clone(), state)
+                .because(StatusSource::Master, StatusReason::InvalidOffers)
+                .saying(format!("Task launched with invalid offers: {why}"));
+            status.agent_id = Some(task.agent_id.clone());
+            self.tell_status(cx, &accept.framework_id, status);
+        }
+    }
+
+    /// Applies operations in their order to what was offered; what is left goes back with the call's filters.
+    fn apply(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        framework_id: &FrameworkId,
+        accepted: Accepted,
+        operations: Vec<Operation>,
+        filters: Filters,
+    ) {
+        let Accepted {
+            agent_id,
+            role,
+            resources: mut remaining,
+        } = accepted;
+        for operation in operations {
+            match accept::launches(operation, &role, framework_id) {
+                Ok(tasks) => self.launch_all(cx, framework_id, &agent_id, tasks, &mut remaining),
+                Err(refused) => {
+                    warn!(framework = %framework_id, operation = refused.operation, "operation refused");
+                    for task_id in refused.tasks {
+                        let status = TaskStatus::new(task_id, TaskState::Error)
+                            .because(StatusSource::Master, refused.reason)
+                            .saying(refused.message.clone());
+                        self.tell_error(cx, framework_id, &agent_id, status);
+                    }
+                }
+            }
+        }
+        self.recover(cx, framework_id, &agent_id, remaining, Some(filters));
+    }
+
+    fn launch_all(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        framework_id: &FrameworkId,
+        agent_id: &AgentId,
+        tasks: Vec<TaskInfo>,
+        remaining: &mut Resources,
+    ) {
+        for task in tasks {
+            match accept::launch(&self.state, framework_id, agent_id, task, remaining) {
+                Ok(launch) => self.launch(cx, framework_id, agent_id, launch, remaining),
+                Err(refused) => {
+                    let status = TaskStatus::new(refused.task_id, TaskState::Error)
+                        .because(StatusSource::Master, refused.reason)
+                        .saying(refused.message);
+                    self.tell_error(cx, framework_id, agent_id, status);
+                }
+            }
+        }
+    }
+
+    fn launch(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        framework_id: &FrameworkId,
+        agent_id: &AgentId,
+        launch: Launch,
+        remaining: &mut Resources,
+    ) {
+        let Some(framework) = self.state.framework(framework_id) else {
+            return;
+        };
+        let info = framework.info.clone();
+        *remaining -= &launch.charged;
+        self.state
+            .add_task(Task::new(&launch.task, framework_id, &info.user));
+        if launch.launch_executor
+            && let Some(executor) = &launch.task.executor
+        {
+            self.state
+                .add_executor(framework_id, agent_id, executor.clone());
+        }
+        debug!(framework = %framework_id, task = %launch.task.task_id, agent = %agent_id, "task launched");
+        let run = RunTask {
+            framework_id: framework_id.clone(),
+            framework: info,
+            executor: launch.task.executor.clone(),
+            launch_executor: launch.launch_executor,
+            launch_uuid: UpdateId::from_bytes(*Self::new_uuid(cx).as_bytes()),
+            task: launch.task,
+            resource_version_uuids: Vec::new(),
+        };
+        self.tell_agent(cx, agent_id, run);
+    }
+
+    fn tell_error(
+        &self,
+        cx: &mut Context<'_, Self>,
+        framework_id: &FrameworkId,
+        agent_id: &AgentId,
+        mut status: TaskStatus,
+    ) {
+        status.agent_id = Some(agent_id.clone());
+        debug!(framework = %framework_id, task = %status.task_id, message = status.message, "task refused");
+        self.tell_status(cx, framework_id, status);
+    }
+}

@@ -1,0 +1,135 @@
+//! Status updates on their way from agents to frameworks, and acknowledgements on their way back.
+//! Source: master.md §8, §11.
+
+use meseta_protocol::messages::agent::{AcknowledgeAgentStatus, ExecutorExited, UpdateStatus};
+use meseta_protocol::messages::scheduler::{AcknowledgeStatus, ExecutorLost, StatusUpdated};
+use meseta_protocol::status::StatusUpdate;
+use meseta_protocol::{AgentId, UpdateId};
+use meseta_runtime::{Context, Pid, Receive};
+use tracing::{debug, warn};
+
+use crate::master::Master;
+
+impl Receive<UpdateStatus> for Master {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, message: UpdateStatus) {
+        cx.metrics().count("master/messages_status_update");
+        let update = message.update;
+        let agent_id = self.state.agent_at(from).cloned();
+        let (Some(agent_id), Some(uuid)) = (agent_id, update.uuid.or(update.status.uuid)) else {
+            warn!(%from, task = %update.status.task_id, "status update dropped: no such agent, or no uuid");
+            cx.metrics().count("master/invalid_status_updates");
+            return;
+        };
+        self.take_update(cx, &agent_id, update, uuid);
+    }
+}
+
+impl Receive<AcknowledgeStatus> for Master {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, ack: AcknowledgeStatus) {
+        cx.metrics()
+            .count("master/messages_status_update_acknowledgement");
+        if !self.speaks_for(cx, from, &ack.framework_id) {
+            cx.metrics()
+                .count("master/invalid_status_update_acknowledgements");
+            return;
+        }
+        if !self
+            .state
+            .agent(&ack.agent_id)
+            .is_some_and(|agent| agent.connected)
+        {
+            debug!(task = %ack.task_id, agent = %ack.agent_id, "acknowledgement dropped: the agent is not connected");
+            cx.metrics()
+                .count("master/invalid_status_update_acknowledgements");
+            return;
+        }
+        cx.metrics()
+            .count("master/valid_status_update_acknowledgements");
+        self.state
+            .acknowledge(&ack.framework_id, &ack.task_id, ack.uuid);
+        let forwarded = AcknowledgeAgentStatus {
+            agent_id: ack.agent_id.clone(),
+            framework_id: ack.framework_id,
+            task_id: ack.task_id,
+            uuid: ack.uuid,
+        };
+        self.tell_agent(cx, &ack.agent_id, forwarded);
+    }
+}
+
+impl Receive<ExecutorExited> for Master {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, exited: ExecutorExited) {
+        cx.metrics().count("master/messages_exited_executor");
+        if self.state.agent_at(from) != Some(&exited.agent_id) {
+            return;
+        }
+        let freed =
+            self.state
+                .remove_executor(&exited.framework_id, &exited.agent_id, &exited.executor_id);
+        if let Some(resources) = freed {
+            self.recover(cx, &exited.framework_id, &exited.agent_id, resources, None);
+        }
+        let lost = ExecutorLost {
+            agent_id: exited.agent_id,
+            executor_id: exited.executor_id,
+            status: exited.status,
+        };
+        self.tell_framework(cx, &exited.framework_id, lost);
+    }
+}
+
+impl Master {
+    fn take_update(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        agent_id: &AgentId,
+        update: StatusUpdate,
+        uuid: UpdateId,
+    ) {
+        let (framework_id, task_id) = (update.framework_id.clone(), update.status.task_id.clone());
+        if self.has_ended_here(agent_id, &update) {
+            // The framework was told that this task is lost and has forgotten it. It hears nothing after an end, so
+            // the master takes the agent's update off its hands.
+            debug!(task = %task_id, state = %update.status.state, "update of an ended task acknowledged by the master");
+            let ack = AcknowledgeAgentStatus {
+                agent_id: agent_id.clone(),
+                framework_id,
+                task_id,
+                uuid,
+            };
+            self.tell_agent(cx, agent_id, ack);
+            return;
+        }
+        let status = update.status.clone();
+        let latest = update.latest_state.unwrap_or(status.state);
+        let forwarded = self.tell_framework(cx, &framework_id, StatusUpdated { update });
+        if self.state.task(&framework_id, &task_id).is_none() {
+            cx.metrics().count("master/invalid_status_updates");
+            return;
+        }
+        cx.metrics().count("master/valid_status_updates");
+        if forwarded {
+            self.state.forwarded(&framework_id, &task_id, &status);
+        }
+        let freed = self
+            .state
+            .update_task(&framework_id, &task_id, latest, &status);
+        if let Some(resources) = freed {
+            crate::metrics::count_status(cx.metrics(), &status);
+            self.recover(cx, &framework_id, agent_id, resources, None);
+        }
+    }
+
+    /// Whether the update is of a task that the master has already declared ended on this agent.
+    fn has_ended_here(&self, agent_id: &AgentId, update: &StatusUpdate) -> bool {
+        let Some(framework) = self.state.framework(&update.framework_id) else {
+            return false;
+        };
+        let task_id = &update.status.task_id;
+        !framework.tasks.contains_key(task_id)
+            && framework
+                .completed_tasks
+                .iter()
+                .any(|task| task.task_id == *task_id && task.agent_id == *agent_id)
+    }
+}

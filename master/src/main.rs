@@ -1,0 +1,44 @@
+//! `meseta-master`: flags, then a node with a master on it, until a signal or the master itself ends it.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use meseta_master::config::{DEFAULT_PORT, Flags};
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    flags.node.init_logging();
+    match run(&flags) {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
+    let node = flags.node.builder("master", DEFAULT_PORT)?.start()?;
+    let config = flags.config()?;
+    let master = meseta_master::start(&node, config)?;
+    tracing::info!(pid = %master, "master ready: http://{}/state", node.address());
+    let ended = node.ended(&master);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let code = runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        anyhow::Ok(tokio::select! {
+            reason = ended => {
+                tracing::error!(?reason, "the master has ended");
+                ExitCode::FAILURE
+            }
+            _ = interrupt.recv() => ExitCode::SUCCESS,
+            _ = terminate.recv() => ExitCode::SUCCESS,
+        })
+    })?;
+    node.shutdown();
+    Ok(code)
+}

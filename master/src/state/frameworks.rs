@@ -1,0 +1,323 @@
+//! Frameworks and their tasks in the master's tables.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use meseta_protocol::executor::ExecutorInfo;
+use meseta_protocol::framework::FrameworkInfo;
+use meseta_protocol::resources::Resources;
+use meseta_protocol::status::{TaskState, TaskStatus};
+use meseta_protocol::task::Task;
+use meseta_protocol::{AgentId, ExecutorId, FrameworkId, TaskId, UpdateId};
+use meseta_runtime::Pid;
+
+use super::{Framework, Standing, State};
+
+impl Framework {
+    /// A framework that subscribes at `pid`, or one known from agents only when there is none.
+    pub fn new(info: FrameworkInfo, pid: Option<Pid>, now: Duration) -> Self {
+        let standing = match pid {
+            Some(_) => Standing::Active,
+            None => Standing::Recovered,
+        };
+        Self {
+            info,
+            pid,
+            standing,
+            registered: now,
+            reregistered: None,
+            subscription: 0,
+            suppressed_roles: std::collections::BTreeSet::new(),
+            tasks: std::collections::BTreeMap::new(),
+            executors: std::collections::BTreeMap::new(),
+            offers: std::collections::BTreeSet::new(),
+            unreachable_tasks: VecDeque::new(),
+            completed_tasks: VecDeque::new(),
+        }
+    }
+
+    /// Whether its scheduler can be written to.
+    pub fn is_connected(&self) -> bool {
+        matches!(self.standing, Standing::Active | Standing::Inactive)
+    }
+}
+
+fn remember(list: &mut VecDeque<Task>, task: Task, limit: usize) {
+    list.push_back(task);
+    while list.len() > limit {
+        list.pop_front();
+    }
+}
+
+impl State {
+    /// Adds a framework. The id in its info must be set and free.
+    pub fn add_framework(&mut self, framework: Framework) {
+        let Some(id) = framework.info.id.clone() else {
+            debug_assert!(false, "a framework is added with its id");
+            return;
+        };
+        if let Some(pid) = &framework.pid {
+            self.frameworks_by_pid.insert(pid.clone(), id.clone());
+        }
+        let replaced = self.frameworks.insert(id, framework);
+        debug_assert!(replaced.is_none(), "a framework id is added once");
+    }
+
+    /// Gives a framework a new scheduler and makes it active; returns the PID it had.
+    pub fn connect_framework(&mut self, id: &FrameworkId, pid: &Pid, now: Duration) -> Option<Pid> {
+        let framework = self.frameworks.get_mut(id)?;
+        let first = framework.standing == Standing::Recovered;
+        framework.standing = Standing::Active;
+        framework.subscription += 1;
+        if first {
+            framework.registered = now;
+        } else {
+            framework.reregistered = Some(now);
+        }
+        let old = framework.pid.replace(pid.clone());
+        if let Some(old) = &old {
+            self.frameworks_by_pid.remove(old);
+        }
+        self.frameworks_by_pid.insert(pid.clone(), id.clone());
+        old
+    }
+
+    /// Replaces what a framework said of itself.
+    pub fn update_framework(&mut self, id: &FrameworkId, info: FrameworkInfo) {
+        if let Some(framework) = self.frameworks.get_mut(id) {
+            framework.info = info;
+        }
+    }
+
+    /// Changes how a framework stands.
+    pub fn set_standing(&mut self, id: &FrameworkId, standing: Standing) {
+        if let Some(framework) = self.frameworks.get_mut(id) {
+            framework.standing = standing;
+        }
+    }
+
+    /// Remembers the roles a framework wants no offers for.
+    pub fn suppress(
+        &mut self,
+        id: &FrameworkId,
+        change: impl FnOnce(&mut std::collections::BTreeSet<meseta_protocol::Role>),
+    ) {
+        if let Some(framework) = self.frameworks.get_mut(id) {
+            change(&mut framework.suppressed_roles);
+        }
+    }
+
+    /// Ends a framework: its tasks become KILLED, its executors and offers go, and what it held is freed. It must
+    /// hold no offers any more.
+    pub fn remove_framework(&mut self, id: &FrameworkId) -> Option<&Framework> {
+        let mut framework = self.frameworks.remove(id)?;
+        debug_assert!(framework.offers.is_empty(), "offers are taken back first");
+        if let Some(pid) = &framework.pid {
+            self.frameworks_by_pid.remove(pid);
+        }
+        for agent in self.agents.values_mut() {
+            agent.used.remove(id);
+            agent.tasks.remove(id);
+            agent.executors.remove(id);
+            agent.killed_tasks.retain(|(framework, _)| framework != id);
+        }
+        framework.executors.clear();
+        let limit = self.limits.completed_tasks;
+        let ended: Vec<Task> = std::mem::take(&mut framework.tasks)
+            .into_values()
+            .chain(std::mem::take(&mut framework.unreachable_tasks))
+            .collect();
+        for mut task in ended {
+            if !task.state.is_terminal() {
+                task.state = TaskState::Killed;
+            }
+            remember(&mut framework.completed_tasks, task, limit);
+        }
+        self.completed_frameworks.push_back(framework);
+        while self.completed_frameworks.len() > self.limits.completed_frameworks {
+            self.completed_frameworks.pop_front();
+        }
+        self.completed_frameworks.back()
+    }
+
+    /// Adds a task to its framework and agent; its resources count as used unless it is terminal.
+    pub fn add_task(&mut self, task: Task) {
+        let (framework_id, agent_id) = (task.framework_id.clone(), task.agent_id.clone());
+        if let Some(agent) = self.agents.get_mut(&agent_id) {
+            let tasks = agent.tasks.entry(framework_id.clone()).or_default();
+            tasks.insert(task.task_id.clone());
+            if !task.state.is_terminal() {
+                agent.charge(&framework_id, &task.resources);
+            }
+        }
+        if let Some(framework) = self.frameworks.get_mut(&framework_id) {
+            framework.tasks.insert(task.task_id.clone(), task);
+        }
+    }
+
+    /// Adds an executor; its resources count as used.
+    pub fn add_executor(
+        &mut self,
+        framework_id: &FrameworkId,
+        agent_id: &AgentId,
+        executor: ExecutorInfo,
+    ) {
+        if let Some(agent) = self.agents.get_mut(agent_id) {
+            let executors = agent.executors.entry(framework_id.clone()).or_default();
+            if executors.insert(executor.executor_id.clone()) {
+                agent.charge(framework_id, &executor.resources);
+            }
+        }
+        if let Some(framework) = self.frameworks.get_mut(framework_id) {
+            let executors = framework.executors.entry(agent_id.clone()).or_default();
+            executors
+                .entry(executor.executor_id.clone())
+                .or_insert(executor);
+        }
+    }
+
+    /// Removes an executor and returns the resources it held.
+    pub fn remove_executor(
+        &mut self,
+        framework_id: &FrameworkId,
+        agent_id: &AgentId,
+        executor_id: &ExecutorId,
+    ) -> Option<Resources> {
+        let framework = self.frameworks.get_mut(framework_id)?;
+        let executors = framework.executors.get_mut(agent_id)?;
+        let executor = executors.remove(executor_id)?;
+        if executors.is_empty() {
+            framework.executors.remove(agent_id);
+        }
+        if let Some(agent) = self.agents.get_mut(agent_id) {
+            if let Some(executors) = agent.executors.get_mut(framework_id) {
+                executors.remove(executor_id);
+                if executors.is_empty() {
+                    agent.executors.remove(framework_id);
+                }
+            }
+            agent.free(framework_id, &executor.resources);
+        }
+        Some(executor.resources)
+    }
+
+    /// Records an update of a task. The task never leaves a terminal state. Returns the resources that are freed,
+    /// when this is its first terminal state.
+    pub fn update_task(
+        &mut self,
+        framework_id: &FrameworkId,
+        task_id: &TaskId,
+        latest: TaskState,
+        status: &TaskStatus,
+    ) -> Option<Resources> {
+        let framework = self.frameworks.get_mut(framework_id)?;
+        let task = framework.tasks.get_mut(task_id)?;
+        let was_terminal = task.state.is_terminal();
+        if !was_terminal {
+            task.state = latest;
+        }
+        let mut kept = status.clone();
+        kept.data = None;
+        match task.statuses.last_mut() {
+            Some(last) if last.state == kept.state => *last = kept,
+            _ => task.statuses.push(kept),
+        }
+        if was_terminal || !latest.is_terminal() {
+            return None;
+        }
+        let (agent_id, resources) = (task.agent_id.clone(), task.resources.clone());
+        if let Some(agent) = self.agents.get_mut(&agent_id) {
+            agent.free(framework_id, &resources);
+        }
+        Some(resources)
+    }
+
+    /// Remembers which update of a task was forwarded to its framework last.
+    pub fn forwarded(&mut self, framework_id: &FrameworkId, task_id: &TaskId, status: &TaskStatus) {
+        let framework = self.frameworks.get_mut(framework_id);
+        if let Some(task) = framework.and_then(|f| f.tasks.get_mut(task_id)) {
+            task.status_update_state = Some(status.state);
+            task.status_update_uuid = status.uuid;
+        }
+    }
+
+    /// Takes a framework's acknowledgement; `true` when it was the last one, so that the task is completed.
+    pub fn acknowledge(
+        &mut self,
+        framework_id: &FrameworkId,
+        task_id: &TaskId,
+        uuid: UpdateId,
+    ) -> bool {
+        let Some(task) = self.task(framework_id, task_id) else {
+            return false;
+        };
+        let last = task.status_update_uuid == Some(uuid)
+            && task.status_update_state.is_some_and(TaskState::is_terminal);
+        if last {
+            self.complete_task(framework_id, task_id);
+        }
+        last
+    }
+
+    /// Moves a task to the completed ones; its resources are freed if they still counted as used.
+    pub fn complete_task(
+        &mut self,
+        framework_id: &FrameworkId,
+        task_id: &TaskId,
+    ) -> Option<Resources> {
+        let (task, freed) = self.take_task(framework_id, task_id)?;
+        let limit = self.limits.completed_tasks;
+        if let Some(framework) = self.frameworks.get_mut(framework_id) {
+            remember(&mut framework.completed_tasks, task, limit);
+        }
+        freed
+    }
+
+    /// Moves a task to the unreachable ones.
+    pub(super) fn park_task(&mut self, framework_id: &FrameworkId, task: Task) {
+        let limit = self.limits.unreachable_tasks;
+        if let Some(framework) = self.frameworks.get_mut(framework_id) {
+            remember(&mut framework.unreachable_tasks, task, limit);
+        }
+    }
+
+    /// Takes the unreachable tasks of an agent back out: those it reports become ordinary ones again, the others
+    /// are forgotten.
+    pub fn take_unreachable(&mut self, agent_id: &AgentId) {
+        for framework in self.frameworks.values_mut() {
+            framework
+                .unreachable_tasks
+                .retain(|task| task.agent_id != *agent_id);
+        }
+    }
+
+    /// Takes a task out of its framework and agent, with the resources that this frees.
+    pub(super) fn take_task(
+        &mut self,
+        framework_id: &FrameworkId,
+        task_id: &TaskId,
+    ) -> Option<(Task, Option<Resources>)> {
+        let task = self
+            .frameworks
+            .get_mut(framework_id)?
+            .tasks
+            .remove(task_id)?;
+        let mut freed = None;
+        if let Some(agent) = self.agents.get_mut(&task.agent_id) {
+            if let Some(tasks) = agent.tasks.get_mut(framework_id) {
+                tasks.remove(task_id);
+                if tasks.is_empty() {
+                    agent.tasks.remove(framework_id);
+                }
+            }
+            agent
+                .killed_tasks
+                .remove(&(framework_id.clone(), task_id.clone()));
+            if !task.state.is_terminal() {
+                agent.free(framework_id, &task.resources);
+                freed = Some(task.resources.clone());
+            }
+        }
+        Some((task, freed))
+    }
+}

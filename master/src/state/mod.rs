@@ -1,0 +1,292 @@
+//! What the master knows: frameworks, agents, tasks, executors and offers.
+//!
+//! Pure: no clock, no network. The tables are changed only through the methods here and in the child modules, each
+//! of which keeps the sums right: for every agent `used` is the sum over its live tasks and executors, `offered`
+//! the sum over its outstanding offers, and both directions of every reference exist. [`State::check`] says so and
+//! runs after every step of the tests.
+
+mod agents;
+mod frameworks;
+mod offers;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
+
+use meseta_protocol::agent::{AgentCapability, AgentInfo};
+use meseta_protocol::executor::ExecutorInfo;
+use meseta_protocol::framework::FrameworkInfo;
+use meseta_protocol::offer::Offer;
+use meseta_protocol::resources::Resources;
+use meseta_protocol::task::Task;
+use meseta_protocol::{AgentId, ExecutorId, FrameworkId, OfferId, Role, TaskId};
+use meseta_runtime::Pid;
+
+pub use agents::Removed;
+
+/// How a framework stands with this master.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Subscribed and offered to.
+    Active,
+    /// Connected, but has asked for no more offers.
+    Inactive,
+    /// Its connection is lost; it may come back.
+    Disconnected,
+    /// Known from agents only; it never subscribed with this master.
+    Recovered,
+}
+
+/// One framework.
+#[derive(Debug, Clone)]
+pub struct Framework {
+    /// As it described itself, with its id.
+    pub info: FrameworkInfo,
+    /// Its scheduler; none while recovered.
+    pub pid: Option<Pid>,
+    /// How it stands.
+    pub standing: Standing,
+    /// First subscription with this master, since the Unix epoch.
+    pub registered: Duration,
+    /// Latest return, since the Unix epoch.
+    pub reregistered: Option<Duration>,
+    /// Raised at each subscription: tells a fail-over timer whether its framework has come back meanwhile.
+    pub subscription: u64,
+    /// Roles it wants no offers for.
+    pub suppressed_roles: BTreeSet<Role>,
+    /// Tasks that are not completed: live ones and terminal ones whose last update is not acknowledged.
+    pub tasks: BTreeMap<TaskId, Task>,
+    /// Its executors, by agent.
+    pub executors: BTreeMap<AgentId, BTreeMap<ExecutorId, ExecutorInfo>>,
+    /// Outstanding offers.
+    pub offers: BTreeSet<OfferId>,
+    /// Tasks on agents that are unreachable, oldest first.
+    pub unreachable_tasks: VecDeque<Task>,
+    /// Tasks that are over, oldest first.
+    pub completed_tasks: VecDeque<Task>,
+}
+
+/// One registered agent.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    /// As it described itself, with its id.
+    pub info: AgentInfo,
+    /// Its PID.
+    pub pid: Pid,
+    /// Version of its program.
+    pub version: String,
+    /// What it can do.
+    pub capabilities: Vec<AgentCapability>,
+    /// Whether its connection stands.
+    pub connected: bool,
+    /// Raised at each registration: tells a time-out whether its agent has come back meanwhile.
+    pub registration: u64,
+    /// First registration with this master, since the Unix epoch.
+    pub registered: Duration,
+    /// Latest return, since the Unix epoch.
+    pub reregistered: Option<Duration>,
+    /// All it has.
+    pub total: Resources,
+    /// Held by tasks and executors, by framework.
+    pub used: BTreeMap<FrameworkId, Resources>,
+    /// Outstanding offers.
+    pub offers: BTreeSet<OfferId>,
+    /// Sum of the outstanding offers.
+    pub offered: Resources,
+    /// Its tasks, by framework.
+    pub tasks: BTreeMap<FrameworkId, BTreeSet<TaskId>>,
+    /// Its executors, by framework.
+    pub executors: BTreeMap<FrameworkId, BTreeSet<ExecutorId>>,
+    /// Tasks that were to be killed, in case the agent was away.
+    pub killed_tasks: BTreeSet<(FrameworkId, TaskId)>,
+    /// Answers to pings.
+    pub health: crate::health::Health,
+}
+
+/// An outstanding offer.
+#[derive(Debug, Clone)]
+pub struct Outstanding {
+    /// As the framework got it.
+    pub offer: Offer,
+    /// Its role.
+    pub role: Role,
+}
+
+/// Bounds of what is remembered after its end.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Completed frameworks. Default 50.
+    pub completed_frameworks: usize,
+    /// Completed tasks of a framework. Default 1000.
+    pub completed_tasks: usize,
+    /// Unreachable tasks of a framework. Default 1000.
+    pub unreachable_tasks: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            completed_frameworks: 50,
+            completed_tasks: 1000,
+            unreachable_tasks: 1000,
+        }
+    }
+}
+
+/// All tables.
+#[derive(Debug, Default)]
+pub struct State {
+    /// Bounds of what is remembered.
+    pub limits: Limits,
+    frameworks: BTreeMap<FrameworkId, Framework>,
+    agents: BTreeMap<AgentId, Agent>,
+    offers: BTreeMap<OfferId, Outstanding>,
+    completed_frameworks: VecDeque<Framework>,
+    frameworks_by_pid: HashMap<Pid, FrameworkId>,
+    agents_by_pid: HashMap<Pid, AgentId>,
+}
+
+impl State {
+    /// Empty tables.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            ..Self::default()
+        }
+    }
+
+    /// A live framework.
+    pub fn framework(&self, id: &FrameworkId) -> Option<&Framework> {
+        self.frameworks.get(id)
+    }
+
+    /// All live frameworks.
+    pub fn frameworks(&self) -> impl Iterator<Item = (&FrameworkId, &Framework)> {
+        self.frameworks.iter()
+    }
+
+    /// Frameworks that are over, oldest first.
+    pub fn completed_frameworks(&self) -> impl Iterator<Item = &Framework> {
+        self.completed_frameworks.iter()
+    }
+
+    /// Whether a framework of this id is over.
+    pub fn is_completed(&self, id: &FrameworkId) -> bool {
+        self.completed_frameworks
+            .iter()
+            .any(|framework| framework.info.id.as_ref() == Some(id))
+    }
+
+    /// The framework whose scheduler has this PID.
+    pub fn framework_at(&self, pid: &Pid) -> Option<&FrameworkId> {
+        self.frameworks_by_pid.get(pid)
+    }
+
+    /// A registered agent.
+    pub fn agent(&self, id: &AgentId) -> Option<&Agent> {
+        self.agents.get(id)
+    }
+
+    /// A registered agent, to change what no sum depends on.
+    pub(crate) fn agent_mut(&mut self, id: &AgentId) -> Option<&mut Agent> {
+        self.agents.get_mut(id)
+    }
+
+    /// All registered agents.
+    pub fn agents(&self) -> impl Iterator<Item = (&AgentId, &Agent)> {
+        self.agents.iter()
+    }
+
+    /// The agent at this PID.
+    pub fn agent_at(&self, pid: &Pid) -> Option<&AgentId> {
+        self.agents_by_pid.get(pid)
+    }
+
+    /// An outstanding offer.
+    pub fn offer(&self, id: &OfferId) -> Option<&Outstanding> {
+        self.offers.get(id)
+    }
+
+    /// How many offers are outstanding.
+    pub fn offer_count(&self) -> usize {
+        self.offers.len()
+    }
+
+    /// A task that is not completed.
+    pub fn task(&self, framework: &FrameworkId, task: &TaskId) -> Option<&Task> {
+        self.frameworks.get(framework)?.tasks.get(task)
+    }
+
+    /// Says what is wrong with the sums and references, if anything is.
+    ///
+    /// # Errors
+    /// A sentence that names the first broken rule.
+    pub fn check(&self) -> Result<(), String> {
+        for (id, agent) in &self.agents {
+            let mut used: BTreeMap<&FrameworkId, Resources> = BTreeMap::new();
+            for (framework_id, framework) in &self.frameworks {
+                let tasks = framework.tasks.values().filter(|task| task.agent_id == *id);
+                for task in tasks {
+                    let listed = agent
+                        .tasks
+                        .get(framework_id)
+                        .is_some_and(|tasks| tasks.contains(&task.task_id));
+                    if !listed {
+                        return Err(format!("agent {id} does not list task {}", task.task_id));
+                    }
+                    if !task.state.is_terminal() {
+                        *used.entry(framework_id).or_default() += &task.resources;
+                    }
+                }
+                for executor in framework
+                    .executors
+                    .get(id)
+                    .into_iter()
+                    .flat_map(BTreeMap::values)
+                {
+                    *used.entry(framework_id).or_default() += &executor.resources;
+                }
+            }
+            used.retain(|_, resources| !resources.is_empty());
+            let recorded: BTreeMap<&FrameworkId, Resources> = agent
+                .used
+                .iter()
+                .map(|(framework, resources)| (framework, resources.clone()))
+                .collect();
+            if used != recorded {
+                return Err(format!(
+                    "agent {id}: used is {recorded:?}, recounted {used:?}"
+                ));
+            }
+            let mut offered = Resources::new();
+            for offer in &agent.offers {
+                let Some(outstanding) = self.offers.get(offer) else {
+                    return Err(format!(
+                        "agent {id} lists offer {offer} that does not exist"
+                    ));
+                };
+                offered += &outstanding.offer.resources;
+            }
+            if offered != agent.offered {
+                return Err(format!(
+                    "agent {id}: offered {} recounted {offered}",
+                    agent.offered
+                ));
+            }
+            let held = agent
+                .used
+                .values()
+                .fold(offered, |sum, resources| &sum + resources)
+                .unallocated();
+            if !agent.total.contains(&held) {
+                return Err(format!("agent {id} has {} but {held} is held", agent.total));
+            }
+        }
+        for (id, outstanding) in &self.offers {
+            let framework = self.frameworks.get(&outstanding.offer.framework_id);
+            if !framework.is_some_and(|framework| framework.offers.contains(id)) {
+                return Err(format!("offer {id} has no framework"));
+            }
+        }
+        Ok(())
+    }
+}
