@@ -1,0 +1,262 @@
+//! The program that becomes a container's first process: `meseta-executor launch`.
+//!
+//! An agent with its many threads cannot safely do much between fork and exec, so it starts this program, which has
+//! one thread, and hands it a [`LaunchPlan`] on its standard input. It does what the plan says and becomes the
+//! plan's program, keeping its process id. The command executor starts its task the same way.
+//!
+//! ```text
+//! read plan · close all other descriptors · new session · output files · control group ·
+//! working directory · credential · user · exec
+//! ```
+//!
+//! Standard input is a socket: when something fails, the text goes to the standard error and back through the
+//! socket, which the exec closes; so [`spawn_confirmed`] knows for certain whether the program runs.
+//!
+//! A text left empty in the plan leaves that part alone: no `stdout` keeps the launcher's, no `working_directory`
+//! stays where it is.
+
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Stdio};
+
+use meseta_protocol::launch::{ExecutorCredential, LaunchPlan};
+use meseta_runtime::error_chain;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::{Uid, User};
+
+use crate::environment::CREDENTIAL_FD;
+
+/// Exit status of a launcher that could not do what its plan says.
+pub const EXIT_NOT_LAUNCHED: u8 = 125;
+
+/// `PATH` of a program whose plan has none.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What went wrong, by the step of the plan.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+struct Failure {
+    what: String,
+    #[source]
+    source: Box<dyn std::error::Error>,
+}
+
+trait Step<T> {
+    fn step(self, what: impl FnOnce() -> String) -> Result<T, Failure>;
+}
+
+impl<T, E: std::error::Error + 'static> Step<T> for Result<T, E> {
+    fn step(self, what: impl FnOnce() -> String) -> Result<T, Failure> {
+        self.map_err(|source| Failure {
+            what: what(),
+            source: Box::new(source),
+        })
+    }
+}
+
+/// Starts the launcher and hands it the plan. `launcher` is its program and arguments, usually
+/// `[<path of meseta-executor>, "launch"]`. Until the plan names other files, output goes where the caller's goes.
+///
+/// # Errors
+/// The launcher cannot be started, or ended before it had read its plan.
+pub fn spawn(launcher: &[String], plan: &LaunchPlan) -> io::Result<Child> {
+    start(launcher, plan).map(|(child, _socket)| child)
+}
+
+/// As [`spawn`], and waits until the plan's program runs.
+///
+/// # Errors
+/// Also when a step of the plan failed; the text names it. The launcher has been waited for then.
+pub fn spawn_confirmed(launcher: &[String], plan: &LaunchPlan) -> io::Result<Child> {
+    let (mut child, mut socket) = start(launcher, plan)?;
+    let mut complaint = String::new();
+    socket.read_to_string(&mut complaint)?;
+    if complaint.is_empty() {
+        return Ok(child);
+    }
+    child.wait()?;
+    Err(io::Error::other(complaint))
+}
+
+fn start(launcher: &[String], plan: &LaunchPlan) -> io::Result<(Child, UnixStream)> {
+    let bytes = rmp_serde::to_vec_named(plan).map_err(io::Error::other)?;
+    let Some((program, arguments)) = launcher.split_first() else {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "no launcher is named",
+        ));
+    };
+    let (mut ours, theirs) = UnixStream::pair()?;
+    let mut child = {
+        // In a block, so that our copy of the child's end is closed and its end is noticed.
+        let mut command = Command::new(program);
+        command.args(arguments).env_clear();
+        command.stdin(Stdio::from(OwnedFd::from(theirs)));
+        command.spawn()?
+    };
+    let written = ours
+        .write_all(&bytes)
+        .and_then(|()| ours.shutdown(Shutdown::Write));
+    if let Err(error) = written {
+        // It does not listen, so it has ended or is about to.
+        child.kill()?;
+        child.wait()?;
+        return Err(error);
+    }
+    Ok((child, ours))
+}
+
+/// The whole of `meseta-executor launch`. Returns only when something failed. The caller has started no thread.
+#[expect(
+    clippy::print_stderr,
+    reason = "the container's standard error is where the agent looks"
+)]
+pub fn main() -> ExitCode {
+    let Err(failure) = launch();
+    eprintln!("meseta-executor launch: {}", error_chain(&failure));
+    ExitCode::from(EXIT_NOT_LAUNCHED)
+}
+
+fn launch() -> Result<std::convert::Infallible, Failure> {
+    close_others().step(|| "cannot close inherited descriptors".to_owned())?;
+    let mut bytes = Vec::new();
+    io::stdin()
+        .lock()
+        .read_to_end(&mut bytes)
+        .step(|| "cannot read the launch plan from the standard input".to_owned())?;
+    let plan: LaunchPlan = rmp_serde::from_slice(&bytes)
+        .step(|| "the standard input holds no launch plan".to_owned())?;
+    // Closed by the exec; written to only when there is none.
+    let socket = io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .step(|| "cannot keep the way back to the caller".to_owned())?;
+    let Err(failure) = follow(&plan);
+    // A caller that does not want to know has closed its end; the standard error has the text in any case. Without a
+    // signal: the attempt to execute has restored the deadly one.
+    let _nobody_listens = nix::sys::socket::send(
+        socket.as_raw_fd(),
+        error_chain(&failure).as_bytes(),
+        nix::sys::socket::MsgFlags::MSG_NOSIGNAL,
+    );
+    Err(failure)
+}
+
+fn follow(plan: &LaunchPlan) -> Result<std::convert::Infallible, Failure> {
+    nix::unistd::setsid().step(|| "cannot begin a session".to_owned())?;
+    let user = user_to_become(plan)?;
+    let null = File::open("/dev/null").step(|| "cannot open /dev/null".to_owned())?;
+    nix::unistd::dup2_stdin(&null).step(|| "cannot redirect the standard input".to_owned())?;
+    if let Some(file) = output(&plan.stdout, user.as_ref())? {
+        nix::unistd::dup2_stdout(&file).step(|| format!("cannot write to {}", plan.stdout))?;
+    }
+    if let Some(file) = output(&plan.stderr, user.as_ref())? {
+        nix::unistd::dup2_stderr(&file).step(|| format!("cannot write to {}", plan.stderr))?;
+    }
+    if let Some(cgroup) = &plan.freezer_cgroup {
+        fs::write(
+            Path::new(cgroup).join("cgroup.procs"),
+            std::process::id().to_string(),
+        )
+        .step(|| format!("cannot enter the control group {cgroup}"))?;
+    }
+    if !plan.working_directory.is_empty() {
+        std::env::set_current_dir(&plan.working_directory)
+            .step(|| format!("cannot change to the directory {}", plan.working_directory))?;
+    }
+    // Kept open over the exec.
+    let credential = plan.credential.as_ref().map(pass_on).transpose()?;
+    if let Some(user) = user {
+        become_user(&user)?;
+    }
+    let command = &plan.command;
+    let mut program = Command::new(&command.program);
+    if let Some((name, arguments)) = command.arguments.split_first() {
+        program.arg0(name).args(arguments);
+    }
+    program.env_clear().env("PATH", DEFAULT_PATH);
+    for entry in &plan.environment {
+        program.env(&entry.name, &entry.value);
+    }
+    program.env_remove(CREDENTIAL_FD);
+    if let Some(credential) = &credential {
+        program.env(CREDENTIAL_FD, credential.as_raw_fd().to_string());
+    }
+    Err(program.exec()).step(|| format!("cannot execute `{}`", command.program))
+}
+
+/// Closes everything but standard input, output and error.
+fn close_others() -> io::Result<()> {
+    let mut open = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let number = entry?
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        open.extend(number.filter(|number: &i32| *number > 2));
+    }
+    for number in open {
+        match nix::unistd::close(number) {
+            // The listing's own descriptor is in the list and closed already.
+            Ok(()) | Err(nix::errno::Errno::EBADF) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// The user to switch to, when the plan names another one and this program may switch.
+fn user_to_become(plan: &LaunchPlan) -> Result<Option<User>, Failure> {
+    let Some(name) = plan.user.as_ref().filter(|_| Uid::effective().is_root()) else {
+        return Ok(None);
+    };
+    let user = User::from_name(name)
+        .step(|| format!("cannot look up the user `{name}`"))?
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no such user"))
+        .step(|| format!("cannot become the user `{name}`"))?;
+    Ok((user.uid != Uid::effective()).then_some(user))
+}
+
+fn become_user(user: &User) -> Result<(), Failure> {
+    let what = || format!("cannot become the user `{}`", user.name);
+    let name = CString::new(user.name.as_str()).step(what)?;
+    nix::unistd::initgroups(&name, user.gid).step(what)?;
+    nix::unistd::setgid(user.gid).step(what)?;
+    nix::unistd::setuid(user.uid).step(what)
+}
+
+fn output(path: &str, owner: Option<&User>) -> Result<Option<File>, Failure> {
+    if path.is_empty() {
+        return Ok(None);
+    }
+    let what = || format!("cannot open {path} for output");
+    let mut options = OpenOptions::new();
+    let file = options
+        .create(true)
+        .append(true)
+        .mode(0o644)
+        .open(path)
+        .step(what)?;
+    if let Some(user) = owner {
+        nix::unistd::fchown(&file, Some(user.uid), Some(user.gid)).step(what)?;
+    }
+    Ok(Some(file))
+}
+
+/// Puts the credential into memory that the next program inherits by its descriptor.
+fn pass_on(credential: &ExecutorCredential) -> Result<OwnedFd, Failure> {
+    let what = || "cannot pass the credential on".to_owned();
+    let bytes = rmp_serde::to_vec_named(credential).step(what)?;
+    let memory = memfd_create(c"meseta-executor-credential", MFdFlags::empty()).step(what)?;
+    let mut file = File::from(memory);
+    file.write_all(&bytes).step(what)?;
+    io::Seek::rewind(&mut file).step(what)?;
+    Ok(file.into())
+}

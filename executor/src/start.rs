@@ -1,0 +1,148 @@
+//! The start of a program that is an executor: credential, environment, node, driver.
+
+use std::fs::File;
+use std::io::Read;
+use std::process::ExitCode;
+
+use meseta_protocol::launch::ExecutorCredential;
+use meseta_runtime::identity::{Identity, IdentityError};
+use meseta_runtime::{
+    Credentials, ExitReason, Node, NodeBuilder, NodeError, SpawnError, error_chain,
+};
+
+use crate::driver::{Executor, spawn_on};
+use crate::environment::{CREDENTIAL_FD, EnvironmentError, ExecutorEnvironment};
+
+/// Why an executor did not run to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The agent's variables are not there.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+    /// The inherited descriptor does not hold a credential.
+    #[error("credential on the descriptor that {CREDENTIAL_FD} names")]
+    Credential(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The credential cannot be used.
+    #[error("identity of the executor")]
+    Identity(#[from] IdentityError),
+    /// The node did not start.
+    #[error("connection to the agent")]
+    Node(#[from] NodeError),
+    /// The driver did not start.
+    #[error("executor driver")]
+    Spawn(#[from] SpawnError),
+    /// The system refused something.
+    #[error("system resources")]
+    System(#[source] std::io::Error),
+    /// A callback panicked.
+    #[error("the executor panicked: {0}")]
+    Panicked(String),
+}
+
+/// Runs the executor that `build` makes until it stops; for the `main` of an executor. Errors go to the standard
+/// error. Must be called before anything else opens files or starts threads, so that no child inherits the
+/// credential.
+pub fn run<E: Executor>(build: impl FnOnce() -> E + Send + 'static) -> ExitCode {
+    match try_run(|node| node, |_| build()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "a program's last words; the agent shows them"
+)]
+fn complain(error: &RunError) {
+    eprintln!("executor: {}", error_chain(error));
+}
+
+/// As [`run`], for programs that deal with errors themselves; `settings` may add operations to the node, and `build`
+/// is told what the agent said.
+///
+/// # Errors
+/// [`RunError`].
+pub fn try_run<E: Executor>(
+    settings: impl FnOnce(NodeBuilder) -> NodeBuilder,
+    build: impl FnOnce(&ExecutorEnvironment) -> E + Send + 'static,
+) -> Result<(), RunError> {
+    let credential = inherited_credential()?;
+    let variable = |name: &str| std::env::var(name).ok();
+    let mut environment = ExecutorEnvironment::read(&credential.executor_process_id, variable)?;
+    // What came with the key is what the key is good for.
+    environment.agent = credential
+        .agent_pid
+        .parse()
+        .map_err(|error| RunError::Credential(Box::new(error)))?;
+    let identity = Identity::from_der(
+        credential
+            .certificate_chain
+            .into_iter()
+            .map(serde_bytes::ByteBuf::into_vec)
+            .collect(),
+        credential.private_key.into_vec(),
+        vec![credential.ca.into_vec()],
+    )?;
+    let node = Node::builder()
+        .guest_of(environment.agent.address().clone(), &environment.process_id)
+        .bind(unspecified_for(&environment))
+        .credentials(Credentials::Given(Box::new(identity)))
+        .role("executor");
+    let node = settings(node).start()?;
+    let waiting = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .map_err(RunError::System)?;
+    let told = environment.clone();
+    let driver = spawn_on(&node, environment, move || build(&told))?;
+    let reason = waiting.block_on(node.ended(&driver));
+    node.shutdown();
+    match reason {
+        ExitReason::Panic(text) => Err(RunError::Panicked(text)),
+        ExitReason::Normal
+        | ExitReason::Terminated
+        | ExitReason::NoProcess
+        | ExitReason::NodeRestarted
+        | ExitReason::ConnectionLost
+        | ExitReason::Unknown => Ok(()),
+    }
+}
+
+/// Address to bind to: loopback when the agent is there, else any of the agent's family.
+fn unspecified_for(environment: &ExecutorEnvironment) -> std::net::IpAddr {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    let address = environment.agent.address();
+    let is_v6 = matches!(address.host.parse(), Ok(IpAddr::V6(_)));
+    match (address.is_loopback(), is_v6) {
+        (true, false) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        (true, true) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        (false, false) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        (false, true) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    }
+}
+
+/// Reads the credential to its end and closes its descriptor, so that no child of this program inherits it.
+fn inherited_credential() -> Result<ExecutorCredential, RunError> {
+    let number =
+        std::env::var(CREDENTIAL_FD).map_err(|_| EnvironmentError::Missing(CREDENTIAL_FD))?;
+    let number: i32 = match number.parse() {
+        Ok(number) if number > 2 => number,
+        Ok(_) | Err(_) => {
+            return Err(EnvironmentError::Invalid {
+                name: CREDENTIAL_FD,
+                value: number,
+                expected: "the number of a descriptor above 2",
+            }
+            .into());
+        }
+    };
+    // Opened anew by its number, which is the way to a descriptor that this program did not open itself.
+    let mut bytes = Vec::new();
+    File::open(format!("/proc/self/fd/{number}"))
+        .and_then(|mut file| file.read_to_end(&mut bytes))
+        .map_err(|error| RunError::Credential(Box::new(error)))?;
+    nix::unistd::close(number).map_err(|error| RunError::Credential(Box::new(error)))?;
+    rmp_serde::from_slice(&bytes).map_err(|error| RunError::Credential(Box::new(error)))
+}

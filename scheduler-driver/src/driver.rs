@@ -1,0 +1,424 @@
+//! The scheduler driver: the process that speaks for a framework with the master, and the node it lives on.
+//!
+//! It owns the [`Scheduler`] and a [`Core`], links to the followed master and talks to nobody else. Whatever a
+//! callback asks for is carried out when it has returned, before anything else; other threads of the program send
+//! `Order`s through a [`Remote`].
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::mpsc;
+
+use meseta_protocol::Role;
+use meseta_protocol::framework::{FrameworkInfo, OfferConstraints};
+use meseta_protocol::messages::scheduler::{
+    AgentLost, ExecutorLost, ExecutorMessage, FrameworkError, FrameworkSubscribed, OfferRescinded,
+    ResourceOffers, StatusUpdated,
+};
+use meseta_protocol::messages::{Led, MasterMessage};
+use meseta_runtime::pid::ParsePidError;
+use meseta_runtime::{
+    Address, Context, Credentials, ExitReason, Node, NodeError, Pid, Process, Receive, Routes,
+    SpawnError,
+};
+use tracing::{debug, info};
+
+use crate::core::{Callback, Core, Effect, Input, News, Settings};
+use crate::scheduler::{Handle, Order, Remote, Request, Scheduler};
+
+/// Id part of a master's PID.
+const MASTER: &str = "master";
+
+/// What a driver is told beside the master and the framework.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Options {
+    /// Roles that want no offers at first.
+    pub suppressed_roles: Vec<Role>,
+    /// Which agents are wanted.
+    pub offer_constraints: Option<OfferConstraints>,
+    /// Whether the scheduler calls `acknowledge` itself; otherwise an update is acknowledged when its callback
+    /// returns.
+    pub explicit_acknowledgements: bool,
+}
+
+/// Settings of a driver with a node of its own.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `host:port` of the master, or its PID.
+    pub master: String,
+    /// The framework. With an id the framework of an earlier driver is taken over. An empty user becomes the user
+    /// of this program, a missing host name this machine's.
+    pub framework: FrameworkInfo,
+    /// Host by which the master knows this program; one that its certificate names. Default `127.0.0.1`.
+    pub host: String,
+    /// IP address the socket is bound to. Default: loopback when `host` is, else any.
+    pub bind: Option<IpAddr>,
+    /// Certificates. Default: from the development authority of this user, which serves loopback only.
+    pub credentials: Credentials,
+    /// The rest.
+    pub options: Options,
+}
+
+impl Config {
+    /// Settings for a framework under this master, on loopback.
+    pub fn new(master: impl Into<String>, framework: FrameworkInfo) -> Self {
+        Self {
+            master: master.into(),
+            framework,
+            host: Ipv4Addr::LOCALHOST.to_string(),
+            bind: None,
+            credentials: Credentials::Development,
+            options: Options::default(),
+        }
+    }
+
+    fn bind_ip(&self) -> IpAddr {
+        let is_v6 = matches!(self.host.parse(), Ok(IpAddr::V6(_)));
+        self.bind
+            .unwrap_or(match (Address::new(&self.host, 0).is_loopback(), is_v6) {
+                (true, false) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+                (true, true) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+                (false, false) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                (false, true) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            })
+    }
+}
+
+/// Why a driver did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The master is not named by an address.
+    #[error("master `{0}`: write it as host:port")]
+    Master(String, #[source] ParsePidError),
+    /// The node did not start.
+    #[error("node of the scheduler driver")]
+    Node(#[from] NodeError),
+    /// The process did not start.
+    #[error("scheduler driver")]
+    Spawn(#[from] SpawnError),
+}
+
+/// How a driver ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was stopped.
+    Stopped,
+    /// It was aborted; with the reason when the master or a failure gave one.
+    Aborted(Option<String>),
+}
+
+/// A running driver. Dropping it ends a driver that owns its node as [`SchedulerDriver::stop`] with fail-over does.
+#[derive(Debug)]
+pub struct SchedulerDriver {
+    remote: Remote,
+    outcome: mpsc::Receiver<Outcome>,
+    owned: bool,
+}
+
+impl SchedulerDriver {
+    /// Starts a driver on a node of its own, which uses an ephemeral port and is not dialled by anybody.
+    ///
+    /// # Errors
+    /// [`StartError`]: the master's address cannot be read, or the node or its certificates cannot be used.
+    pub fn start(config: Config, scheduler: impl Scheduler) -> Result<Self, StartError> {
+        let master = master_pid(&config.master)
+            .map_err(|error| StartError::Master(config.master.clone(), error))?;
+        let node = Node::builder()
+            .host(&config.host)
+            .bind(config.bind_ip())
+            .credentials(config.credentials)
+            .accepts(false)
+            .http(false)
+            .role("scheduler")
+            .start()?;
+        let id = format!("scheduler-{}", uuid::Uuid::new_v4());
+        let framework = completed(config.framework);
+        let start = |build| node.spawn(&id, build);
+        match spawn(
+            &node,
+            start,
+            master,
+            framework,
+            config.options,
+            Box::new(scheduler),
+        ) {
+            Ok(mut driver) => {
+                driver.owned = true;
+                Ok(driver)
+            }
+            Err(error) => {
+                node.shutdown();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Starts a driver on a node with the role `scheduler`, under the next name `scheduler(n)`; for tests and
+    /// clusters within one program. The framework is used as it is.
+    ///
+    /// # Errors
+    /// [`StartError::Spawn`] when the node has been shut down.
+    pub fn start_on(
+        node: &Node,
+        master: Pid,
+        framework: FrameworkInfo,
+        options: Options,
+        scheduler: impl Scheduler,
+    ) -> Result<Self, StartError> {
+        let start = |build| node.spawn_numbered("scheduler", build);
+        Ok(spawn(
+            node,
+            start,
+            master,
+            framework,
+            options,
+            Box::new(scheduler),
+        )?)
+    }
+
+    /// Runs a driver on a node of its own until it ends.
+    ///
+    /// # Errors
+    /// As [`SchedulerDriver::start`].
+    pub fn run(config: Config, scheduler: impl Scheduler) -> Result<Outcome, StartError> {
+        Ok(Self::start(config, scheduler)?.join())
+    }
+
+    /// Waits until the driver has ended and what it sent last is on its way. Must not be called on the node's own
+    /// thread, which is where callbacks run.
+    pub fn join(self) -> Outcome {
+        let reason = futures::executor::block_on(self.remote.node.ended(&self.remote.driver));
+        self.outcome
+            .try_recv()
+            .unwrap_or(Outcome::Aborted(match reason {
+                ExitReason::Panic(text) => Some(format!("the scheduler panicked: {text}")),
+                ExitReason::Normal
+                | ExitReason::Terminated
+                | ExitReason::NoProcess
+                | ExitReason::ConnectionLost
+                | ExitReason::NodeRestarted
+                | ExitReason::Unknown => Some("the node was shut down".to_owned()),
+            }))
+    }
+
+    /// As [`Remote::stop`].
+    pub fn stop(&self, failover: bool) {
+        self.remote.stop(failover);
+    }
+
+    /// As [`Remote::abort`].
+    pub fn abort(&self) {
+        self.remote.abort();
+    }
+
+    /// A handle for other threads.
+    pub fn remote(&self) -> Remote {
+        self.remote.clone()
+    }
+
+    /// PID of the driver.
+    pub fn pid(&self) -> &Pid {
+        &self.remote.driver
+    }
+}
+
+impl Drop for SchedulerDriver {
+    fn drop(&mut self) {
+        if self.owned {
+            self.remote.node.shutdown();
+        }
+    }
+}
+
+fn master_pid(text: &str) -> Result<Pid, ParsePidError> {
+    if text.contains('@') {
+        text.parse()
+    } else {
+        Pid::new(MASTER, text.parse()?)
+    }
+}
+
+fn completed(mut framework: FrameworkInfo) -> FrameworkInfo {
+    if framework.user.is_empty()
+        && let Ok(Some(user)) = nix::unistd::User::from_uid(nix::unistd::getuid())
+    {
+        framework.user = user.name;
+    }
+    if framework.hostname.is_none() {
+        let name = nix::unistd::gethostname().ok();
+        framework.hostname = name.and_then(|name| name.into_string().ok());
+    }
+    framework
+}
+
+type Build = Box<dyn FnOnce() -> Driver + Send>;
+
+fn spawn(
+    node: &Node,
+    start: impl FnOnce(Build) -> Result<Pid, SpawnError>,
+    master: Pid,
+    framework: FrameworkInfo,
+    options: Options,
+    scheduler: Box<dyn Scheduler>,
+) -> Result<SchedulerDriver, SpawnError> {
+    let (ended, outcome) = mpsc::channel();
+    let driver = Driver {
+        core: Core::new(Settings {
+            framework,
+            suppressed_roles: options.suppressed_roles,
+            offer_constraints: options.offer_constraints,
+            explicit_acknowledgements: options.explicit_acknowledgements,
+        }),
+        candidate: master,
+        node: node.clone(),
+        scheduler,
+        ended,
+    };
+    let driver = start(Box::new(move || driver))?;
+    Ok(SchedulerDriver {
+        remote: Remote {
+            node: node.clone(),
+            driver,
+        },
+        outcome,
+        owned: false,
+    })
+}
+
+/// The process.
+struct Driver {
+    core: Core,
+    /// The only master there is to detect.
+    candidate: Pid,
+    node: Node,
+    scheduler: Box<dyn Scheduler>,
+    ended: mpsc::Sender<Outcome>,
+}
+
+impl Process for Driver {
+    fn routes(routes: &mut Routes<Self>) {
+        routes
+            .on::<Led<FrameworkSubscribed>>()
+            .on::<Led<ResourceOffers>>()
+            .on::<Led<OfferRescinded>>()
+            .on::<Led<StatusUpdated>>()
+            .on::<Led<ExecutorMessage>>()
+            .on::<Led<AgentLost>>()
+            .on::<Led<ExecutorLost>>()
+            .on::<Led<FrameworkError>>()
+            .on::<Order>();
+    }
+
+    fn start(&mut self, cx: &mut Context<'_, Self>) {
+        self.apply(cx, Input::Detected(Some(self.candidate.clone())));
+    }
+
+    fn exited(&mut self, cx: &mut Context<'_, Self>, pid: &Pid, reason: ExitReason) {
+        info!(master = %pid, ?reason, "master lost");
+        self.apply(cx, Input::Lost(pid.clone()));
+    }
+}
+
+/// Whatever a master says is heard here, so the number of its leadership is checked in one place: the core's.
+impl<M: MasterMessage + Into<News>> Receive<Led<M>> for Driver {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, led: Led<M>) {
+        let input = Input::Heard {
+            from: from.clone(),
+            epoch: led.leader_epoch,
+            news: led.message.into(),
+        };
+        self.apply(cx, input);
+    }
+}
+
+impl Receive<Order> for Driver {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, _from: &Pid, order: Order) {
+        let wall = cx.wall();
+        self.apply(cx, Input::Asked(order.request, wall));
+    }
+}
+
+impl Driver {
+    fn apply(&mut self, cx: &mut Context<'_, Self>, input: Input) {
+        let mut effects = VecDeque::from(self.core.step(cx.random(), input));
+        while let Some(effect) = effects.pop_front() {
+            match effect {
+                Effect::Link(master) => cx.link(&master),
+                Effect::Unlink(master) => cx.unlink(&master),
+                Effect::Send(message) => {
+                    if let Some(master) = self.core.master() {
+                        message.send(cx, master);
+                    }
+                }
+                Effect::Arm(number, delay) => {
+                    cx.after(delay, move |driver, cx| {
+                        driver.apply(cx, Input::RetryDue(number));
+                    });
+                }
+                Effect::Call(callback) => {
+                    let mut asked = Vec::new();
+                    for request in self.call(cx, callback) {
+                        let input = Input::Asked(request, cx.wall());
+                        asked.extend(self.core.step(cx.random(), input));
+                    }
+                    let ends = asked
+                        .iter()
+                        .any(|effect| matches!(effect, Effect::Stop | Effect::Abort(_)));
+                    if ends {
+                        // What the machine wanted after the callback is of no use to a driver that has ended.
+                        effects.clear();
+                    }
+                    for effect in asked.into_iter().rev() {
+                        effects.push_front(effect);
+                    }
+                }
+                Effect::Stop => self.end(cx, Outcome::Stopped),
+                Effect::Abort(reason) => self.end(cx, Outcome::Aborted(reason)),
+            }
+        }
+    }
+
+    fn end(&self, cx: &mut Context<'_, Self>, outcome: Outcome) {
+        if self.ended.send(outcome).is_err() {
+            debug!("nobody waits for the driver");
+        }
+        cx.stop();
+    }
+
+    fn call(&mut self, cx: &Context<'_, Self>, callback: Callback) -> Vec<Request> {
+        let mut requests = Vec::new();
+        let remote = Remote {
+            node: self.node.clone(),
+            driver: cx.me().clone(),
+        };
+        let driver = &mut Handle {
+            requests: &mut requests,
+            remote: &remote,
+            framework_id: self.core.framework_id(),
+            now: cx.now(),
+        };
+        let scheduler = &mut self.scheduler;
+        match callback {
+            Callback::Registered(id, master) => scheduler.registered(driver, &id, &master),
+            Callback::Reregistered(master) => scheduler.reregistered(driver, &master),
+            Callback::Disconnected => scheduler.disconnected(driver),
+            Callback::Offers(offers) => scheduler.resource_offers(driver, offers),
+            Callback::Rescinded(offer) => scheduler.offer_rescinded(driver, &offer),
+            Callback::Status(status) => scheduler.status_update(driver, &status),
+            Callback::Message(message) => scheduler.framework_message(
+                driver,
+                &message.agent_id,
+                &message.executor_id,
+                &message.data,
+            ),
+            Callback::AgentLost(message) => scheduler.agent_lost(driver, &message.agent_id),
+            Callback::ExecutorLost(message) => scheduler.executor_lost(
+                driver,
+                &message.agent_id,
+                &message.executor_id,
+                message.status,
+            ),
+            Callback::Error(message) => scheduler.error(driver, &message),
+        }
+        requests
+    }
+}
