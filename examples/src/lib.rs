@@ -1,1 +1,1 @@
-//! Frameworks to read and run.
+//! Frameworks to read and run; see the folders beside this one.

@@ -1,1 +1,221 @@
-//! Tests of whole clusters.
+//! Helpers for tests of whole clusters: the real programs, started on free ports with directories of their own, and
+//! looked at from outside.
+//!
+//! Nothing here waits for a time to pass: it waits for an event, with one long limit that only turns a hang into a
+//! failure.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::io::{BufRead, BufReader, Lines};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::Duration;
+
+use meseta_runtime::{Clock, Time};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+/// After this long a test counts as hung.
+pub const LIMIT: Duration = Duration::from_secs(120);
+
+/// A program that this workspace builds; `scripts/test` builds them before the tests.
+pub fn program(name: &str) -> PathBuf {
+    let me = std::env::current_exe().unwrap();
+    let path = me.parent().and_then(Path::parent).unwrap().join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: run scripts/test, or cargo build --workspace --bins --examples",
+        path.display()
+    );
+    path
+}
+
+/// Waits until `found` is something, looking again and again.
+pub fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let clock = Clock::live();
+    let began = clock.now();
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(clock.now().since(began) < LIMIT, "waited {LIMIT:?} for {what}");
+        std::thread::yield_now();
+        pause();
+    }
+}
+
+/// Lets others run between two looks at something outside this process, which cannot tell us of a change.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a look at other processes has no event to wait for; the verdict does not depend on the pause"
+)]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(20));
+}
+
+/// Time since a clock was made, for messages.
+pub fn seconds(clock: &Clock) -> f64 {
+    clock.now().since(Time::ZERO).as_secs_f64()
+}
+
+/// A cluster started with `meseta local`.
+pub struct Cluster {
+    supervisor: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    /// Master as host:port.
+    pub master: String,
+    /// All its files.
+    pub dir: TempDir,
+}
+
+impl Cluster {
+    /// Starts one and waits until it is ready.
+    pub fn start(agents: u32, flags: &[&str]) -> Self {
+        let dir = TempDir::with_prefix("meseta-test-").unwrap();
+        let mut supervisor = Command::new(program("meseta"))
+            .args(["local", "--port", "0", "--agents", &agents.to_string()])
+            .arg("--work_dir")
+            .arg(dir.path())
+            .args(flags)
+            .env("MESETA_DEV_CA_DIR", dev_ca())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(supervisor.stdout.take().unwrap()).lines();
+        let master = loop {
+            let line = lines.next().expect("meseta local ended before it was ready").unwrap();
+            if let Some(rest) = line.strip_prefix("cluster ready: master ") {
+                break rest.split(',').next().unwrap().to_owned();
+            }
+        };
+        Self {
+            supervisor,
+            lines,
+            master,
+            dir,
+        }
+    }
+
+    /// Pids of the components of this name, as `master` or `agent-1`, that run now.
+    pub fn pids_of(&self, component: &str) -> Vec<i32> {
+        let work_dir = format!("--work_dir={}", self.dir.path().join(component).display());
+        processes()
+            .into_iter()
+            .filter(|pid| arguments(*pid).iter().any(|argument| *argument == work_dir))
+            .collect()
+    }
+
+    /// Kills a component without warning; it starts again.
+    pub fn kill(&self, component: &str) {
+        for pid in self.pids_of(component) {
+            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        }
+    }
+
+    /// Pids of executors and tasks.
+    pub fn executors(&self) -> Vec<i32> {
+        let dir = self.dir.path().to_str().unwrap().to_owned();
+        processes()
+            .into_iter()
+            .filter(|pid| environment(*pid).contains(&format!("MESOS_DIRECTORY={dir}")))
+            .collect()
+    }
+
+    /// A `meseta` subcommand against this cluster.
+    pub fn command(&self, subcommand: &str) -> Command {
+        let mut command = Command::new(program("meseta"));
+        command
+            .args([subcommand, "--master", &self.master])
+            .env("MESETA_DEV_CA_DIR", dev_ca());
+        command
+    }
+
+    /// Runs `meseta execute` to its end.
+    pub fn execute(&self, flags: &[&str]) -> Output {
+        self.command("execute").args(flags).output().unwrap()
+    }
+
+    /// Waits for a line of the supervisor.
+    pub fn line_with(&mut self, text: &str) -> String {
+        loop {
+            let line = self.lines.next().expect("meseta local ended").unwrap();
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    /// Ends the cluster as Ctrl-C does and checks that nothing of it is left.
+    pub fn stop(mut self) {
+        self.signal(Signal::SIGINT);
+        let status = self.supervisor.wait().unwrap();
+        assert!(status.success(), "meseta local ended with {status}");
+        let left = self.remains();
+        assert!(left.is_empty(), "left behind: {left:?}");
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.supervisor.id()).unwrap();
+        kill(Pid::from_raw(pid), signal).unwrap();
+    }
+
+    /// Command lines of all processes that belong to this cluster.
+    pub fn remains(&self) -> Vec<String> {
+        let dir = self.dir.path().to_str().unwrap();
+        processes()
+            .into_iter()
+            .filter(|pid| {
+                *pid != i32::try_from(std::process::id()).unwrap_or(0)
+                    && (environment(*pid).contains(dir)
+                        || arguments(*pid).iter().any(|argument| argument.contains(dir)))
+            })
+            .map(|pid| format!("{pid}: {}", arguments(pid).join(" ")))
+            .collect()
+    }
+}
+
+impl Drop for Cluster {
+    /// A failed test ends its cluster too, and keeps its files for a look.
+    fn drop(&mut self) {
+        if matches!(self.supervisor.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        self.dir.disable_cleanup(true);
+        eprintln!("files of the failed test: {}", self.dir.path().display());
+        self.signal(Signal::SIGTERM);
+        if let Err(error) = self.supervisor.wait() {
+            eprintln!("meseta local: {error}");
+        }
+    }
+}
+
+/// The development CA of all tests: not the user's own.
+pub fn dev_ca() -> PathBuf {
+    let me = std::env::current_exe().unwrap();
+    me.parent().and_then(Path::parent).unwrap().join("test-dev-ca")
+}
+
+fn processes() -> Vec<i32> {
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+fn arguments(pid: i32) -> Vec<String> {
+    let raw = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    raw.split(|byte| *byte == 0)
+        .map(|argument| String::from_utf8_lossy(argument).into_owned())
+        .collect()
+}
+
+fn environment(pid: i32) -> String {
+    let raw = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    String::from_utf8_lossy(&raw).into_owned()
+}

@@ -1,0 +1,68 @@
+//! `meseta certs`: a CA for a cluster, and certificates with roles for its nodes.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use meseta_runtime::identity::{CertificateAuthority, Identity};
+
+#[derive(Debug, Args)]
+pub(crate) struct Flags {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Make a CA: ca.pem goes to every node, ca-key.pem stays here.
+    Ca {
+        /// Directory for the two files.
+        #[arg(long, default_value = "certs")]
+        dir: PathBuf,
+        /// Name of the cluster.
+        #[arg(long, default_value = "meseta")]
+        cluster: String,
+    },
+    /// Make the certificate of one node: node.pem and node-key.pem in --out.
+    Node {
+        /// Directory with ca.pem and ca-key.pem.
+        #[arg(long, default_value = "certs")]
+        dir: PathBuf,
+        /// Host names and IP addresses under which others reach the node; repeat or separate by commas.
+        #[arg(long = "host", required = true, value_delimiter = ',')]
+        hosts: Vec<String>,
+        /// What the node may be.
+        #[arg(long = "role", required = true, value_delimiter = ',', value_parser = ["master", "agent", "scheduler", "operator"])]
+        roles: Vec<String>,
+        /// Directory for the two files.
+        #[arg(long)]
+        out: PathBuf,
+    },
+}
+
+pub(crate) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
+    match &flags.command {
+        Action::Ca { dir, cluster } => {
+            anyhow::ensure!(
+                !dir.join("ca.pem").exists(),
+                "{} holds a CA already: a new one would cut off every node that has a certificate of the old one; \
+                 give another --dir",
+                dir.display()
+            );
+            CertificateAuthority::create(cluster)?.save(dir)?;
+            println!("{0}/ca.pem, {0}/ca-key.pem", dir.display());
+        }
+        Action::Node {
+            dir,
+            hosts,
+            roles,
+            out,
+        } => {
+            let ca = CertificateAuthority::load(dir)?;
+            let roles: Vec<&str> = roles.iter().map(String::as_str).collect();
+            Identity::issue(&ca, hosts, &roles)?.save(out)?;
+            println!("{0}/node.pem, {0}/node-key.pem", out.display());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

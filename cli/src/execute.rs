@@ -1,0 +1,422 @@
+//! `meseta execute`: runs a command on a cluster, any number of times, and follows every instance to its end.
+//!
+//! The pure part is [`Run`]: which instances wait, run and have ended. An instance that is lost through no fault of
+//! its own is started again under a new task id; one that failed by itself is not.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::mpsc::{Sender, channel};
+
+use anyhow::Context as _;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use meseta_protocol::agent::MasterInfo;
+use meseta_protocol::common::CommandInfo;
+use meseta_protocol::framework::FrameworkInfo;
+use meseta_protocol::messages::scheduler::TaskQuestion;
+use meseta_protocol::offer::{Filters, Offer};
+use meseta_protocol::operation::Operation;
+use meseta_protocol::resources::Resources;
+use meseta_protocol::status::{StatusSource, TaskState, TaskStatus};
+use meseta_protocol::task::TaskInfo;
+use meseta_protocol::{AgentId, FrameworkId, Role, TaskId};
+use meseta_scheduler_driver::{Config, Handle, Scheduler, SchedulerDriver};
+
+#[derive(Debug, Args)]
+pub(crate) struct Flags {
+    /// Master as host:port.
+    #[arg(long, env = "MESETA_MASTER", default_value = "127.0.0.1:5050")]
+    master: String,
+    /// Command, run by `sh -c`.
+    #[arg(long, env = "MESETA_COMMAND")]
+    command: String,
+    /// How many times to run it.
+    #[arg(long, env = "MESETA_INSTANCES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    instances: u32,
+    /// What each instance may use.
+    #[arg(long, env = "MESETA_RESOURCES", default_value = "cpus:0.1;mem:32")]
+    resources: String,
+    /// Environment of the command as NAME=VALUE; repeat for more.
+    #[arg(long = "env", value_name = "K=V")]
+    variables: Vec<String>,
+    /// Name shown for the framework and its tasks.
+    #[arg(long, env = "MESETA_NAME", default_value = "execute")]
+    name: String,
+    /// Role to run in.
+    #[arg(long, env = "MESETA_ROLE", default_value = "*")]
+    role: String,
+    /// User to run as; that of the agent when not given.
+    #[arg(long, env = "MESETA_USER")]
+    user: Option<String>,
+    /// Certificate of the cluster's CA, PEM; not needed on loopback.
+    #[arg(long = "ca_file", env = "MESETA_CA_FILE")]
+    ca_file: Option<PathBuf>,
+    /// Certificate with role scheduler, PEM.
+    #[arg(long = "cert_file", env = "MESETA_CERT_FILE")]
+    cert_file: Option<PathBuf>,
+    /// Its private key, PEM.
+    #[arg(long = "key_file", env = "MESETA_KEY_FILE")]
+    key_file: Option<PathBuf>,
+    /// Address of this machine that master can reach; needed off loopback.
+    #[arg(long = "advertise_ip", env = "MESETA_ADVERTISE_IP")]
+    advertise_ip: Option<String>,
+    /// What to log: error, warn, info, debug.
+    #[arg(
+        long = "logging_level",
+        env = "MESETA_LOGGING_LEVEL",
+        default_value = "warn"
+    )]
+    logging_level: String,
+}
+
+/// What becomes of the instances.
+#[derive(Debug, Default)]
+struct Run {
+    waiting: Vec<u32>,
+    running: BTreeMap<TaskId, (u32, AgentId)>,
+    attempts: BTreeMap<u32, u32>,
+    finished: u32,
+    failed: u32,
+}
+
+/// What one update means.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    /// The task goes on, or is none of ours.
+    Going,
+    /// The instance is over.
+    Over,
+    /// The instance was lost and waits again.
+    Again,
+}
+
+impl Run {
+    fn new(instances: u32) -> Self {
+        Self {
+            waiting: (1..=instances).rev().collect(),
+            ..Self::default()
+        }
+    }
+
+    fn start_next(&mut self, agent: &AgentId) -> Option<TaskId> {
+        let instance = self.waiting.pop()?;
+        let attempt = self.attempts.entry(instance).or_default();
+        *attempt += 1;
+        let id = match attempt {
+            1 => TaskId::new(format!("task-{instance}")),
+            n => TaskId::new(format!("task-{instance}-retry-{n}")),
+        };
+        self.running.insert(id.clone(), (instance, agent.clone()));
+        Some(id)
+    }
+
+    fn update(&mut self, status: &TaskStatus) -> Fate {
+        let lost = is_lost(status);
+        if !status.state.is_terminal() && !lost {
+            return Fate::Going;
+        }
+        let Some((instance, _)) = self.running.remove(&status.task_id) else {
+            return Fate::Going;
+        };
+        if lost {
+            self.waiting.push(instance);
+            return Fate::Again;
+        }
+        if status.state == TaskState::Finished {
+            self.finished += 1;
+        } else {
+            self.failed += 1;
+        }
+        Fate::Over
+    }
+
+    fn is_over(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+}
+
+/// Whether a task ended, or cannot be reached, through no fault of its own command.
+fn is_lost(status: &TaskStatus) -> bool {
+    let not_by_executor = status.source != Some(StatusSource::Executor);
+    match status.state {
+        TaskState::Lost
+        | TaskState::Dropped
+        | TaskState::Gone
+        | TaskState::GoneByOperator
+        | TaskState::Unreachable
+        | TaskState::Unknown => true,
+        // The executor was killed or crashed.
+        TaskState::Failed => {
+            not_by_executor
+                && status.reason == Some(meseta_protocol::status::StatusReason::ExecutorTerminated)
+        }
+        TaskState::Staging
+        | TaskState::Starting
+        | TaskState::Running
+        | TaskState::Killing
+        | TaskState::Finished
+        | TaskState::Killed
+        | TaskState::Error
+        | TaskState::Unrecognised => false,
+    }
+}
+
+/// What the main thread hears.
+enum Event {
+    Line(String),
+    Ended(u32, u32),
+    Over { failed: u32 },
+    Refused(String),
+}
+
+struct Executions {
+    run: Run,
+    command: CommandInfo,
+    each: Resources,
+    name: String,
+    verbose: bool,
+    events: Sender<Event>,
+}
+
+impl Executions {
+    fn tell(&self, event: Event) {
+        // The main thread may be ending; then nobody listens.
+        let _gone = self.events.send(event);
+    }
+}
+
+impl Scheduler for Executions {
+    fn registered(&mut self, _: &mut Handle<'_>, id: &FrameworkId, _: &MasterInfo) {
+        self.tell(Event::Line(format!("framework {id}")));
+    }
+
+    fn reregistered(&mut self, driver: &mut Handle<'_>, _: &MasterInfo) {
+        self.tell(Event::Line("the master is back".to_owned()));
+        let questions: Vec<TaskQuestion> = self
+            .run
+            .running
+            .iter()
+            .map(|(task_id, (_, agent_id))| TaskQuestion {
+                task_id: task_id.clone(),
+                agent_id: Some(agent_id.clone()),
+            })
+            .collect();
+        if !questions.is_empty() {
+            driver.reconcile_tasks(questions);
+        }
+    }
+
+    fn disconnected(&mut self, _: &mut Handle<'_>) {
+        self.tell(Event::Line("the master is away: waiting for it".to_owned()));
+    }
+
+    fn resource_offers(&mut self, driver: &mut Handle<'_>, offers: Vec<Offer>) {
+        for offer in offers {
+            let mut room = offer.resources.unallocated();
+            let mut tasks = Vec::new();
+            while room.contains(&self.each) {
+                let Some(task_id) = self.run.start_next(&offer.agent_id) else {
+                    break;
+                };
+                room -= &self.each;
+                tasks.push(TaskInfo {
+                    name: self.name.clone(),
+                    task_id,
+                    agent_id: offer.agent_id.clone(),
+                    resources: self.each.clone(),
+                    command: Some(self.command.clone()),
+                    ..TaskInfo::default()
+                });
+            }
+            if tasks.is_empty() {
+                driver.decline_offer(offer.id, Filters::refusing(1.0));
+            } else {
+                driver.accept_offers(
+                    vec![offer.id],
+                    vec![Operation::launch(tasks)],
+                    Filters::refusing(0.0),
+                );
+            }
+        }
+    }
+
+    fn status_update(&mut self, driver: &mut Handle<'_>, status: &TaskStatus) {
+        let fate = self.run.update(status);
+        let message = status
+            .message
+            .as_deref()
+            .map(|text| format!(" ({text})"))
+            .unwrap_or_default();
+        if self.verbose
+            || fate == Fate::Again
+            || (fate == Fate::Over && status.state != TaskState::Finished)
+        {
+            self.tell(Event::Line(format!(
+                "{} {}{message}",
+                status.task_id, status.state
+            )));
+        }
+        match fate {
+            Fate::Going => {}
+            Fate::Again => driver.revive_offers(Vec::new()),
+            Fate::Over => self.tell(Event::Ended(self.run.finished, self.run.failed)),
+        }
+        if fate == Fate::Over && self.run.is_over() {
+            let failed = self.run.failed;
+            self.tell(Event::Over { failed });
+        }
+    }
+
+    fn error(&mut self, _: &mut Handle<'_>, message: &str) {
+        self.tell(Event::Refused(message.to_owned()));
+    }
+}
+
+/// Instances up to which every change of state is printed.
+const VERBOSE: u32 = 20;
+
+pub(crate) async fn run(flags: Flags) -> anyhow::Result<ExitCode> {
+    meseta_runtime::flags::init_logging(&flags.logging_level);
+    let (events, log) = channel();
+    let executions = executions(&flags, events)?;
+    let mut framework =
+        FrameworkInfo::new(flags.user.clone().unwrap_or_default(), flags.name.clone())
+            .in_roles([Role::new(flags.role.as_str())]);
+    framework.failover_timeout = 0.0;
+    let mut config = Config::new(&flags.master, framework);
+    if let (Some(ca), Some(certificate), Some(key)) =
+        (&flags.ca_file, &flags.cert_file, &flags.key_file)
+    {
+        config.credentials = meseta_runtime::Credentials::Files {
+            ca: ca.clone(),
+            certificate: certificate.clone(),
+            key: key.clone(),
+        };
+    }
+    if let Some(ip) = &flags.advertise_ip {
+        config.host.clone_from(ip);
+    }
+    let driver = SchedulerDriver::start(config, executions)?;
+    let instances = flags.instances;
+    let follow = tokio::task::spawn_blocking(move || follow(&log, instances));
+    let outcome = tokio::select! {
+        outcome = follow => outcome?,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted: the tasks are killed")),
+        () = terminated() => Err(anyhow::anyhow!("terminated: the tasks are killed")),
+    };
+    driver.stop(false);
+    driver.join();
+    outcome
+}
+
+async fn terminated() {
+    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(mut signal) => {
+            signal.recv().await;
+        }
+        Err(error) => {
+            tracing::warn!(%error, "SIGTERM cannot be watched for");
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+fn executions(flags: &Flags, events: Sender<Event>) -> anyhow::Result<Executions> {
+    let each: Resources = flags.resources.parse().with_context(|| {
+        format!(
+            "--resources={}: write for example cpus:0.1;mem:32",
+            flags.resources
+        )
+    })?;
+    anyhow::ensure!(
+        !each.is_empty(),
+        "--resources is empty: a task must use something, for example cpus:0.1;mem:32"
+    );
+    let mut command = CommandInfo::shell(flags.command.clone());
+    command.user.clone_from(&flags.user);
+    for variable in &flags.variables {
+        let (name, value) = variable
+            .split_once('=')
+            .with_context(|| format!("--env={variable}: write NAME=VALUE"))?;
+        command = command.with_variable(name, value);
+    }
+    Ok(Executions {
+        run: Run::new(flags.instances),
+        command,
+        each,
+        name: flags.name.clone(),
+        verbose: flags.instances <= VERBOSE,
+        events,
+    })
+}
+
+/// Shows what happens until all instances are over.
+fn follow(log: &std::sync::mpsc::Receiver<Event>, instances: u32) -> anyhow::Result<ExitCode> {
+    let bar = ProgressBar::new(u64::from(instances)).with_style(ProgressStyle::with_template(
+        "{bar:40} {pos}/{len} {msg} {elapsed}",
+    )?);
+    if !std::io::stderr().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    let (mut finished, mut ended_failed) = (0, 0);
+    loop {
+        match log.recv().context("the driver has ended")? {
+            Event::Line(line) if bar.is_hidden() => println!("{line}"),
+            Event::Line(line) => bar.println(line),
+            Event::Ended(fine, failed) => {
+                (finished, ended_failed) = (fine, failed);
+                bar.set_position(u64::from(fine + failed));
+                if failed > 0 {
+                    bar.set_message(format!("{failed} failed"));
+                }
+            }
+            Event::Over { failed } => {
+                bar.finish_and_clear();
+                println!("{finished} finished, {ended_failed} failed");
+                return Ok(if failed == 0 {
+                    ExitCode::SUCCESS
+                } else {
+                    ExitCode::FAILURE
+                });
+            }
+            Event::Refused(why) => anyhow::bail!("the master refuses the framework: {why}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_instance_runs_again_and_a_failed_one_does_not() {
+        let mut run = Run::new(2);
+        let agent = AgentId::new("a");
+        let (one, two) = (
+            run.start_next(&agent).unwrap(),
+            run.start_next(&agent).unwrap(),
+        );
+        assert_eq!(run.start_next(&agent), None);
+        assert_eq!(
+            run.update(&TaskStatus::new(one.clone(), TaskState::Lost)),
+            Fate::Again
+        );
+        assert_eq!(
+            run.update(&TaskStatus::new(one, TaskState::Finished)),
+            Fate::Going
+        );
+        let again = run.start_next(&agent).unwrap();
+        assert_eq!(again, TaskId::new("task-1-retry-2"));
+        let mut failed = TaskStatus::new(two, TaskState::Failed);
+        failed.source = Some(StatusSource::Executor);
+        assert_eq!(run.update(&failed), Fate::Over);
+        assert_eq!(
+            run.update(&TaskStatus::new(again, TaskState::Finished)),
+            Fate::Over
+        );
+        assert!(run.is_over());
+        assert_eq!((run.finished, run.failed), (1, 1));
+    }
+}

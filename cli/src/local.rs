@@ -1,0 +1,303 @@
+//! `meseta local`: a whole cluster on this machine, one child process a component.
+//!
+//! The supervisor starts the master and the agents, prints their pids, starts again whichever ends, with back-off,
+//! and ends all of them when it is told to end.
+
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use meseta_runtime::{Backoff, Clock, Time};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::client::get_json;
+use crate::program;
+
+/// A component that lived this long starts its back-off anew.
+const STABLE: Duration = Duration::from_secs(10);
+/// How long components may take to end by themselves.
+const GRACE: Duration = Duration::from_secs(15);
+/// How long the cluster may take to come up.
+const READY: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Args)]
+pub(crate) struct Flags {
+    /// How many agents.
+    #[arg(long, env = "MESETA_AGENTS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=100))]
+    agents: u16,
+    /// Port of the master; agents take the ones after it. 0 takes free ones.
+    #[arg(long, env = "MESETA_PORT", default_value_t = 5050)]
+    port: u16,
+    /// Directory for sandboxes and logs. Default: one for this port in the temporary directory.
+    #[arg(long = "work_dir", env = "MESETA_WORK_DIR")]
+    work_dir: Option<PathBuf>,
+    /// Resources of each agent, such as `cpus:4;mem:4096`; the machine's when not given.
+    #[arg(long, env = "MESETA_RESOURCES")]
+    resources: Option<String>,
+    /// What the components log.
+    #[arg(
+        long = "logging_level",
+        env = "MESETA_LOGGING_LEVEL",
+        default_value = "info"
+    )]
+    logging_level: String,
+}
+
+/// One component and the process it runs in.
+struct Component {
+    name: String,
+    program: &'static str,
+    flags: Vec<String>,
+    log: PathBuf,
+    child: Option<Child>,
+    started: Time,
+    backoff: Backoff,
+    /// When to start it again, after it has ended.
+    due: Option<Time>,
+}
+
+impl Component {
+    fn new(name: &str, program: &'static str, dir: &Path, flags: Vec<String>) -> Self {
+        Self {
+            name: name.to_owned(),
+            program,
+            flags,
+            log: dir.join("log"),
+            child: None,
+            started: Time::ZERO,
+            backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(5)),
+            due: Some(Time::ZERO),
+        }
+    }
+
+    fn start(&mut self, now: Time) -> anyhow::Result<()> {
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .with_context(|| format!("cannot write {}", self.log.display()))?;
+        let child = Command::new(program(self.program))
+            .args(&self.flags)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            // A terminal's Ctrl-C goes to the supervisor only, which ends its children in order.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| {
+                format!(
+                    "cannot run {}: build it or put it beside meseta",
+                    self.program
+                )
+            })?;
+        println!(
+            "{:<10} pid {:<8} log {}",
+            self.name,
+            child.id().unwrap_or(0),
+            self.log.display()
+        );
+        self.child = Some(child);
+        self.started = now;
+        self.due = None;
+        Ok(())
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = self.child.as_ref().and_then(Child::id);
+        if let Some(pid) = pid.and_then(|pid| i32::try_from(pid).ok())
+            && let Err(error) = kill(Pid::from_raw(pid), signal)
+        {
+            eprintln!("meseta: cannot signal {}: {error}", self.name);
+        }
+    }
+}
+
+pub(crate) async fn run(flags: Flags) -> anyhow::Result<ExitCode> {
+    let ports = ports(flags.port, flags.agents)?;
+    let master = format!("127.0.0.1:{}", ports[0]);
+    let work_dir = flags
+        .work_dir
+        .clone()
+        .unwrap_or_else(|| std::env::temp_dir().join(format!("meseta-local-{}", ports[0])));
+    let mut components = components(&flags, &ports, &work_dir)?;
+    let clock = Clock::live();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    for component in &mut components {
+        component.start(clock.now())?;
+    }
+    let mut random = StdRng::seed_from_u64(u64::from(std::process::id()));
+    let ready = announce(&master, flags.agents, &work_dir);
+    tokio::pin!(ready);
+    let mut announced = false;
+    let mut look = tokio::time::interval(Duration::from_millis(50));
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            outcome = &mut ready, if !announced => {
+                announced = true;
+                if let Err(error) = outcome {
+                    eprintln!("meseta: {error:#}");
+                    break;
+                }
+            }
+            _ = look.tick() => {
+                for component in &mut components {
+                    tend(component, clock.now(), &mut random)?;
+                }
+            }
+        }
+    }
+    stop(components).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Notices the end of a component and starts it again when its time has come.
+fn tend(component: &mut Component, now: Time, random: &mut StdRng) -> anyhow::Result<()> {
+    if let Some(child) = &mut component.child
+        && let Some(status) = child.try_wait()?
+    {
+        if now.since(component.started) > STABLE {
+            component.backoff.reset();
+        }
+        let delay = component.backoff.next(random);
+        println!(
+            "{:<10} ended ({status}); starts again in {delay:.1?}",
+            component.name
+        );
+        component.child = None;
+        component.due = Some(now + delay);
+    }
+    if component.due.is_some_and(|due| due <= now) {
+        component.start(now)?;
+    }
+    Ok(())
+}
+
+/// Ends agents before the master, so that they can take leave of it.
+async fn stop(mut components: Vec<Component>) {
+    println!("ending …");
+    components.reverse();
+    let (agents, masters): (Vec<_>, Vec<_>) = components
+        .into_iter()
+        .partition(|component| component.program == "meseta-agent");
+    for group in [agents, masters] {
+        for component in &group {
+            component.signal(Signal::SIGTERM);
+        }
+        for mut component in group {
+            let Some(child) = &mut component.child else {
+                continue;
+            };
+            if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
+                eprintln!("meseta: {} does not end: killed", component.name);
+                if let Err(error) = child.kill().await {
+                    eprintln!("meseta: cannot kill {}: {error}", component.name);
+                }
+            }
+        }
+    }
+}
+
+fn components(flags: &Flags, ports: &[u16], work_dir: &Path) -> anyhow::Result<Vec<Component>> {
+    let make = |name: &str| -> anyhow::Result<PathBuf> {
+        let dir = work_dir.join(name);
+        std::fs::create_dir_all(&dir)
+            .with_context(|| format!("--work_dir: cannot make {}", dir.display()))?;
+        Ok(dir)
+    };
+    let common = |port: u16, dir: &Path| {
+        vec![
+            format!("--port={port}"),
+            format!("--work_dir={}", dir.display()),
+            format!("--logging_level={}", flags.logging_level),
+        ]
+    };
+    let dir = make("master")?;
+    let mut all = vec![Component::new(
+        "master",
+        "meseta-master",
+        &dir,
+        common(ports[0], &dir),
+    )];
+    for (number, port) in ports.iter().enumerate().skip(1) {
+        let name = format!("agent-{number}");
+        let dir = make(&name)?;
+        let mut agent = common(*port, &dir);
+        agent.push(format!("--master=127.0.0.1:{}", ports[0]));
+        if let Some(resources) = &flags.resources {
+            agent.push(format!("--resources={resources}"));
+        }
+        all.push(Component::new(&name, "meseta-agent", &dir, agent));
+    }
+    Ok(all)
+}
+
+/// The master's port and one for each agent.
+fn ports(first: u16, agents: u16) -> anyhow::Result<Vec<u16>> {
+    if first == 0 {
+        // Held until all are found, so that none comes twice.
+        let mut held = Vec::new();
+        while held.len() <= usize::from(agents) {
+            let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+            let port = tcp.local_addr()?.port();
+            if let Ok(udp) = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)) {
+                held.push((port, tcp, udp));
+            }
+        }
+        return Ok(held.into_iter().map(|(port, ..)| port).collect());
+    }
+    let all: Option<Vec<u16>> = (0..=agents).map(|n| first.checked_add(n)).collect();
+    let all = all.with_context(|| {
+        format!("--port={first} leaves no numbers for {agents} agents: give a lower one")
+    })?;
+    for port in &all {
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
+            && UdpSocket::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+        anyhow::ensure!(
+            free,
+            "port {port} is in use: end what uses it or give another --port"
+        );
+    }
+    Ok(all)
+}
+
+/// Waits until every agent is registered, then says how to use the cluster.
+async fn announce(master: &str, agents: u16, work_dir: &Path) -> anyhow::Result<()> {
+    let all_in = async {
+        let mut look = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            look.tick().await;
+            let active = get_json(master, "/state")
+                .await
+                .ok()
+                .and_then(|state| state["activated_slaves"].as_u64());
+            if active.is_some_and(|active| active >= u64::from(agents)) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(READY, all_in).await.with_context(|| {
+        format!(
+            "the cluster is not up after {READY:?}: see the logs in {}",
+            work_dir.display()
+        )
+    })?;
+    println!(
+        "\ncluster ready: master {master}, {agents} agent(s), files in {}\n  \
+         meseta execute --master {master} --command 'echo hello'\n  \
+         meseta agents --master {master}\n  http://{master}/state\nCtrl-C ends it.",
+        work_dir.display()
+    );
+    Ok(())
+}

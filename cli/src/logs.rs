@@ -1,0 +1,108 @@
+//! `meseta logs TASK`: what a task has written to its sandbox, read through its agent.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::Value;
+
+use crate::client::{encode, get_json};
+
+/// How often a followed file is looked at.
+const LOOK: Duration = Duration::from_millis(300);
+/// Most bytes read at once.
+const CHUNK: usize = 65_536;
+
+#[derive(Debug, Args)]
+pub(crate) struct Flags {
+    /// Id of the task.
+    task: String,
+    /// Go on until the task has ended.
+    #[arg(short = 'f', long)]
+    follow: bool,
+    /// Print standard error instead of standard output.
+    #[arg(long)]
+    stderr: bool,
+    /// Master as host:port.
+    #[arg(long, env = "MESETA_MASTER", default_value = "127.0.0.1:5050")]
+    master: String,
+}
+
+pub(crate) async fn run(flags: Flags) -> anyhow::Result<ExitCode> {
+    let task = find(&flags).await?;
+    let agent = agent_address(&flags, &task).await?;
+    let own = |name: &str| task[name].as_str().unwrap_or_default().to_owned();
+    let executor = match own("executor_id") {
+        none if none.is_empty() => own("id"),
+        some => some,
+    };
+    let file = if flags.stderr { "stderr" } else { "stdout" };
+    let path = format!(
+        "/frameworks/{}/executors/{executor}/runs/latest/{file}",
+        own("framework_id")
+    );
+    let mut offset = 0;
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        look.tick().await;
+        // Asked for before the read, so that what was written up to the end is still read once.
+        let over = !flags.follow || ended(&find(&flags).await?);
+        offset = print_from(&agent, &path, offset).await?;
+        if over {
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+}
+
+/// The latest task of this id.
+async fn find(flags: &Flags) -> anyhow::Result<Value> {
+    let path = format!("/tasks?limit=1&task_id={}", encode(&flags.task));
+    let mut answer = get_json(&flags.master, &path).await?;
+    let task = answer["tasks"][0].take();
+    anyhow::ensure!(
+        !task.is_null(),
+        "the master at {} knows no task {}: `meseta tasks` lists them",
+        flags.master,
+        flags.task
+    );
+    Ok(task)
+}
+
+fn ended(task: &Value) -> bool {
+    let state = task["state"].as_str().unwrap_or_default();
+    meseta_protocol::status::TaskState::from_name(state).is_terminal()
+}
+
+async fn agent_address(flags: &Flags, task: &Value) -> anyhow::Result<String> {
+    let id = task["slave_id"].as_str().unwrap_or_default();
+    let answer = get_json(&flags.master, &format!("/slaves?slave_id={}", encode(id))).await?;
+    let pid = answer["slaves"][0]["pid"].as_str().with_context(|| {
+        format!("agent {id} of the task is gone: its files can only be read on its host")
+    })?;
+    let pid: meseta_runtime::Pid = pid.parse()?;
+    Ok(pid.address().to_string())
+}
+
+/// Prints everything from `offset` on; the offset of what comes next.
+async fn print_from(agent: &str, path: &str, mut offset: usize) -> anyhow::Result<usize> {
+    loop {
+        let query = format!(
+            "/files/read?path={}&offset={offset}&length={CHUNK}",
+            encode(path)
+        );
+        let answer = get_json(agent, &query).await?;
+        let data = answer["data"].as_str().unwrap_or_default();
+        let size = answer["size"]
+            .as_u64()
+            .and_then(|size| usize::try_from(size).ok());
+        let read = size.unwrap_or(data.len());
+        if read == 0 {
+            std::io::stdout().flush()?;
+            return Ok(offset);
+        }
+        std::io::stdout().write_all(data.as_bytes())?;
+        offset += read;
+    }
+}

@@ -1,0 +1,114 @@
+//! `meseta`: runs a cluster, runs commands on one, and shows what it does.
+//!
+//! Each subcommand has a file of its own; this one parses the line and hands over.
+
+#![expect(
+    clippy::print_stdout,
+    reason = "printing is what a command is for"
+)]
+
+mod certs;
+mod client;
+mod execute;
+mod local;
+mod logs;
+mod tables;
+
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "meseta",
+    version,
+    about = "Meseta: a cluster manager built of actors"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Run a master (the same as meseta-master).
+    #[command(disable_help_flag = true)]
+    Master {
+        /// Flags of meseta-master; see `meseta master --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        flags: Vec<String>,
+    },
+    /// Run an agent (the same as meseta-agent).
+    #[command(disable_help_flag = true)]
+    Agent {
+        /// Flags of meseta-agent; see `meseta agent --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        flags: Vec<String>,
+    },
+    /// Run a whole cluster on this machine.
+    Local(local::Flags),
+    /// Run a command on a cluster and follow it to its end.
+    Execute(Box<execute::Flags>),
+    /// Show the agents of a cluster.
+    Agents(tables::Flags),
+    /// Show the frameworks of a cluster.
+    Frameworks(tables::Flags),
+    /// Show the tasks of a cluster.
+    Tasks(tables::Flags),
+    /// Show the actors of a master or agent.
+    Processes(tables::Flags),
+    /// Print what a task has written.
+    Logs(logs::Flags),
+    /// Make a cluster's CA and the certificates of its nodes.
+    Certs(certs::Flags),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("meseta: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(action: Action) -> anyhow::Result<ExitCode> {
+    match action {
+        Action::Master { flags } => become_program("meseta-master", &flags),
+        Action::Agent { flags } => become_program("meseta-agent", &flags),
+        Action::Local(flags) => block_on(local::run(flags)),
+        Action::Execute(flags) => block_on(execute::run(*flags)),
+        Action::Agents(flags) => block_on(tables::agents(flags)),
+        Action::Frameworks(flags) => block_on(tables::frameworks(flags)),
+        Action::Tasks(flags) => block_on(tables::tasks(flags)),
+        Action::Processes(flags) => block_on(tables::processes(flags)),
+        Action::Logs(flags) => block_on(logs::run(flags)),
+        Action::Certs(flags) => certs::run(&flags),
+    }
+}
+
+fn block_on(future: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(future)
+}
+
+/// Another program of Meseta: beside this one, else wherever the shell finds it.
+fn program(name: &str) -> PathBuf {
+    std::env::current_exe()
+        .ok()
+        .map(|me| me.with_file_name(name))
+        .filter(|beside| beside.exists())
+        .unwrap_or_else(|| PathBuf::from(name))
+}
+
+fn become_program(name: &str, flags: &[String]) -> anyhow::Result<ExitCode> {
+    let error = Command::new(program(name)).args(flags).exec();
+    Err(error).with_context(|| format!("cannot run {name}: build it or put it beside meseta"))
+}
