@@ -1,1 +1,105 @@
 //! The agent: runs executors and forwards what becomes of tasks.
+//!
+//! One agent stands on each machine. It tells the master what the machine has, starts an executor for what the master
+//! launches, hands tasks to executors, and forwards every status update until its framework has acknowledged it.
+//!
+//! ```text
+//! master  <-- registration, updates --  slave(1)  <-- subscribe, updates --  executor-<container id> (a guest)
+//!         -- launches, kills, acks -->     |       -- tasks, kills, acks -->        |
+//!                                          +-- Launch, Destroy (operations) --> the container's process tree
+//! ```
+//!
+//! A program holds an agent like this; [`operators`] gives the node the hands that start and end processes:
+//!
+//! ```no_run
+//! use meseta_agent::Config;
+//! use meseta_runtime::Node;
+//!
+//! let node = meseta_agent::operators(Node::builder().role("agent").port(5051)).start()?;
+//! let config = Config::new("master@127.0.0.1:5050".parse()?, "/var/lib/meseta");
+//! let agent = meseta_agent::start(&node, config)?;
+//! # futures::executor::block_on(async move {
+//! let why = meseta_agent::stop(&node, &agent).await;
+//! # });
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod agent;
+pub mod config;
+pub mod containerizer;
+pub mod environment;
+pub mod executors;
+mod handlers;
+pub mod http;
+mod metrics;
+pub mod paths;
+pub mod registration;
+pub mod resources;
+pub mod status_updates;
+
+use std::future::Future;
+use std::path::PathBuf;
+
+use meseta_runtime::{ExitReason, Message, Node, Pid, SpawnError};
+use serde::{Deserialize, Serialize};
+
+pub use agent::Agent;
+pub use config::{Config, Flags};
+pub use containerizer::operators;
+
+/// Own node → agent: leave the cluster, end everything and stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopAgent {}
+
+impl Message for StopAgent {
+    const NAME: &'static str = "meseta.agent.StopAgent";
+    const SENDERS: &'static [&'static str] = &["agent"];
+}
+
+/// Why an agent did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The work directory cannot be made or entered.
+    #[error("work directory {path}: check --work_dir and its permissions", path = path.display())]
+    WorkDir {
+        /// The directory.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The process was not spawned.
+    #[error("the agent's process")]
+    Spawn(#[from] SpawnError),
+}
+
+/// Starts an agent on a node that was built with [`operators`], as the next `slave(N)`, and makes it the node's
+/// delegate for HTTP. Makes the work directory and looks for the freezer hierarchy, so it must not run on the node's
+/// own thread.
+///
+/// # Errors
+/// [`StartError`].
+pub fn start(node: &Node, mut config: Config) -> Result<Pid, StartError> {
+    let failed = |path: &std::path::Path, source| StartError::WorkDir {
+        path: path.to_owned(),
+        source,
+    };
+    std::fs::create_dir_all(&config.work_dir).map_err(|error| failed(&config.work_dir, error))?;
+    config.work_dir = config
+        .work_dir
+        .canonicalize()
+        .map_err(|error| failed(&config.work_dir, error))?;
+    let host = containerizer::Host::look(&config.containment, &config.work_dir);
+    let own_node = node.clone();
+    let pid = node.spawn_numbered("slave", move || Agent::new(config, host, own_node))?;
+    node.delegate(pid.id());
+    Ok(pid)
+}
+
+/// Lets an agent leave: it unregisters, ends all its containers within their grace periods, and stops. The future
+/// ends when it has; nothing is checkpointed yet, so this is the only clean end.
+pub fn stop(node: &Node, agent: &Pid) -> impl Future<Output = ExitReason> + Send + use<> {
+    let ended = node.ended(agent);
+    node.send(agent, StopAgent {});
+    ended
+}

@@ -1,0 +1,267 @@
+//! The agent process `slave(1)`: takes tasks from the master, runs executors, forwards what becomes of both.
+//!
+//! It owns the tables of what runs here and the streams of status updates, and speaks with the master, with its
+//! executors (guests of its node) and with the operators that start and end processes. What decides is pure
+//! ([`crate::registration`], [`crate::executors`], [`crate::status_updates`], [`crate::containerizer::core`]); the
+//! handlers in `handlers/` look up, decide and perform. Invariant: a task the agent has accepted is in the tables
+//! until the framework has acknowledged its end.
+//!
+//! Recovery after a restart, garbage collection of sandboxes, draining, operations and oversubscription are not here
+//! yet: nothing is written down, so an agent that ends takes its containers along.
+
+use std::time::Duration;
+
+use meseta_protocol::agent::{AgentCapability, AgentInfo};
+use meseta_protocol::messages::agent::{
+    AcknowledgeAgentStatus, AgentRegistered, AgentReregistered, FrameworkToExecutor, KillAgentTask,
+    Ping, RunTask, RunTaskGroup, ShutdownAgent, ShutdownAgentExecutor, ShutdownFramework,
+    UpdateFramework,
+};
+use meseta_protocol::messages::executor::{SendToFramework, SubscribeExecutor, UpdateTask};
+use meseta_protocol::messages::{Led, MasterMessage};
+use meseta_protocol::{AgentId, UpdateId};
+use meseta_runtime::{Context, ExitReason, Gate, Node, Pid, Process, Receive, Routes};
+use tracing::{debug, error, info, warn};
+
+use crate::config::Config;
+use crate::containerizer::{ContainerEnded, Host, Sweep};
+use crate::executors::Tables;
+use crate::registration::{Input, Phase, Registration};
+use crate::status_updates::StatusUpdates;
+use crate::{StopAgent, paths};
+
+/// Whatever happens, an agent that leaves is gone this long after its executors' grace periods.
+const STOP_MARGIN: Duration = Duration::from_secs(5);
+
+/// The agent.
+pub struct Agent {
+    pub(crate) config: Config,
+    pub(crate) host: Host,
+    /// To hear of ends of containers from outside of all actors.
+    pub(crate) node: Node,
+    pub(crate) info: AgentInfo,
+    pub(crate) started: Duration,
+
+    pub(crate) registration: Registration,
+    /// Newest leadership heard of.
+    leader_epoch: u64,
+    pub(crate) tables: Tables,
+    pub(crate) updates: StatusUpdates,
+    /// Set when the agent is to stop as soon as nothing runs here.
+    stopping: bool,
+}
+
+/// What an agent does with a message of the master.
+pub(crate) trait FromMaster<M: MasterMessage>: Process {
+    /// Handles one message that comes from the leading master.
+    fn obey(&mut self, cx: &mut Context<'_, Self>, message: M);
+}
+
+/// The one place where leadership is checked: what does not come from the configured master, or from an older
+/// leadership than the newest heard of, is dropped.
+impl<M: MasterMessage> Receive<Led<M>> for Agent
+where
+    Agent: FromMaster<M>,
+{
+    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, led: Led<M>) {
+        if *from != self.config.master {
+            warn!(%from, message = M::NAME, "message dropped: its sender is not this agent's master");
+            return;
+        }
+        if led.leader_epoch < self.leader_epoch {
+            warn!(%from, message = M::NAME, epoch = led.leader_epoch, "message dropped: its sender no longer leads");
+            return;
+        }
+        self.leader_epoch = led.leader_epoch;
+        self.obey(cx, led.message);
+    }
+}
+
+impl Agent {
+    /// An agent with these settings on this machine. `node` is the node it runs on.
+    pub fn new(config: Config, host: Host, node: Node) -> Self {
+        Self {
+            registration: Registration::new(config.registration_backoff_factor),
+            tables: Tables::new(config.max_completed_executors_per_framework),
+            updates: StatusUpdates::new(),
+            info: AgentInfo::default(),
+            started: Duration::ZERO,
+            leader_epoch: 0,
+            stopping: false,
+            config,
+            host,
+            node,
+        }
+    }
+}
+
+impl Process for Agent {
+    fn routes(routes: &mut Routes<Self>) {
+        routes
+            .on::<Led<AgentRegistered>>()
+            .on::<Led<AgentReregistered>>()
+            .on::<Led<Ping>>()
+            .on::<Led<RunTask>>()
+            .on::<Led<RunTaskGroup>>()
+            .on::<Led<KillAgentTask>>()
+            .on::<Led<ShutdownFramework>>()
+            .on::<Led<ShutdownAgentExecutor>>()
+            .on::<Led<UpdateFramework>>()
+            .on::<Led<AcknowledgeAgentStatus>>()
+            .on::<Led<FrameworkToExecutor>>()
+            .on::<Led<ShutdownAgent>>()
+            .on::<SubscribeExecutor>()
+            .on::<UpdateTask>()
+            .on::<SendToFramework>()
+            .on::<ContainerEnded>()
+            .on::<StopAgent>();
+        crate::http::routes(routes);
+    }
+
+    fn start(&mut self, cx: &mut Context<'_, Self>) {
+        self.started = cx.wall();
+        self.info = AgentInfo {
+            id: None,
+            hostname: self.config.hostname.clone(),
+            port: cx.address().port,
+            resources: self.config.resources.clone(),
+            attributes: self.config.attributes.clone(),
+            domain: self.config.domain.clone(),
+            // Agents always say so, as in Mesos; until they do write things down a restart is a new agent.
+            checkpoint: true,
+        };
+        info!(me = %cx.me(), resources = %self.info.resources, freezer = ?self.host.freezer, "agent starts");
+        self.publish_metrics(cx);
+        let sweep = Sweep {
+            sandboxes: paths::agents(&self.config.work_dir),
+            freezer: self.host.freezer.clone(),
+        };
+        // No task starts here before those of an earlier run are gone.
+        cx.run(sweep, Gate::HoldUser, |agent, cx, swept| {
+            if let Err(reason) = swept {
+                error!(reason, "containers of an earlier run are left: they use resources that are offered again");
+            }
+            agent.registration_input(cx, Input::Begin);
+        });
+    }
+
+    fn exited(&mut self, cx: &mut Context<'_, Self>, pid: &Pid, reason: ExitReason) {
+        if *pid == self.config.master {
+            info!(master = %pid, ?reason, "the link to the master has broken");
+            self.registration_input(cx, Input::MasterLost);
+        } else {
+            self.executor_disconnected(cx, pid, &reason);
+        }
+    }
+}
+
+impl Receive<StopAgent> for Agent {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, _: StopAgent) {
+        if !self.is_own_node(cx, from) {
+            warn!(%from, "order to stop dropped: it does not come from this node");
+            return;
+        }
+        if let Some(agent_id) = self.info.id.clone() {
+            let unregister = meseta_protocol::messages::agent::UnregisterAgent { agent_id };
+            cx.send(&self.config.master.clone(), unregister);
+        }
+        self.leave(cx, "the agent is told to stop");
+    }
+}
+
+/// What every handler uses.
+impl Agent {
+    /// The agent's id; empty before the first registration.
+    pub(crate) fn id(&self) -> AgentId {
+        self.info.id.clone().unwrap_or_default()
+    }
+
+    /// What an agent of this version can do.
+    pub(crate) fn capabilities() -> Vec<AgentCapability> {
+        vec![
+            AgentCapability::MultiRole,
+            AgentCapability::HierarchicalRole,
+            AgentCapability::ReservationRefinement,
+        ]
+    }
+
+    /// Whether the agent is on its way out.
+    pub(crate) fn is_terminating(&self) -> bool {
+        self.registration.phase() == Phase::Terminating
+    }
+
+    /// Whether a message was sent by this node itself, outside of all actors. Guests share the address, not the id.
+    pub(crate) fn is_own_node(&self, cx: &Context<'_, Self>, from: &Pid) -> bool {
+        from.address() == cx.address() && !from.id().starts_with("executor-")
+    }
+
+    pub(crate) fn new_uuid(cx: &mut Context<'_, Self>) -> UpdateId {
+        let mut bytes = [0; 16];
+        rand::Rng::fill_bytes(cx.random(), &mut bytes);
+        UpdateId::from_random_bytes(bytes)
+    }
+
+    /// Sends something to the master.
+    pub(crate) fn tell_master<M: meseta_runtime::Message>(
+        &self,
+        cx: &mut Context<'_, Self>,
+        message: M,
+    ) {
+        cx.send(&self.config.master, message);
+    }
+
+    /// The agent cannot go on: everything goes down.
+    pub(crate) fn fail(&mut self, cx: &mut Context<'_, Self>, reason: &str) {
+        error!(reason, "the agent cannot go on");
+        self.config.outcome.set_fatal(reason);
+        self.leave(cx, reason);
+    }
+
+    /// Ends everything, then the agent itself.
+    pub(crate) fn leave(&mut self, cx: &mut Context<'_, Self>, why: &str) {
+        if self.stopping {
+            return;
+        }
+        info!(
+            why,
+            executors = self.tables.executors().count(),
+            "the agent ends"
+        );
+        self.stopping = true;
+        self.registration_input(cx, Input::Leave);
+        let frameworks: Vec<_> = self.tables.frameworks.keys().cloned().collect();
+        for framework_id in &frameworks {
+            self.end_framework(cx, framework_id);
+        }
+        let default = self.config.executor_shutdown_grace_period;
+        let longest = self
+            .tables
+            .executors()
+            .map(|(_, _, executor)| crate::environment::grace_period(&executor.info, default))
+            .max();
+        cx.after(longest.unwrap_or_default() + STOP_MARGIN, |agent, cx| {
+            warn!(
+                left = agent.tables.executors().count(),
+                "the agent stops though containers are left"
+            );
+            cx.stop();
+        });
+        self.stop_when_empty(cx);
+    }
+
+    /// Stops an agent that is to stop, once nothing runs here.
+    pub(crate) fn stop_when_empty(&mut self, cx: &mut Context<'_, Self>) {
+        debug_assert_eq!(self.tables.check(), Ok(()));
+        if self.stopping && self.tables.frameworks.is_empty() {
+            debug!("nothing runs here any more: the agent stops");
+            cx.stop();
+        }
+    }
+
+    fn publish_metrics(&mut self, cx: &mut Context<'_, Self>) {
+        debug_assert_eq!(self.tables.check(), Ok(()));
+        let uptime = cx.wall().saturating_sub(self.started);
+        crate::metrics::publish(cx.metrics(), self, uptime);
+        cx.after(Duration::from_secs(1), Self::publish_metrics);
+    }
+}

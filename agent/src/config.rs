@@ -1,0 +1,463 @@
+//! Settings of an agent, and the flags of `meseta-agent` that give them.
+//!
+//! Flag names are those of Mesos; each can also come from the environment as `MESETA_<NAME>`. `MESOS_*` is never read.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use clap::{ArgAction, Parser};
+use meseta_protocol::agent::DomainInfo;
+use meseta_protocol::attributes::{Attribute, parse_attributes};
+use meseta_protocol::ids::{Role, RoleError};
+use meseta_protocol::launch::EnvironmentEntry;
+use meseta_protocol::resources::{ParseError, Resources};
+use meseta_runtime::flags::NodeFlags;
+use meseta_runtime::{Address, Pid};
+
+use crate::resources::{Detected, merge};
+
+/// How the processes of a container are held together, so that all of them can be ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Containment {
+    /// The freezer hierarchy at `/sys/fs/cgroup/freezer` when this user may use it, else a walk over `/proc`.
+    #[default]
+    Auto,
+    /// A freezer hierarchy (cgroup v1) at this path; a walk when it cannot be used.
+    Freezer(PathBuf),
+    /// A walk over `/proc`, which misses a process that has left its parent, its session and its environment.
+    Walk,
+}
+
+/// Set once by an agent that cannot go on; its holder then ends with an error.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome(Arc<OnceLock<String>>);
+
+impl Outcome {
+    /// Why the agent could not go on, if it could not.
+    pub fn fatal(&self) -> Option<&str> {
+        self.0.get().map(String::as_str)
+    }
+
+    /// Records the reason; the first one stays.
+    pub(crate) fn set_fatal(&self, reason: &str) {
+        if self.0.set(reason.to_owned()).is_err() {
+            tracing::debug!(reason, "the agent had failed already");
+        }
+    }
+}
+
+/// Settings of an agent.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The master.
+    pub master: Pid,
+    /// Directory of all sandboxes; made when missing.
+    pub work_dir: PathBuf,
+    /// Host name under which frameworks find the agent.
+    pub hostname: String,
+    /// All it offers, without allocations.
+    pub resources: Resources,
+    /// What it says about itself.
+    pub attributes: Vec<Attribute>,
+    /// Where it stands.
+    pub domain: Option<DomainInfo>,
+    /// First registration comes within this time, later ones within twice this, doubling up to a minute. 1 s.
+    pub registration_backoff_factor: Duration,
+    /// An executor that has not subscribed this long after its launch is destroyed. 1 min.
+    pub executor_registration_timeout: Duration,
+    /// How long an executor may take to end by itself, unless it says otherwise. 5 s.
+    pub executor_shutdown_grace_period: Duration,
+    /// Program and arguments that start a container; the plan comes on its standard input.
+    pub launcher: Vec<String>,
+    /// Program of the executor for tasks that are plain commands.
+    pub executor_command: String,
+    /// Whether executors run as the user their framework names. Needs root.
+    pub switch_user: bool,
+    /// Variables every executor gets; the built-in ones override them.
+    pub executor_environment: Vec<EnvironmentEntry>,
+    /// Whether `/files` may show sandboxes: on loopback, or where an operator has said so.
+    pub allow_file_reading: bool,
+    /// Certificate of the authority that signed the agent's own, DER: executors know the agent by it. Empty on an
+    /// in-memory network.
+    pub ca: Vec<u8>,
+    /// How containers are held together.
+    pub containment: Containment,
+    /// Ended executors remembered per framework. 150.
+    pub max_completed_executors_per_framework: usize,
+    /// Flags as `/flags` shows them.
+    pub flags: BTreeMap<String, String>,
+    /// Where the agent says that it could not go on.
+    pub outcome: Outcome,
+}
+
+impl Config {
+    /// An agent of this master with defaults, no resources and programs from the directory of the running program.
+    pub fn new(master: Pid, work_dir: impl Into<PathBuf>) -> Self {
+        let (launcher, executor_command) = programs(&own_directory());
+        Self {
+            master,
+            work_dir: work_dir.into(),
+            hostname: "localhost".to_owned(),
+            resources: Resources::new(),
+            attributes: Vec::new(),
+            domain: None,
+            registration_backoff_factor: Duration::from_secs(1),
+            executor_registration_timeout: Duration::from_secs(60),
+            executor_shutdown_grace_period: Duration::from_secs(5),
+            launcher,
+            executor_command,
+            switch_user: true,
+            executor_environment: Vec::new(),
+            allow_file_reading: false,
+            ca: Vec::new(),
+            containment: Containment::Auto,
+            max_completed_executors_per_framework: 150,
+            flags: BTreeMap::new(),
+            outcome: Outcome::default(),
+        }
+    }
+}
+
+/// Directory of the running program, where its siblings are.
+fn own_directory() -> PathBuf {
+    std::env::current_exe()
+        .ok()
+        .and_then(|program| program.parent().map(Path::to_owned))
+        .unwrap_or_else(|| PathBuf::from("/usr/bin"))
+}
+
+fn programs(launcher_dir: &Path) -> (Vec<String>, String) {
+    let executor = launcher_dir.join("meseta-executor").display().to_string();
+    (vec![executor.clone(), "launch".to_owned()], executor)
+}
+
+/// Why flags cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A coordination service is not used.
+    #[error(
+        "--master={0}: Meseta elects its masters itself and uses no ZooKeeper: give host:port of the master"
+    )]
+    Zookeeper(String),
+    /// No address.
+    #[error("--master={0} is not host:port")]
+    Master(String),
+    /// No role.
+    #[error("--default_role")]
+    Role(#[from] RoleError),
+    /// No resources.
+    #[error("--resources")]
+    Resources(#[from] ParseError),
+    /// No attributes.
+    #[error("--attributes")]
+    Attributes(#[from] meseta_protocol::attributes::AttributeError),
+    /// A file that a flag names.
+    #[error("--{flag}: cannot read {path}", path = path.display())]
+    File {
+        /// The flag.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A flag whose JSON cannot be read.
+    #[error("--{flag} holds no JSON of the right form")]
+    Json {
+        /// The flag.
+        flag: &'static str,
+        /// What is wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A domain without region and zone.
+    #[error("--domain has no fault_domain")]
+    NoFaultDomain,
+}
+
+/// Reads a length of time such as `15secs`, `5mins` or `100ms`.
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| error.to_string())
+}
+
+/// Flags of `meseta-agent`.
+#[derive(Debug, Clone, Parser)]
+#[command(
+    name = "meseta-agent",
+    version,
+    about = "Meseta agent: runs executors on this machine"
+)]
+pub struct Flags {
+    /// Address, HTTP, certificates and log of the node.
+    #[command(flatten)]
+    pub node: NodeFlags,
+    /// The master, as host:port.
+    #[arg(long, env = "MESETA_MASTER")]
+    pub master: String,
+    /// Directory for sandboxes.
+    #[arg(long = "work_dir", env = "MESETA_WORK_DIR")]
+    pub work_dir: PathBuf,
+    /// What to offer: `cpus:4;mem:1024;ports:[31000-32000]` or JSON; what is not named is found out.
+    #[arg(long, env = "MESETA_RESOURCES", default_value = "")]
+    pub resources: String,
+    /// Role of resources that name none.
+    #[arg(
+        long = "default_role",
+        env = "MESETA_DEFAULT_ROLE",
+        default_value = "*"
+    )]
+    pub default_role: String,
+    /// What the agent says about itself: `rack:a;os:linux`.
+    #[arg(long, env = "MESETA_ATTRIBUTES", default_value = "")]
+    pub attributes: String,
+    /// Region and zone, JSON or a file with it: `{"fault_domain":{"region":{"name":"r"},"zone":{"name":"z"}}}`.
+    #[arg(long, env = "MESETA_DOMAIN")]
+    pub domain: Option<String>,
+    /// Directory with meseta-executor; that of this program when not given.
+    #[arg(long = "launcher_dir", env = "MESETA_LAUNCHER_DIR")]
+    pub launcher_dir: Option<PathBuf>,
+    /// First back-off of registration.
+    #[arg(long = "registration_backoff_factor", env = "MESETA_REGISTRATION_BACKOFF_FACTOR",
+        default_value = "1secs", value_parser = duration)]
+    pub registration_backoff_factor: Duration,
+    /// Time an executor has to subscribe after its launch.
+    #[arg(long = "executor_registration_timeout", env = "MESETA_EXECUTOR_REGISTRATION_TIMEOUT",
+        default_value = "1mins", value_parser = duration)]
+    pub executor_registration_timeout: Duration,
+    /// Time an executor has to end by itself.
+    #[arg(long = "executor_shutdown_grace_period", env = "MESETA_EXECUTOR_SHUTDOWN_GRACE_PERIOD",
+        default_value = "5secs", value_parser = duration)]
+    pub executor_shutdown_grace_period: Duration,
+    /// Variables for executors: a JSON object of texts, or a file with one.
+    #[arg(
+        long = "executor_environment_variables",
+        env = "MESETA_EXECUTOR_ENVIRONMENT_VARIABLES"
+    )]
+    pub executor_environment_variables: Option<String>,
+    /// Whether executors run as the user their framework names; needs root.
+    #[arg(long = "switch_user", env = "MESETA_SWITCH_USER", action = ArgAction::Set, default_value_t = true,
+        num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub switch_user: bool,
+    /// Ended executors remembered per framework.
+    #[arg(
+        long = "max_completed_executors_per_framework",
+        env = "MESETA_MAX_COMPLETED_EXECUTORS_PER_FRAMEWORK",
+        default_value_t = 150
+    )]
+    pub max_completed_executors_per_framework: usize,
+    /// Serve sandboxes over plain HTTP beyond this machine, to anybody who can reach it.
+    #[arg(long = "insecure_http", env = "MESETA_INSECURE_HTTP", action = ArgAction::Set, default_value_t = false,
+        num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub insecure_http: bool,
+}
+
+/// The text itself, or what is in the file it names with an absolute path or `file://`.
+fn text_or_file(flag: &'static str, value: &str) -> Result<String, ConfigError> {
+    let path = value.strip_prefix("file://").unwrap_or(value);
+    if !path.starts_with('/') {
+        return Ok(value.to_owned());
+    }
+    std::fs::read_to_string(path).map_err(|source| ConfigError::File {
+        flag,
+        path: PathBuf::from(path),
+        source,
+    })
+}
+
+fn master_pid(text: &str) -> Result<Pid, ConfigError> {
+    if text.starts_with("zk://") {
+        return Err(ConfigError::Zookeeper(text.to_owned()));
+    }
+    let bad = |_| ConfigError::Master(text.to_owned());
+    if text.contains('@') {
+        return text.parse().map_err(bad);
+    }
+    let address: Address = text.parse().map_err(bad)?;
+    Pid::new("master", address).map_err(bad)
+}
+
+impl Flags {
+    /// The settings they mean on a machine that has `detected`. The authority's certificate is left empty.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the flag.
+    pub fn config(&self, detected: &Detected) -> Result<Config, ConfigError> {
+        let role: Role = self.default_role.parse()?;
+        let given = Resources::parse_flag_entries(&self.resources, &role)?;
+        let launcher_dir = self.launcher_dir.clone().unwrap_or_else(own_directory);
+        let (launcher, executor_command) = programs(&launcher_dir);
+        let mut config = Config::new(master_pid(&self.master)?, &self.work_dir);
+        config.hostname = self.node.hostname();
+        config.resources = merge(given, detected, &role);
+        config.attributes = parse_attributes(&self.attributes)?;
+        config.domain = self.domain()?;
+        config.registration_backoff_factor = self.registration_backoff_factor;
+        config.executor_registration_timeout = self.executor_registration_timeout;
+        config.executor_shutdown_grace_period = self.executor_shutdown_grace_period;
+        config.launcher = launcher;
+        config.executor_command = executor_command;
+        config.switch_user = self.switch_user;
+        config.executor_environment = self.environment()?;
+        config.allow_file_reading = self.node.is_loopback() || self.insecure_http;
+        config.max_completed_executors_per_framework = self.max_completed_executors_per_framework;
+        config.flags = self.shown(&launcher_dir);
+        Ok(config)
+    }
+
+    fn domain(&self) -> Result<Option<DomainInfo>, ConfigError> {
+        let Some(value) = &self.domain else {
+            return Ok(None);
+        };
+        let flag = "domain";
+        let domain: DomainInfo = serde_json::from_str(&text_or_file(flag, value)?)
+            .map_err(|source| ConfigError::Json { flag, source })?;
+        if domain.fault_domain.is_none() {
+            return Err(ConfigError::NoFaultDomain);
+        }
+        Ok(Some(domain))
+    }
+
+    fn environment(&self) -> Result<Vec<EnvironmentEntry>, ConfigError> {
+        let Some(value) = &self.executor_environment_variables else {
+            return Ok(Vec::new());
+        };
+        let flag = "executor_environment_variables";
+        let variables: BTreeMap<String, String> = serde_json::from_str(&text_or_file(flag, value)?)
+            .map_err(|source| ConfigError::Json { flag, source })?;
+        Ok(variables
+            .into_iter()
+            .map(|(name, value)| EnvironmentEntry { name, value })
+            .collect())
+    }
+
+    fn shown(&self, launcher_dir: &Path) -> BTreeMap<String, String> {
+        use crate::environment::duration_text;
+        let mut shown: BTreeMap<String, String> = [
+            ("master", self.master.clone()),
+            ("work_dir", self.work_dir.display().to_string()),
+            ("launcher_dir", launcher_dir.display().to_string()),
+            ("default_role", self.default_role.clone()),
+            (
+                "registration_backoff_factor",
+                duration_text(self.registration_backoff_factor),
+            ),
+            (
+                "executor_registration_timeout",
+                duration_text(self.executor_registration_timeout),
+            ),
+            (
+                "executor_shutdown_grace_period",
+                duration_text(self.executor_shutdown_grace_period),
+            ),
+            ("switch_user", self.switch_user.to_string()),
+            ("insecure_http", self.insecure_http.to_string()),
+            ("ip", self.node.ip.to_string()),
+            ("logging_level", self.node.logging_level.clone()),
+            (
+                "max_completed_executors_per_framework",
+                self.max_completed_executors_per_framework.to_string(),
+            ),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+        for (name, value) in [
+            ("resources", &self.resources),
+            ("attributes", &self.attributes),
+        ] {
+            if !value.is_empty() {
+                shown.insert(name.to_owned(), value.clone());
+            }
+        }
+        if let Some(port) = self.node.port {
+            shown.insert("port".to_owned(), port.to_string());
+        }
+        shown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(more: &[&str]) -> Flags {
+        let mut all = vec!["meseta-agent", "--master=10.0.0.1:5050", "--work_dir=/w"];
+        all.extend(more);
+        Flags::try_parse_from(all).unwrap()
+    }
+
+    #[test]
+    fn durations_are_written_as_in_mesos() {
+        for (text, seconds) in [
+            ("15secs", 15),
+            ("1mins", 60),
+            ("6hrs", 21_600),
+            ("1weeks", 604_800),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        assert!(duration("soon").is_err());
+    }
+
+    #[test]
+    fn flags_become_settings() {
+        let detected = Detected {
+            cpus: 8,
+            mem_mib: Some(4096),
+            disk_mib: Some(50_000),
+        };
+        let flags = flags(&[
+            "--resources=cpus:2;mem:512",
+            "--attributes=rack:a",
+            "--switch_user=false",
+            "--launcher_dir=/opt/meseta",
+            r#"--executor_environment_variables={"A":"b"}"#,
+            r#"--domain={"fault_domain":{"region":"r","zone":"z"}}"#,
+        ]);
+        let config = flags.config(&detected).unwrap();
+        assert_eq!(config.master.to_string(), "master@10.0.0.1:5050");
+        let expected = "cpus:2;mem:512;disk:44880;ports:[31000-32000]"
+            .parse()
+            .unwrap();
+        assert_eq!(config.resources, expected);
+        assert_eq!(config.launcher, ["/opt/meseta/meseta-executor", "launch"]);
+        assert_eq!(config.executor_environment[0].name, "A");
+        assert!(!config.switch_user && config.allow_file_reading);
+        assert_eq!(
+            config
+                .domain
+                .and_then(|d| d.zone().map(str::to_owned))
+                .as_deref(),
+            Some("z")
+        );
+        assert_eq!(config.flags["executor_registration_timeout"], "1mins");
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        let detected = Detected::default();
+        for bad in [
+            "--resources=cpus:x",
+            "--default_role=a//b",
+            "--domain={}",
+            "--attributes=x",
+        ] {
+            assert!(flags(&[bad]).config(&detected).is_err(), "{bad}");
+        }
+        assert!(matches!(
+            master_pid("zk://a/b"),
+            Err(ConfigError::Zookeeper(_))
+        ));
+        assert!(
+            Flags::try_parse_from([
+                "meseta-agent",
+                "--master=a:1",
+                "--work_dir=/w",
+                "--no_such=1"
+            ])
+            .is_err()
+        );
+    }
+}

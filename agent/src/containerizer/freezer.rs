@@ -1,0 +1,174 @@
+//! The processes of a container, held together by a control group of the freezer hierarchy (cgroup v1).
+//!
+//! ```text
+//! <hierarchy>/meseta-<hash of the work directory>/<container>/     the launcher enters it before the executor
+//! ```
+//!
+//! A process cannot leave its group without root's help, whatever parents, sessions and environments it gives up, and
+//! a frozen one cannot fork; so: freeze, kill all, thaw, and again until the group is empty. A task that runs as root
+//! can move itself elsewhere: that is not guarded against.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tracing::warn;
+
+use super::Waiting;
+
+/// The part of the hierarchy that belongs to the agent with this work directory.
+pub fn own(hierarchy: &Path, work_dir: &Path) -> PathBuf {
+    // FNV-1a with 64 bits: agents of one machine must differ, nobody attacks the name.
+    let hash = work_dir
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+    hierarchy.join(format!("meseta-{hash:016x}"))
+}
+
+/// Makes a control group, or finds it.
+///
+/// # Errors
+/// When it cannot be made or is none of the freezer's.
+pub fn prepare(group: &Path) -> Result<(), String> {
+    let text = |error: std::io::Error| format!("{}: {error}", group.display());
+    match fs::create_dir(group) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(text(error)),
+    }
+    if group.join("freezer.state").exists() {
+        return Ok(());
+    }
+    fs::remove_dir(group).map_err(text)?;
+    Err(format!("{} is in no freezer hierarchy", group.display()))
+}
+
+/// Ends all processes of a group and of groups below it, and removes it. Nothing to do when there is none.
+///
+/// # Errors
+/// What is left when patience is over.
+pub fn destroy(group: &Path, wait: &Waiting) -> Result<(), String> {
+    if !group.exists() {
+        return Ok(());
+    }
+    let groups = deepest_first(group);
+    loop {
+        let left = processes(&groups)?;
+        if left.is_empty() {
+            break;
+        }
+        freeze(group, wait)?;
+        for process in processes(&groups)? {
+            match kill(Pid::from_raw(process), Signal::SIGKILL) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(error) => warn!(process, %error, "a frozen process cannot be killed"),
+            }
+        }
+        set(group, "THAWED")?;
+        // The dying leave the group by themselves; who forked between two looks is caught by the next round.
+        for _ in 0..50 {
+            if processes(&groups)?.is_empty() {
+                break;
+            }
+            if !wait.a_moment() {
+                return Err(format!(
+                    "processes of {} do not end: {left:?}",
+                    group.display()
+                ));
+            }
+        }
+    }
+    for group in groups {
+        while let Err(error) = fs::remove_dir(&group) {
+            // The last process may be on its way out of the kernel.
+            let busy = error.raw_os_error() == Some(Errno::EBUSY as i32);
+            if error.kind() == ErrorKind::NotFound {
+                break;
+            }
+            if !busy || !wait.a_moment() {
+                return Err(format!("{}: {error}", group.display()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// As [`destroy`] for every group directly below `own`, which stays.
+///
+/// # Errors
+/// As [`destroy`].
+pub fn destroy_below(own: &Path, wait: &Waiting) -> Result<(), String> {
+    children(own)
+        .iter()
+        .try_for_each(|group| destroy(group, wait))
+}
+
+fn set(group: &Path, state: &str) -> Result<(), String> {
+    let file = group.join("freezer.state");
+    fs::write(&file, state).map_err(|error| format!("{}: {error}", file.display()))
+}
+
+fn freeze(group: &Path, wait: &Waiting) -> Result<(), String> {
+    let file = group.join("freezer.state");
+    // A group can stick at FREEZING while one of its processes is in a system call; it is written again then.
+    for round in 0.. {
+        if round % 25 == 0 {
+            set(group, "FROZEN")?;
+        }
+        let state =
+            fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+        if state.trim() == "FROZEN" {
+            return Ok(());
+        }
+        if round == 100 || !wait.a_moment() {
+            // Killing what is not frozen is still better than waiting: the rounds catch who forks meanwhile.
+            warn!(group = %group.display(), "the group does not freeze: its processes are killed as they are");
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn children(group: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(group) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+fn deepest_first(group: &Path) -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> = children(group)
+        .iter()
+        .flat_map(|child| deepest_first(child))
+        .collect();
+    all.push(group.to_owned());
+    all
+}
+
+fn processes(groups: &[PathBuf]) -> Result<Vec<i32>, String> {
+    let mut all = Vec::new();
+    for group in groups {
+        let file = group.join("cgroup.procs");
+        match fs::read_to_string(&file) {
+            Ok(text) => all.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            // The group vanished between the open and the read.
+            Err(error) if error.raw_os_error() == Some(Errno::ENODEV as i32) => {}
+            Err(error) => return Err(format!("{}: {error}", file.display())),
+        }
+    }
+    // 0 stands for a process outside of this PID namespace and would mean our own group to `kill`.
+    all.retain(|process| *process > 0);
+    Ok(all)
+}

@@ -1,0 +1,847 @@
+//! Frameworks on this agent, their executors, and the tasks of each: where every task is, and what may happen next.
+//!
+//! Pure. Source: agent.md §1, §4, §5, §7.
+//!
+//! ```text
+//! executor:  REGISTERING ── subscribes ──> RUNNING ──> TERMINATING ──> TERMINATED
+//!                 └────────── shut down, destroyed ──────^                ^
+//!                 any ────────────────────── container gone ──────────────┘
+//! task:      queued ── executor runs ──> launched ── an end ──> terminated ── acknowledged ──> completed
+//!              └────────────── an end ───────────────────────────^
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+
+use meseta_protocol::executor::ExecutorInfo;
+use meseta_protocol::framework::{FrameworkCapability, FrameworkInfo};
+use meseta_protocol::resources::Resources;
+use meseta_protocol::status::{StatusReason, TaskState, TaskStatus};
+use meseta_protocol::task::{Task, TaskInfo};
+use meseta_protocol::{ContainerId, ExecutorId, FrameworkId, TaskId, UpdateId};
+use meseta_runtime::Pid;
+
+use crate::containerizer::core::Container;
+
+/// Completed tasks remembered per executor.
+pub const MAX_COMPLETED_TASKS: usize = 200;
+/// Completed frameworks remembered.
+pub const MAX_COMPLETED_FRAMEWORKS: usize = 50;
+/// Launches remembered per framework, so that none is carried out twice.
+const MAX_LAUNCHES: usize = 10_000;
+
+/// Where an executor stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Phase {
+    /// Launched; it has not subscribed yet.
+    Registering,
+    /// Subscribed.
+    Running,
+    /// Told to end, or being ended.
+    Terminating,
+    /// Nothing of its container is left.
+    Terminated,
+}
+
+/// What the tasks of an executor are told when the agent ends it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Termination {
+    /// Their state; frameworks that know no better are told TASK_LOST instead.
+    pub state: TaskState,
+    /// Why.
+    pub reason: StatusReason,
+    /// In words.
+    pub message: String,
+}
+
+impl Termination {
+    /// TASK_FAILED for this reason.
+    pub fn failed(reason: StatusReason, message: impl Into<String>) -> Self {
+        Self {
+            state: TaskState::Failed,
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+/// What becomes of a task launched on an executor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LaunchVerdict {
+    /// It waits until the executor subscribes.
+    Queued,
+    /// The executor gets it now.
+    Send,
+    /// The executor is ending.
+    Refused,
+}
+
+/// What becomes of a kill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KillVerdict {
+    /// The task had not been given to the executor and never will be.
+    Dequeued,
+    /// The executor must do it.
+    Tell,
+    /// The executor is ending; its tasks' ends will be reported.
+    Ignore,
+}
+
+/// What becomes of an update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpdateVerdict {
+    /// It is news.
+    Forward,
+    /// The task has ended already, or is not with the executor yet: the executor is told that the update arrived,
+    /// nobody else.
+    Stale,
+}
+
+/// One executor.
+#[derive(Debug)]
+pub struct Executor {
+    /// As its framework, or for a command the agent, describes it.
+    pub info: ExecutorInfo,
+    /// Whether the agent made it up for a task with a command.
+    pub generated: bool,
+    /// Its container's name.
+    pub container_id: ContainerId,
+    /// Its sandbox.
+    pub directory: PathBuf,
+    /// Its container's life.
+    pub container: Container,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Its PID, once it has subscribed.
+    pub pid: Option<Pid>,
+    /// What its tasks are told when it is gone; set by the agent when it ends the executor for a reason.
+    pub termination: Option<Termination>,
+    /// Whether it ever got a task.
+    pub was_used: bool,
+    /// Tasks that wait for it to subscribe, in order.
+    pub queued: Vec<TaskInfo>,
+    /// Tasks it has.
+    pub launched: BTreeMap<TaskId, Task>,
+    /// Tasks that have ended and whose end the framework has not acknowledged.
+    pub terminated: BTreeMap<TaskId, Task>,
+    /// Tasks that are over, the oldest first.
+    pub completed: VecDeque<Task>,
+}
+
+impl Executor {
+    /// An executor whose container is about to be launched.
+    pub fn new(
+        info: ExecutorInfo,
+        generated: bool,
+        container_id: ContainerId,
+        directory: PathBuf,
+    ) -> Self {
+        Self {
+            info,
+            generated,
+            container_id,
+            directory,
+            container: Container::default(),
+            phase: Phase::Registering,
+            pid: None,
+            termination: None,
+            was_used: false,
+            queued: Vec::new(),
+            launched: BTreeMap::new(),
+            terminated: BTreeMap::new(),
+            completed: VecDeque::new(),
+        }
+    }
+
+    /// The id part of its PID.
+    pub fn process_id(&self) -> String {
+        process_id(&self.container_id)
+    }
+
+    /// A task for it.
+    pub fn launch(&mut self, task: TaskInfo, framework: (&FrameworkId, &str)) -> LaunchVerdict {
+        match self.phase {
+            Phase::Registering => {
+                self.queued.push(task);
+                LaunchVerdict::Queued
+            }
+            Phase::Running => {
+                self.hand_over(&task, framework);
+                LaunchVerdict::Send
+            }
+            Phase::Terminating | Phase::Terminated => LaunchVerdict::Refused,
+        }
+    }
+
+    fn hand_over(&mut self, task: &TaskInfo, (framework_id, user): (&FrameworkId, &str)) {
+        self.was_used = true;
+        self.launched
+            .insert(task.task_id.clone(), Task::new(task, framework_id, user));
+    }
+
+    /// It has subscribed under `pid`: the tasks that waited for it, which count as launched from now on. None when
+    /// it may not run any more.
+    pub fn subscribe(
+        &mut self,
+        pid: &Pid,
+        framework: (&FrameworkId, &str),
+    ) -> Option<Vec<TaskInfo>> {
+        match self.phase {
+            Phase::Registering | Phase::Running => {
+                self.phase = Phase::Running;
+                self.pid = Some(pid.clone());
+                let tasks = std::mem::take(&mut self.queued);
+                for task in &tasks {
+                    self.hand_over(task, framework);
+                }
+                Some(tasks)
+            }
+            Phase::Terminating | Phase::Terminated => None,
+        }
+    }
+
+    /// It is to end: whether that is news.
+    pub fn shut_down(&mut self) -> bool {
+        match self.phase {
+            Phase::Registering | Phase::Running => {
+                self.phase = Phase::Terminating;
+                true
+            }
+            Phase::Terminating | Phase::Terminated => false,
+        }
+    }
+
+    /// A task of it is to be killed. A task that waits is taken out by the update that reports its end.
+    pub fn kill(&self, task_id: &TaskId) -> KillVerdict {
+        match self.phase {
+            Phase::Terminating | Phase::Terminated => KillVerdict::Ignore,
+            Phase::Registering | Phase::Running => {
+                if self.queued.iter().any(|task| task.task_id == *task_id) {
+                    KillVerdict::Dequeued
+                } else {
+                    KillVerdict::Tell
+                }
+            }
+        }
+    }
+
+    /// Whether it has nothing to do and never had: no task was given to it and none waits.
+    pub fn is_pointless(&self) -> bool {
+        !self.was_used && self.queued.is_empty()
+    }
+
+    /// Applies an update to the task it is about.
+    pub fn update(
+        &mut self,
+        status: &TaskStatus,
+        framework: (&FrameworkId, &str),
+    ) -> UpdateVerdict {
+        let task_id = &status.task_id;
+        if let Some(at) = self.queued.iter().position(|task| task.task_id == *task_id) {
+            if !status.state.is_terminal() {
+                return UpdateVerdict::Stale;
+            }
+            let info = self.queued.remove(at);
+            let mut task = Task::new(&info, framework.0, framework.1);
+            note(&mut task, status);
+            self.terminated.insert(task_id.clone(), task);
+            return UpdateVerdict::Forward;
+        }
+        let Some(task) = self.launched.get_mut(task_id) else {
+            return UpdateVerdict::Stale;
+        };
+        note(task, status);
+        if status.state.is_terminal()
+            && let Some(task) = self.launched.remove(task_id)
+        {
+            self.terminated.insert(task_id.clone(), task);
+        }
+        UpdateVerdict::Forward
+    }
+
+    /// The framework has acknowledged the task's last update.
+    pub fn complete(&mut self, task_id: &TaskId) {
+        if let Some(task) = self.terminated.remove(task_id) {
+            self.completed.push_back(task);
+            if self.completed.len() > MAX_COMPLETED_TASKS {
+                self.completed.pop_front();
+            }
+        }
+    }
+
+    /// Records which update of a task was forwarded last.
+    pub fn forwarded(&mut self, task_id: &TaskId, state: TaskState, uuid: Option<UpdateId>) {
+        let launched = self.launched.get_mut(task_id);
+        if let Some(task) = launched.or_else(|| self.terminated.get_mut(task_id)) {
+            task.status_update_state = Some(state);
+            task.status_update_uuid = uuid;
+        }
+    }
+
+    /// Nothing of its container is left: the tasks whose ends have to be reported.
+    pub fn ended(&mut self) -> Vec<TaskId> {
+        self.phase = Phase::Terminated;
+        let queued = self.queued.iter().map(|task| task.task_id.clone());
+        queued.chain(self.launched.keys().cloned()).collect()
+    }
+
+    /// Whether it has this task, and the task is not completed.
+    pub fn has(&self, task_id: &TaskId) -> bool {
+        self.queued.iter().any(|task| task.task_id == *task_id)
+            || self.launched.contains_key(task_id)
+            || self.terminated.contains_key(task_id)
+    }
+
+    /// Whether it has or had this task.
+    pub fn has_had(&self, task_id: &TaskId) -> bool {
+        self.has(task_id) || self.completed.iter().any(|task| task.task_id == *task_id)
+    }
+
+    /// Whether some task of it is not over.
+    pub fn is_busy(&self) -> bool {
+        !(self.queued.is_empty() && self.launched.is_empty() && self.terminated.is_empty())
+    }
+
+    /// What it and its tasks hold.
+    pub fn resources(&self) -> Resources {
+        if self.phase == Phase::Terminated {
+            return Resources::new();
+        }
+        let mut held = self.info.resources.clone();
+        for task in &self.queued {
+            held += &task.resources;
+        }
+        for task in self.launched.values() {
+            held += &task.resources;
+        }
+        held
+    }
+}
+
+/// The id part of the PID of a container's executor.
+pub fn process_id(container: &ContainerId) -> String {
+    format!("executor-{container}")
+}
+
+/// Takes an update into a task's record; of a run of equal states only the last is kept, without data.
+fn note(task: &mut Task, status: &TaskStatus) {
+    task.state = status.state;
+    let mut kept = status.clone();
+    kept.data = None;
+    match task.statuses.last_mut() {
+        Some(last) if last.state == kept.state => *last = kept,
+        _ => task.statuses.push(kept),
+    }
+}
+
+/// Launches that have been carried out.
+#[derive(Debug, Default)]
+struct Launches {
+    order: VecDeque<UpdateId>,
+    known: std::collections::BTreeSet<UpdateId>,
+}
+
+impl Launches {
+    fn is_news(&mut self, launch: UpdateId) -> bool {
+        if launch == UpdateId::default() {
+            return true;
+        }
+        if !self.known.insert(launch) {
+            return false;
+        }
+        self.order.push_back(launch);
+        if self.order.len() > MAX_LAUNCHES
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        true
+    }
+}
+
+/// One framework with something on this agent.
+#[derive(Debug)]
+pub struct Framework {
+    /// As it describes itself.
+    pub info: FrameworkInfo,
+    /// Whether it is being ended: it starts nothing and hears nothing any more.
+    pub terminating: bool,
+    /// Its executors.
+    pub executors: BTreeMap<ExecutorId, Executor>,
+    /// Its executors that are over, the oldest first.
+    pub completed_executors: VecDeque<Executor>,
+    launches: Launches,
+}
+
+impl Framework {
+    /// A framework without executors.
+    pub fn new(info: FrameworkInfo) -> Self {
+        Self {
+            info,
+            terminating: false,
+            executors: BTreeMap::new(),
+            completed_executors: VecDeque::new(),
+            launches: Launches::default(),
+        }
+    }
+
+    /// Whether a launch has not been carried out before; asked once for each.
+    pub fn is_news(&mut self, launch: UpdateId) -> bool {
+        self.launches.is_news(launch)
+    }
+
+    /// The executor that has this task.
+    pub fn executor_of(&self, task_id: &TaskId) -> Option<&ExecutorId> {
+        let found = self
+            .executors
+            .iter()
+            .find(|(_, executor)| executor.has(task_id));
+        found.map(|(id, _)| id)
+    }
+
+    /// The executor that has or had this task.
+    pub fn executor_once_of(&self, task_id: &TaskId) -> Option<&ExecutorId> {
+        self.executor_of(task_id).or_else(|| {
+            let found = self
+                .executors
+                .iter()
+                .find(|(_, executor)| executor.has_had(task_id));
+            found.map(|(id, _)| id)
+        })
+    }
+
+    /// `state` as this framework understands it.
+    pub fn state_for(&self, state: TaskState) -> TaskState {
+        if self.info.has(FrameworkCapability::PartitionAware) {
+            state
+        } else {
+            state.for_partition_unaware()
+        }
+    }
+}
+
+/// Everything that runs or ran here.
+#[derive(Debug, Default)]
+pub struct Tables {
+    /// Frameworks with something on the agent.
+    pub frameworks: BTreeMap<FrameworkId, Framework>,
+    /// Frameworks that had something on it, the oldest first.
+    pub completed_frameworks: VecDeque<(FrameworkId, Framework)>,
+    by_container: BTreeMap<String, (FrameworkId, ExecutorId)>,
+    max_completed_executors: usize,
+}
+
+impl Tables {
+    /// Empty tables.
+    pub fn new(max_completed_executors: usize) -> Self {
+        Self {
+            max_completed_executors,
+            ..Self::default()
+        }
+    }
+
+    /// A framework.
+    pub fn framework(&self, id: &FrameworkId) -> Option<&Framework> {
+        self.frameworks.get(id)
+    }
+
+    /// An executor that is not over.
+    pub fn executor(&self, framework: &FrameworkId, executor: &ExecutorId) -> Option<&Executor> {
+        self.frameworks.get(framework)?.executors.get(executor)
+    }
+
+    /// An executor that is not over, to be changed.
+    pub fn executor_mut(
+        &mut self,
+        framework: &FrameworkId,
+        executor: &ExecutorId,
+    ) -> Option<&mut Executor> {
+        self.frameworks
+            .get_mut(framework)?
+            .executors
+            .get_mut(executor)
+    }
+
+    /// An executor with its framework's id and user, to be changed.
+    pub fn executor_with_user(
+        &mut self,
+        framework: &FrameworkId,
+        executor: &ExecutorId,
+    ) -> Option<(&mut Executor, String)> {
+        let framework = self.frameworks.get_mut(framework)?;
+        let user = framework.info.user.clone();
+        Some((framework.executors.get_mut(executor)?, user))
+    }
+
+    /// Whose container this is.
+    pub fn owner(&self, container: &str) -> Option<&(FrameworkId, ExecutorId)> {
+        self.by_container.get(container)
+    }
+
+    /// Adds an executor to a framework that is known.
+    pub fn add_executor(&mut self, framework_id: &FrameworkId, executor: Executor) {
+        let Some(framework) = self.frameworks.get_mut(framework_id) else {
+            debug_assert!(false, "an executor is added to a known framework");
+            return;
+        };
+        let id = executor.info.executor_id.clone();
+        self.by_container.insert(
+            executor.container_id.value.clone(),
+            (framework_id.clone(), id.clone()),
+        );
+        let replaced = framework.executors.insert(id, executor);
+        debug_assert!(replaced.is_none(), "an executor is added once");
+    }
+
+    /// Forgets what is over: the executor once it is terminated and no task of it waits for an acknowledgement, or
+    /// its framework is being ended; the framework once it has no executors. Whether the framework is gone.
+    pub fn clean(&mut self, framework_id: &FrameworkId, executor_id: &ExecutorId) -> bool {
+        let Some(framework) = self.frameworks.get_mut(framework_id) else {
+            return false;
+        };
+        let over = framework
+            .executors
+            .get(executor_id)
+            .is_some_and(|executor| {
+                executor.phase == Phase::Terminated
+                    && (framework.terminating || !executor.is_busy())
+            });
+        if over && let Some(executor) = framework.executors.remove(executor_id) {
+            self.by_container.remove(&executor.container_id.value);
+            framework.completed_executors.push_back(executor);
+            if framework.completed_executors.len() > self.max_completed_executors {
+                framework.completed_executors.pop_front();
+            }
+        }
+        self.clean_framework(framework_id)
+    }
+
+    /// Forgets a framework that has no executors. Whether it is gone.
+    pub fn clean_framework(&mut self, framework_id: &FrameworkId) -> bool {
+        let idle = self
+            .framework(framework_id)
+            .is_some_and(|f| f.executors.is_empty());
+        if idle && let Some(framework) = self.frameworks.remove(framework_id) {
+            self.completed_frameworks
+                .push_back((framework_id.clone(), framework));
+            if self.completed_frameworks.len() > MAX_COMPLETED_FRAMEWORKS {
+                self.completed_frameworks.pop_front();
+            }
+        }
+        idle
+    }
+
+    /// A framework that is known from now on; one that was here before keeps its history.
+    pub fn know_framework(&mut self, id: &FrameworkId, info: &FrameworkInfo) -> &mut Framework {
+        let before = self
+            .completed_frameworks
+            .iter()
+            .position(|(known, _)| known == id);
+        let remembered = before.and_then(|at| self.completed_frameworks.remove(at));
+        let framework = self.frameworks.entry(id.clone()).or_insert_with(|| {
+            let mut framework = remembered.map_or_else(|| Framework::new(info.clone()), |(_, f)| f);
+            framework.terminating = false;
+            framework
+        });
+        if !framework.terminating {
+            framework.info = info.clone();
+        }
+        framework
+    }
+
+    /// All executors that are not over.
+    pub fn executors(&self) -> impl Iterator<Item = (&FrameworkId, &ExecutorId, &Executor)> {
+        self.frameworks
+            .iter()
+            .flat_map(|(framework_id, framework)| {
+                let executors = framework.executors.iter();
+                executors.map(move |(id, executor)| (framework_id, id, executor))
+            })
+    }
+
+    /// What all executors and tasks hold.
+    pub fn resources(&self) -> Resources {
+        let mut held = Resources::new();
+        for (_, _, executor) in self.executors() {
+            held += executor.resources();
+        }
+        held
+    }
+
+    /// What must always hold.
+    ///
+    /// # Errors
+    /// What does not.
+    pub fn check(&self) -> Result<(), String> {
+        if self.by_container.len() != self.executors().count() {
+            return Err("each executor has one container".to_owned());
+        }
+        for (framework_id, id, executor) in self.executors() {
+            let owner = self.owner(&executor.container_id.value);
+            if owner != Some(&(framework_id.clone(), id.clone())) {
+                return Err(format!(
+                    "container {} is not its executor's",
+                    executor.container_id
+                ));
+            }
+            if executor.phase == Phase::Running && !executor.queued.is_empty() {
+                return Err(format!("executor {id} runs and tasks wait for it"));
+            }
+            if executor
+                .launched
+                .values()
+                .any(|task| task.state.is_terminal())
+                || executor
+                    .terminated
+                    .values()
+                    .any(|task| !task.state.is_terminal())
+            {
+                return Err(format!("a task of executor {id} is in the wrong table"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PHASES: [Phase; 4] = [
+        Phase::Registering,
+        Phase::Running,
+        Phase::Terminating,
+        Phase::Terminated,
+    ];
+
+    fn framework() -> (FrameworkId, &'static str) {
+        ("f".into(), "u")
+    }
+
+    fn task(id: &str) -> TaskInfo {
+        TaskInfo::new(id, "a", "cpus:1".parse().unwrap(), "true")
+    }
+
+    fn pid() -> Pid {
+        "executor-c@127.0.0.1:5051".parse().unwrap()
+    }
+
+    fn executor(phase: Phase) -> Executor {
+        let info = ExecutorInfo {
+            executor_id: "e".into(),
+            resources: "cpus:0.5".parse().unwrap(),
+            ..ExecutorInfo::default()
+        };
+        let mut executor = Executor::new(info, false, ContainerId::top("c"), "/box".into());
+        executor.phase = phase;
+        executor
+    }
+
+    fn with_task(phase: Phase) -> Executor {
+        let (id, user) = framework();
+        let mut executor = executor(Phase::Running);
+        executor.launch(task("t"), (&id, user));
+        executor.phase = phase;
+        executor
+    }
+
+    #[test]
+    fn a_launch_waits_goes_or_is_refused() {
+        let (id, user) = framework();
+        let expected = [
+            LaunchVerdict::Queued,
+            LaunchVerdict::Send,
+            LaunchVerdict::Refused,
+            LaunchVerdict::Refused,
+        ];
+        for (phase, expected) in PHASES.into_iter().zip(expected) {
+            assert_eq!(
+                executor(phase).launch(task("t"), (&id, user)),
+                expected,
+                "{phase:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_subscription_hands_over_what_waits_unless_it_comes_too_late() {
+        let (id, user) = framework();
+        let mut registering = executor(Phase::Registering);
+        registering.launch(task("t"), (&id, user));
+        registering.launch(task("s"), (&id, user));
+        let handed = registering.subscribe(&pid(), (&id, user)).unwrap();
+        assert_eq!(
+            handed
+                .iter()
+                .map(|t| t.task_id.as_str())
+                .collect::<Vec<_>>(),
+            ["t", "s"]
+        );
+        assert_eq!(
+            (registering.phase, registering.launched.len()),
+            (Phase::Running, 2)
+        );
+        assert_eq!(
+            registering.subscribe(&pid(), (&id, user)),
+            Some(vec![]),
+            "again"
+        );
+        for phase in [Phase::Terminating, Phase::Terminated] {
+            assert_eq!(executor(phase).subscribe(&pid(), (&id, user)), None);
+        }
+    }
+
+    #[test]
+    fn only_a_living_executor_is_shut_down() {
+        for (phase, news) in PHASES.into_iter().zip([true, true, false, false]) {
+            let mut executor = executor(phase);
+            assert_eq!(executor.shut_down(), news);
+            assert_eq!(
+                executor.phase,
+                if news { Phase::Terminating } else { phase }
+            );
+        }
+    }
+
+    #[test]
+    fn a_kill_is_answered_by_who_has_the_task() {
+        let (id, user) = framework();
+        let mut registering = executor(Phase::Registering);
+        registering.launch(task("t"), (&id, user));
+        assert_eq!(registering.kill(&"t".into()), KillVerdict::Dequeued);
+        let expected = [
+            KillVerdict::Tell,
+            KillVerdict::Tell,
+            KillVerdict::Ignore,
+            KillVerdict::Ignore,
+        ];
+        for (phase, expected) in PHASES.into_iter().zip(expected) {
+            assert_eq!(with_task(phase).kill(&"t".into()), expected, "{phase:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_end_wins_in_every_phase() {
+        let (id, user) = framework();
+        for phase in PHASES {
+            let mut executor = with_task(phase);
+            let running = TaskStatus::new("t", TaskState::Running);
+            assert_eq!(
+                executor.update(&running, (&id, user)),
+                UpdateVerdict::Forward
+            );
+            assert_eq!(
+                executor.update(&running, (&id, user)),
+                UpdateVerdict::Forward
+            );
+            assert_eq!(executor.launched[&TaskId::from("t")].statuses.len(), 1);
+            let finished = TaskStatus::new("t", TaskState::Finished);
+            assert_eq!(
+                executor.update(&finished, (&id, user)),
+                UpdateVerdict::Forward
+            );
+            for late in [TaskState::Failed, TaskState::Running] {
+                let late = TaskStatus::new("t", late);
+                assert_eq!(executor.update(&late, (&id, user)), UpdateVerdict::Stale);
+            }
+            assert!(executor.is_busy());
+            executor.complete(&"t".into());
+            assert!(
+                !executor.is_busy() && executor.has_had(&"t".into()) && !executor.has(&"t".into())
+            );
+            assert_eq!(executor.update(&running, (&id, user)), UpdateVerdict::Stale);
+        }
+    }
+
+    #[test]
+    fn a_task_that_waits_can_only_end() {
+        let (id, user) = framework();
+        let mut executor = executor(Phase::Registering);
+        executor.launch(task("t"), (&id, user));
+        let running = TaskStatus::new("t", TaskState::Running);
+        assert_eq!(executor.update(&running, (&id, user)), UpdateVerdict::Stale);
+        let killed = TaskStatus::new("t", TaskState::Killed);
+        assert_eq!(
+            executor.update(&killed, (&id, user)),
+            UpdateVerdict::Forward
+        );
+        assert!(executor.is_pointless() && executor.terminated.contains_key("t"));
+    }
+
+    #[test]
+    fn an_end_leaves_the_tasks_that_have_to_be_reported() {
+        let (id, user) = framework();
+        for phase in PHASES {
+            let mut executor = with_task(phase);
+            executor.queued.push(task("q"));
+            executor.update(&TaskStatus::new("t", TaskState::Finished), (&id, user));
+            executor
+                .launched
+                .insert("s".into(), Task::new(&task("s"), &id, user));
+            let expected: [TaskId; 2] = ["q".into(), "s".into()];
+            assert_eq!(executor.ended(), expected);
+            assert_eq!(
+                (executor.phase, executor.resources()),
+                (Phase::Terminated, Resources::new())
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_over_is_remembered_within_bounds() {
+        let (id, user) = framework();
+        let mut tables = Tables::new(1);
+        for n in ["1", "2"] {
+            tables.know_framework(&id, &FrameworkInfo::default());
+            let mut one = executor(Phase::Running);
+            one.container_id = ContainerId::top(n);
+            one.launch(task("t"), (&id, user));
+            tables.add_executor(&id, one);
+            tables.check().unwrap();
+            assert!(!tables.clean(&id, &"e".into()));
+            assert!(tables.owner(n).is_some());
+            let one = tables.executor_mut(&id, &"e".into()).unwrap();
+            one.ended();
+            one.update(&TaskStatus::new("t", TaskState::Failed), (&id, user));
+            assert!(
+                !tables.clean(&id, &"e".into()),
+                "the end is not acknowledged"
+            );
+            tables
+                .executor_mut(&id, &"e".into())
+                .unwrap()
+                .complete(&"t".into());
+            assert!(tables.clean(&id, &"e".into()));
+            assert!(tables.frameworks.is_empty() && tables.owner(n).is_none());
+        }
+        assert_eq!(tables.completed_frameworks.len(), 1);
+        assert_eq!(
+            tables.completed_frameworks[0].1.completed_executors.len(),
+            1
+        );
+    }
+
+    #[test]
+    fn a_launch_is_carried_out_once_even_when_the_framework_was_away() {
+        let (id, _) = framework();
+        let mut tables = Tables::new(1);
+        let launch = UpdateId::from_bytes([1; 16]);
+        assert!(
+            tables
+                .know_framework(&id, &FrameworkInfo::default())
+                .is_news(launch)
+        );
+        tables.clean_framework(&id);
+        let framework = tables.know_framework(&id, &FrameworkInfo::default());
+        assert!(!framework.is_news(launch));
+        assert!(framework.is_news(UpdateId::default()) && framework.is_news(UpdateId::default()));
+    }
+
+    #[test]
+    fn frameworks_hear_states_they_know() {
+        let plain = Framework::new(FrameworkInfo::default());
+        assert_eq!(plain.state_for(TaskState::Dropped), TaskState::Lost);
+        let aware = Framework::new(FrameworkInfo::new("u", "n"));
+        assert_eq!(aware.state_for(TaskState::Dropped), TaskState::Dropped);
+    }
+}

@@ -1,0 +1,307 @@
+//! Status updates: from executors and from the agent itself, to the master; acknowledgements, back.
+//! Source: agent.md §6.
+
+use meseta_protocol::container::{ContainerStatus, IpAddress, IpProtocol, NetworkInfo};
+use meseta_protocol::framework::FrameworkInfo;
+use meseta_protocol::messages::agent::{AcknowledgeAgentStatus, UpdateStatus};
+use meseta_protocol::messages::executor::{UpdateAcknowledged, UpdateTask};
+use meseta_protocol::status::{StatusReason, StatusSource, StatusUpdate, TaskState, TaskStatus};
+use meseta_protocol::{ExecutorId, FrameworkId, TaskId};
+use meseta_runtime::{Context, Pid, Receive};
+use tracing::{debug, warn};
+
+use crate::agent::{Agent, FromMaster};
+use crate::executors::{Framework, Phase, UpdateVerdict};
+use crate::status_updates::{Effect, Input, Key};
+
+impl Receive<UpdateTask> for Agent {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, message: UpdateTask) {
+        let named = (message.framework_id, message.executor_id);
+        if self
+            .speaker(cx, from)
+            .is_none_or(|speaker| *speaker != named)
+        {
+            warn!(%from, task = %message.status.task_id, "status update dropped: its sender is not the executor it names");
+            cx.metrics().count("slave/invalid_status_updates");
+            return;
+        }
+        let update = StatusUpdate {
+            framework_id: named.0,
+            executor_id: message.status.executor_id.clone().or(Some(named.1)),
+            agent_id: message.status.agent_id.clone(),
+            timestamp: message
+                .status
+                .timestamp
+                .unwrap_or_else(|| cx.wall().as_secs_f64()),
+            uuid: message.status.uuid,
+            latest_state: None,
+            status: message.status,
+        };
+        self.take_update(cx, update, Some(from));
+    }
+}
+
+impl FromMaster<AcknowledgeAgentStatus> for Agent {
+    fn obey(&mut self, cx: &mut Context<'_, Self>, ack: AcknowledgeAgentStatus) {
+        if Some(&ack.agent_id) != self.info.id.as_ref() {
+            return;
+        }
+        let key: Key = (ack.framework_id, ack.task_id);
+        let effects = self.updates.step(&key, Input::Acknowledged(ack.uuid));
+        let finished = effects.contains(&Effect::Finished);
+        let effects = effects
+            .into_iter()
+            .map(|effect| (key.clone(), effect))
+            .collect();
+        self.perform_updates(cx, effects);
+        if finished {
+            self.task_completed(cx, &key);
+        }
+    }
+}
+
+/// How the agent reports on a task by itself.
+pub(crate) struct Report<'a> {
+    pub(crate) task_id: &'a TaskId,
+    pub(crate) executor_id: Option<&'a ExecutorId>,
+    pub(crate) state: TaskState,
+    pub(crate) reason: StatusReason,
+    pub(crate) message: &'a str,
+}
+
+impl Agent {
+    /// Reports an end that the agent has decided. The framework must be known.
+    pub(crate) fn report(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        framework_id: &FrameworkId,
+        report: &Report<'_>,
+    ) {
+        let Some(framework) = self.tables.framework(framework_id) else {
+            return;
+        };
+        let state = framework.state_for(report.state);
+        let mut status = TaskStatus::new(report.task_id.clone(), state)
+            .because(StatusSource::Agent, report.reason)
+            .saying(report.message);
+        let timestamp = cx.wall().as_secs_f64();
+        status.timestamp = Some(timestamp);
+        status.executor_id = report.executor_id.cloned();
+        let update = StatusUpdate {
+            framework_id: framework_id.clone(),
+            executor_id: status.executor_id.clone(),
+            agent_id: None,
+            timestamp,
+            uuid: Some(Self::new_uuid(cx)),
+            latest_state: None,
+            status,
+        };
+        self.take_update(cx, update, None);
+    }
+
+    /// As [`Agent::report`], for a task of a framework that may have nothing here.
+    pub(crate) fn report_lost(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        framework_id: &FrameworkId,
+        task_id: &TaskId,
+        state: TaskState,
+        reason: StatusReason,
+        message: &str,
+    ) {
+        if self.tables.framework(framework_id).is_none() {
+            // What the framework can understand is not known, so it is told the oldest form.
+            let framework = Framework::new(FrameworkInfo {
+                id: Some(framework_id.clone()),
+                ..FrameworkInfo::default()
+            });
+            self.tables
+                .frameworks
+                .insert(framework_id.clone(), framework);
+            self.report(
+                cx,
+                framework_id,
+                &Report {
+                    task_id,
+                    executor_id: None,
+                    state,
+                    reason,
+                    message,
+                },
+            );
+            self.tables.frameworks.remove(framework_id);
+            return;
+        }
+        self.report(
+            cx,
+            framework_id,
+            &Report {
+                task_id,
+                executor_id: None,
+                state,
+                reason,
+                message,
+            },
+        );
+    }
+
+    /// Takes an update of an executor (`from`) or of the agent: into the tables, into the stream, and then, with the
+    /// stream holding it, acknowledged to the executor.
+    pub(crate) fn take_update(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        mut update: StatusUpdate,
+        from: Option<&Pid>,
+    ) {
+        let own_id = self.id();
+        let Some(uuid) = update.uuid else {
+            warn!(task = %update.status.task_id, "status update without a uuid dropped");
+            cx.metrics().count("slave/invalid_status_updates");
+            return;
+        };
+        let foreign = update.agent_id.as_ref().is_some_and(|id| *id != own_id);
+        let framework = self.tables.framework(&update.framework_id);
+        let Some(framework) = framework.filter(|framework| !framework.terminating && !foreign)
+        else {
+            debug!(framework = %update.framework_id, task = %update.status.task_id, "status update of an ended framework or another agent dropped");
+            cx.metrics().count("slave/invalid_status_updates");
+            return;
+        };
+        let owner = framework.executor_once_of(&update.status.task_id).cloned();
+        update.agent_id = Some(own_id.clone());
+        update.status.agent_id = Some(own_id);
+        update.status.uuid = Some(uuid);
+        update.status.timestamp.get_or_insert(update.timestamp);
+        if from.is_some() {
+            update.status.source = Some(StatusSource::Executor);
+        }
+        let key: Key = (update.framework_id.clone(), update.status.task_id.clone());
+        if from.is_some() && update.status.state == TaskState::Staging {
+            warn!(task = %key.1, "an executor says TASK_STAGING, which is not its to say: it is shut down");
+            if let Some(executor_id) = &owner {
+                self.shut_down_executor(cx, &key.0, executor_id);
+            }
+            return;
+        }
+        let verdict = self.apply(cx, &mut update, owner.as_ref());
+        if verdict == UpdateVerdict::Forward {
+            cx.metrics().count("slave/valid_status_updates");
+            crate::metrics::count_end(cx.metrics(), update.status.state);
+            self.stream(cx, &key, Input::Updated(Box::new(update)));
+        }
+        if let (Some(from), Some(_)) = (from, owner) {
+            let task_id = key.1;
+            cx.send(from, UpdateAcknowledged { task_id, uuid });
+        }
+    }
+
+    /// Takes an update into the tables. One for a task that no executor has is always news.
+    fn apply(
+        &mut self,
+        cx: &Context<'_, Self>,
+        update: &mut StatusUpdate,
+        owner: Option<&ExecutorId>,
+    ) -> UpdateVerdict {
+        let key: Key = (update.framework_id.clone(), update.status.task_id.clone());
+        if update
+            .uuid
+            .is_some_and(|uuid| self.updates.knows(&key, &uuid))
+        {
+            return UpdateVerdict::Stale;
+        }
+        let found = owner.and_then(|id| self.tables.executor_with_user(&key.0, id));
+        let Some((executor, user)) = found else {
+            return UpdateVerdict::Forward;
+        };
+        if executor.launched.contains_key(&key.1) {
+            update.status.container_status = Some(ContainerStatus {
+                container_id: Some(executor.container_id.clone()),
+                network_infos: vec![network(&cx.address().host)],
+                executor_pid: executor.container.process(),
+            });
+        }
+        let verdict = executor.update(&update.status, (&key.0, &user));
+        if verdict == UpdateVerdict::Stale {
+            debug!(task = %key.1, state = %update.status.state, "status update of an ended or waiting task not forwarded");
+        }
+        verdict
+    }
+
+    /// Feeds one stream and carries out what follows.
+    pub(crate) fn stream(&mut self, cx: &mut Context<'_, Self>, key: &Key, input: Input) {
+        let effects = self.updates.step(key, input);
+        let effects = effects
+            .into_iter()
+            .map(|effect| (key.clone(), effect))
+            .collect();
+        self.perform_updates(cx, effects);
+    }
+
+    /// Carries out what streams want done.
+    pub(crate) fn perform_updates(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        effects: Vec<(Key, Effect)>,
+    ) {
+        for (key, effect) in effects {
+            match effect {
+                Effect::Forward(update) => {
+                    self.note_forwarded(&key, &update);
+                    self.tell_master(cx, UpdateStatus { update: *update });
+                }
+                Effect::Arm { after, number } => {
+                    cx.after(after, move |agent, cx| {
+                        agent.stream(cx, &key, Input::RetryDue(number))
+                    });
+                }
+                // The tables follow in the handler of the acknowledgement.
+                Effect::Finished => {}
+            }
+        }
+    }
+
+    fn note_forwarded(&mut self, (framework_id, task_id): &Key, update: &StatusUpdate) {
+        let framework = self.tables.framework(framework_id);
+        let owner = framework
+            .and_then(|framework| framework.executor_of(task_id))
+            .cloned();
+        if let Some(executor_id) = owner
+            && let Some(executor) = self.tables.executor_mut(framework_id, &executor_id)
+        {
+            executor.forwarded(task_id, update.status.state, update.uuid);
+        }
+    }
+
+    /// The framework has dealt with a task's end.
+    fn task_completed(&mut self, cx: &mut Context<'_, Self>, (framework_id, task_id): &Key) {
+        let framework = self.tables.framework(framework_id);
+        let Some(executor_id) = framework.and_then(|f| f.executor_of(task_id)).cloned() else {
+            return;
+        };
+        let over = self
+            .tables
+            .executor_mut(framework_id, &executor_id)
+            .map(|executor| {
+                executor.complete(task_id);
+                executor.phase == Phase::Terminated
+            });
+        if over == Some(true) {
+            self.clean_up(cx, framework_id, &executor_id);
+        }
+    }
+}
+
+fn network(host: &str) -> NetworkInfo {
+    let protocol = if host.contains(':') {
+        IpProtocol::V6
+    } else {
+        IpProtocol::V4
+    };
+    NetworkInfo {
+        ip_addresses: vec![IpAddress {
+            protocol,
+            ip_address: Some(host.to_owned()),
+        }],
+        ..NetworkInfo::default()
+    }
+}

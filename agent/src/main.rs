@@ -1,0 +1,104 @@
+//! `meseta-agent`: flags, node, agent; ends cleanly on SIGTERM and SIGINT.
+//!
+//! Mesos' agent leaves executors running when it is told to end. Nothing is checkpointed here yet, so nobody could
+//! find them again: a clean end takes them along. Exit codes: 0 after a clean end, 1 when the agent cannot start or go
+//! on, 2 for bad flags.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use meseta_agent::{Config, Flags};
+use meseta_runtime::identity::Identity;
+use meseta_runtime::{Credentials, Node, NodeBuilder, error_chain};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info};
+
+const PORT: u16 = 5051;
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    flags.node.init_logging();
+    match run(&flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!(error = %error_chain(error.as_ref()), "the agent ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: &Flags) -> anyhow::Result<()> {
+    let mut config = flags.config(&meseta_agent::resources::detect(&flags.work_dir))?;
+    if flags.insecure_http && !flags.node.is_loopback() {
+        tracing::warn!("--insecure_http: whoever can reach this agent can read every sandbox");
+    }
+    let builder = identified(flags, &mut config)?;
+    let node = meseta_agent::operators(builder)
+        .start()
+        .context("the node did not start")?;
+    let outcome = config.outcome.clone();
+    let ended = serve(&node, config);
+    node.shutdown();
+    ended?;
+    match outcome.fatal() {
+        Some(reason) => anyhow::bail!("{reason}"),
+        None => Ok(()),
+    }
+}
+
+/// The node's settings with its identity read, since executors are told by which authority to know the agent.
+fn identified(flags: &Flags, config: &mut Config) -> anyhow::Result<NodeBuilder> {
+    let builder = flags.node.builder("agent", PORT)?;
+    let identity = match flags.node.credentials()? {
+        Credentials::Files {
+            ca,
+            certificate,
+            key,
+        } => Identity::from_files(&ca, &certificate, &key)?,
+        Credentials::Given(identity) => *identity,
+        // The node itself refuses to go beyond this machine with a development certificate.
+        Credentials::Development if !flags.node.is_loopback() => return Ok(builder),
+        Credentials::Development => Identity::development("agent", &[flags.node.host()])?,
+    };
+    config.ca = identity
+        .authorities()
+        .first()
+        .map(|authority| authority.to_vec())
+        .unwrap_or_default();
+    Ok(builder.credentials(Credentials::Given(Box::new(identity))))
+}
+
+/// Runs the agent until it ends or a signal says so.
+fn serve(node: &Node, config: Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let (mut terminate, mut interrupt) = (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        );
+        let agent = meseta_agent::start(node, config).context("the agent did not start")?;
+        let reason = tokio::select! {
+            reason = node.ended(&agent) => reason,
+            _ = terminate.recv() => {
+                info!("SIGTERM: the agent leaves the cluster");
+                meseta_agent::stop(node, &agent).await
+            }
+            _ = interrupt.recv() => {
+                info!("SIGINT: the agent leaves the cluster");
+                meseta_agent::stop(node, &agent).await
+            }
+        };
+        match reason {
+            meseta_runtime::ExitReason::Panic(text) => anyhow::bail!("the agent panicked: {text}"),
+            meseta_runtime::ExitReason::Normal
+            | meseta_runtime::ExitReason::Terminated
+            | meseta_runtime::ExitReason::NoProcess
+            | meseta_runtime::ExitReason::ConnectionLost
+            | meseta_runtime::ExitReason::NodeRestarted
+            | meseta_runtime::ExitReason::Unknown => Ok(()),
+        }
+    })
+}

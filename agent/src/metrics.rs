@@ -1,0 +1,72 @@
+//! What the agent shows of itself at `/metrics/snapshot`, under the names dashboards know.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use meseta_protocol::status::TaskState;
+use meseta_runtime::Metrics;
+
+use crate::agent::Agent;
+use crate::executors::Phase;
+use crate::registration;
+
+/// The part of a state's name that metrics use: `running` for TASK_RUNNING.
+fn short(state: TaskState) -> String {
+    state.name().trim_start_matches("TASK_").to_lowercase()
+}
+
+/// Counts an update that ends a task.
+pub(crate) fn count_end(metrics: &Metrics, state: TaskState) {
+    if state.is_terminal() {
+        metrics.count(&format!("slave/tasks_{}", short(state)));
+    }
+}
+
+/// Publishes the gauges.
+pub(crate) fn publish(metrics: &Metrics, agent: &Agent, uptime: Duration) {
+    let set = |name: &str, value: usize| {
+        metrics.set(name, u32::try_from(value).map_or(f64::MAX, f64::from));
+    };
+    let registered = agent.registration.phase() == registration::Phase::Running;
+    metrics.set("slave/uptime_secs", uptime.as_secs_f64());
+    set("slave/registered", usize::from(registered));
+    set("slave/frameworks_active", agent.tables.frameworks.len());
+    let mut tasks: BTreeMap<TaskState, usize> = [
+        TaskState::Staging,
+        TaskState::Starting,
+        TaskState::Running,
+        TaskState::Killing,
+    ]
+    .map(|state| (state, 0))
+    .into();
+    let mut executors: BTreeMap<Phase, usize> = BTreeMap::new();
+    for (_, _, executor) in agent.tables.executors() {
+        *executors.entry(executor.phase).or_default() += 1;
+        *tasks.entry(TaskState::Staging).or_default() += executor.queued.len();
+        for task in executor.launched.values() {
+            *tasks.entry(task.state).or_default() += 1;
+        }
+    }
+    for (state, count) in tasks {
+        set(&format!("slave/tasks_{}", short(state)), count);
+    }
+    for (phase, name) in [
+        (Phase::Registering, "registering"),
+        (Phase::Running, "running"),
+        (Phase::Terminating, "terminating"),
+    ] {
+        let count = executors.get(&phase).copied().unwrap_or_default();
+        set(&format!("slave/executors_{name}"), count);
+    }
+    let held = agent.tables.resources();
+    for name in ["cpus", "gpus", "mem", "disk"] {
+        let amount = |of: &meseta_protocol::resources::Resources| {
+            of.amount(name).map_or(0.0, |amount| amount.as_f64())
+        };
+        let (total, used) = (amount(&agent.info.resources), amount(&held));
+        metrics.set(&format!("slave/{name}_total"), total);
+        metrics.set(&format!("slave/{name}_used"), used);
+        let share = if total > 0.0 { used / total } else { 0.0 };
+        metrics.set(&format!("slave/{name}_percent"), share);
+    }
+}
