@@ -10,10 +10,10 @@
 //! * of every agent, what is held and what is free make up its total (unless the total shrank below what is held);
 //! * the sorters' amounts are the sums of what is held on the agents;
 //! * every refusal has an end, a role its framework is in, and a known agent;
-//! * an agent remembered as barren would be offered to nobody.
+//! * an agent remembered as barren would be offered to nobody, except to who woke since.
 //!
 //! Quota belongs at two places: its guarantees are served in a stage before the one in [`Allocator::allocate`], and
-//! its limits and the headroom cut the offer in [`Allocator::offer`]. Source: Mesos
+//! its limits and the headroom cut the offer in `Allocator::offer`. Source: Mesos
 //! `src/master/allocator/mesos/hierarchical.cpp`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -182,8 +182,8 @@ struct Agent {
     /// The total shrank below what is held; `available` must be worked out from the start at each change.
     overcommitted: bool,
     candidate: bool,
-    /// The epoch in which nobody wanted what is free here. Nothing can have changed while the epoch lasts, and this
-    /// is taken back whenever the agent itself changes.
+    /// How many frameworks had woken when nobody wanted what is free here. Only those that woke since can want it,
+    /// and this is taken back whenever the agent itself changes.
     barren: Option<u64>,
     /// Latest refusal, to share its memory: frameworks decline the same offer one after the other.
     last_refused: Option<Arc<Resources>>,
@@ -213,6 +213,21 @@ struct View {
     offer: Resources,
     /// Whether it reaches the master's smallest offer.
     is_enough: bool,
+    /// The refusal last looked at, and whether it covers the offer; frameworks share refusals of the same agent.
+    seen: Option<(Arc<Resources>, bool)>,
+}
+
+impl View {
+    fn is_covered_by(&mut self, refused: &Arc<Resources>) -> bool {
+        if let Some((seen, covers)) = &self.seen
+            && Arc::ptr_eq(seen, refused)
+        {
+            return *covers;
+        }
+        let covers = refused.contains(&self.offer);
+        self.seen = Some((Arc::clone(refused), covers));
+        covers
+    }
 }
 
 /// The books.
@@ -233,8 +248,38 @@ pub struct Allocator {
     candidates: Vec<usize>,
     deadlines: Deadlines,
     last_refusal: u64,
-    /// Counts what may make frameworks want agents they did not want before.
-    epoch: u64,
+    wakes: Wakes,
+}
+
+/// Frameworks that may want agents which they did not want before: new, revived, changed.
+#[derive(Debug, Default)]
+struct Wakes {
+    /// How many there were before those in `latest`.
+    forgotten: u64,
+    latest: Vec<usize>,
+}
+
+impl Wakes {
+    /// More are not worth remembering: everybody is asked again.
+    const KEPT: usize = 256;
+
+    fn push(&mut self, framework: usize) {
+        if self.latest.len() == Self::KEPT {
+            self.forgotten = self.count();
+            self.latest.clear();
+        }
+        self.latest.push(framework);
+    }
+
+    fn count(&self) -> u64 {
+        self.forgotten + self.latest.len() as u64
+    }
+
+    /// Who woke after the first `count`; none when that is forgotten.
+    fn since(&self, count: u64) -> Option<&[usize]> {
+        let skipped = usize::try_from(count.checked_sub(self.forgotten)?).ok()?;
+        self.latest.get(skipped..)
+    }
 }
 
 impl Allocator {
@@ -396,7 +441,7 @@ impl Allocator {
             self.refresh(f, r);
         }
         if active {
-            self.epoch += 1;
+            self.wakes.push(f);
             self.nominate_all();
         }
     }
@@ -446,7 +491,7 @@ impl Allocator {
             self.refresh(f, r);
             self.leave_unused_role(f, r);
         }
-        self.epoch += 1;
+        self.wakes.push(f);
     }
 
     /// Makes no more offers under these roles.
@@ -456,8 +501,8 @@ impl Allocator {
 
     /// Makes offers under these roles again, whatever was declined before.
     pub fn revive_offers(&mut self, message: &ReviveOffers) {
-        if self.set_suppressed(&message.framework_id, &message.roles, false) {
-            self.epoch += 1;
+        if let Some(f) = self.set_suppressed(&message.framework_id, &message.roles, false) {
+            self.wakes.push(f);
             self.nominate_all();
         }
     }
@@ -467,10 +512,8 @@ impl Allocator {
         id: &FrameworkId,
         roles: &BTreeSet<Role>,
         suppressed: bool,
-    ) -> bool {
-        let Some(f) = self.framework_numbers.get(id).copied() else {
-            return false;
-        };
+    ) -> Option<usize> {
+        let f = self.framework_numbers.get(id).copied()?;
         for r in self.roles_of(f) {
             let state = self.roles.get(r);
             if !roles.is_empty() && !state.is_some_and(|state| roles.contains(&state.role)) {
@@ -484,7 +527,7 @@ impl Allocator {
             }
             self.refresh(f, r);
         }
-        true
+        Some(f)
     }
 
     fn membership(&mut self, f: usize, r: usize) -> Option<&mut Membership> {
@@ -908,11 +951,11 @@ impl Allocator {
     ) -> Vec<(FrameworkId, Vec<Allocation>)> {
         self.end_refusals(now);
         let mut visited = std::mem::take(&mut self.candidates);
-        let epoch = self.epoch;
+        let woken = self.wakes.count();
         visited.retain(|a| {
             self.agents.get_mut(*a).is_some_and(|agent| {
                 agent.candidate = false;
-                agent.active && !agent.is_empty() && agent.barren != Some(epoch)
+                agent.active && !agent.is_empty() && agent.barren != Some(woken)
             })
         });
         visited.shuffle(random);
@@ -954,9 +997,13 @@ impl Allocator {
     /// Offers one agent's free resources around until nothing is left or nobody else takes any.
     fn allocate_agent(&mut self, a: usize, offers: &mut BTreeMap<usize, Vec<Allocation>>) {
         // A shared resource stays free, but is offered once in a run.
-        let Some(mut shared) = self.agents.get(a).map(|agent| agent.shared.clone()) else {
+        let Some(agent) = self.agents.get(a) else {
             return;
         };
+        let mut shared = agent.shared.clone();
+        // Who wanted nothing here does not want a part of it either.
+        let woken = agent.barren.and_then(|count| self.wakes.since(count));
+        let woken: Option<BTreeSet<usize>> = woken.map(|woken| woken.iter().copied().collect());
         let mut view = None;
         let mut was_served = false;
         // Both orders are those of the moment they are asked for, however the run itself changes them.
@@ -982,7 +1029,8 @@ impl Allocator {
             }
             let role = state.role.clone();
             let frameworks = state.sorter.sort(&self.totals);
-            for f in frameworks.iter().copied() {
+            let may_want = |f: &usize| woken.as_ref().is_none_or(|woken| woken.contains(f));
+            for f in frameworks.iter().copied().filter(may_want) {
                 let Some(offer) = self.offer(a, r, f, &shared, &mut view) else {
                     continue;
                 };
@@ -1006,7 +1054,7 @@ impl Allocator {
             }
         }
         if !was_served && let Some(agent) = self.agents.get_mut(a) {
-            agent.barren = Some(self.epoch);
+            agent.barren = Some(self.wakes.count());
         }
     }
 
@@ -1043,14 +1091,16 @@ impl Allocator {
                 key,
                 is_enough: is_enough(&offer, &self.config.min_allocatable),
                 offer,
+                seen: None,
             });
         }
-        let view = view.as_ref()?;
+        let view = view.as_mut()?;
         let is_enough = match &membership.smallest {
             None => view.is_enough,
             Some(smallest) => is_enough(&view.offer, smallest),
         };
-        if !is_enough || membership.refusals.refuse(a, &view.offer) {
+        let mut refusals = membership.refusals.of_agent(a);
+        if !is_enough || refusals.any(|refused| view.is_covered_by(refused)) {
             return None;
         }
         Some(view.offer.clone())
@@ -1205,10 +1255,13 @@ impl Allocator {
 
     fn check_barren(&self) -> Result<(), String> {
         for (a, agent) in self.agents.iter() {
-            if agent.barren != Some(self.epoch) {
+            let Some(woken) = agent.barren.and_then(|count| self.wakes.since(count)) else {
                 continue;
-            }
+            };
             for (f, framework) in self.frameworks.iter() {
+                if woken.contains(&f) {
+                    continue;
+                }
                 for (r, membership) in &framework.roles {
                     let hierarchical = &AgentCapability::HierarchicalRole;
                     let allowed = self.roles.get(*r).is_some_and(|state| {
