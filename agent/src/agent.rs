@@ -49,6 +49,8 @@ pub struct Agent {
     pub(crate) updates: StatusUpdates,
     /// Set when the agent is to stop as soon as nothing runs here.
     stopping: bool,
+    /// Set when nothing does.
+    stopped: bool,
 }
 
 /// What an agent does with a message of the master.
@@ -88,6 +90,7 @@ impl Agent {
             started: Duration::ZERO,
             leader_epoch: 0,
             stopping: false,
+            stopped: false,
             config,
             host,
             node,
@@ -132,10 +135,7 @@ impl Process for Agent {
         };
         info!(me = %cx.me(), resources = %self.info.resources, freezer = ?self.host.freezer, "agent starts");
         self.publish_metrics(cx);
-        let sweep = Sweep {
-            sandboxes: paths::agents(&self.config.work_dir),
-            freezer: self.host.freezer.clone(),
-        };
+        let sweep = self.sweep();
         // No task starts here before those of an earlier run are gone.
         cx.run(sweep, Gate::HoldUser, |agent, cx, swept| {
             if let Err(reason) = swept {
@@ -252,9 +252,24 @@ impl Agent {
     /// Stops an agent that is to stop, once nothing runs here.
     pub(crate) fn stop_when_empty(&mut self, cx: &mut Context<'_, Self>) {
         debug_assert_eq!(self.tables.check(), Ok(()));
-        if self.stopping && self.tables.frameworks.is_empty() {
-            debug!("nothing runs here any more: the agent stops");
-            cx.stop();
+        if self.stopping && !self.stopped && self.tables.frameworks.is_empty() {
+            self.stopped = true;
+            let sweep = Sweep {
+                leaving: true,
+                ..self.sweep()
+            };
+            cx.run(sweep, Gate::Interleave, |_, cx, swept| {
+                debug!(?swept, "nothing runs here any more: the agent stops");
+                cx.stop();
+            });
+        }
+    }
+
+    fn sweep(&self) -> Sweep {
+        Sweep {
+            sandboxes: paths::agents(&self.config.work_dir),
+            freezer: self.host.freezer.clone(),
+            leaving: false,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The environment of an executor, and the executor that is made for a plain command.
 //!
-//! Pure. Nothing of the agent's own environment is passed on. Source: agent.md §4, §13; Mesos
+//! Pure: texts only. Nothing of the agent's own environment is passed on. Source: agent.md §4, §13; Mesos
 //! `src/slave/slave.cpp` (`executorEnvironment`, `getExecutorInfo`).
 
 use std::path::Path;

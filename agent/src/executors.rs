@@ -1,6 +1,6 @@
 //! Frameworks on this agent, their executors, and the tasks of each: where every task is, and what may happen next.
 //!
-//! Pure. Source: agent.md §1, §4, §5, §7.
+//! Pure: tables, no processes and no clock. Source: agent.md §1, §4, §5, §7.
 //!
 //! ```text
 //! executor:  REGISTERING ── subscribes ──> RUNNING ──> TERMINATING ──> TERMINATED
@@ -545,6 +545,7 @@ impl Tables {
         });
         if !framework.terminating {
             framework.info = info.clone();
+            framework.info.id = Some(id.clone());
         }
         framework
     }

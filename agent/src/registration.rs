@@ -261,9 +261,11 @@ mod tests {
         fn retry(&mut self, effects: &[Effect]) -> (Duration, u64) {
             effects
                 .iter()
-                .find_map(|effect| match effect {
-                    Effect::ArmRetry { after, number } => Some((*after, *number)),
-                    _ => None,
+                .find_map(|effect| {
+                    let Effect::ArmRetry { after, number } = effect else {
+                        return None;
+                    };
+                    Some((*after, *number))
                 })
                 .unwrap()
         }

@@ -1,5 +1,13 @@
 //! The agent process against a scripted master and scripted executors, over the in-memory network, on a paused clock,
 //! with operators that only pretend.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    clippy::large_enum_variant,
+    reason = "helpers of tests fail as tests do"
+)]
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -139,6 +147,8 @@ struct World {
     orders: Receiver<Order>,
     running: Running,
     refusal: Arc<Mutex<Option<LaunchError>>>,
+    /// Of each sweep, whether the agent was leaving.
+    sweeps: Arc<Mutex<Vec<bool>>>,
     next_uuid: std::cell::Cell<u8>,
     _work_dir: tempfile::TempDir,
 }
@@ -165,6 +175,8 @@ impl World {
         let (running, refusal) = (Running::default(), Arc::new(Mutex::new(None)));
         let (at_launch, at_destroy) = (Arc::clone(&running), Arc::clone(&running));
         let (refuse, destroyed) = (Arc::clone(&refusal), order.clone());
+        let sweeps = Arc::new(Mutex::new(Vec::new()));
+        let swept = Arc::clone(&sweeps);
         let home = node("agent")
             .op(move |launch: Launch| {
                 let outcome = refuse.lock().unwrap().take().map_or(Ok(4711), Err);
@@ -187,7 +199,10 @@ impl World {
                 destroyed.send(Order::Destroy(destroy.container)).unwrap();
                 async move { Ok(()) }
             })
-            .op(|_: Sweep| async move { Ok(()) })
+            .op(move |sweep: Sweep| {
+                swept.lock().unwrap().push(sweep.leaving);
+                async move { Ok(()) }
+            })
             .start()
             .unwrap();
         let work_dir = tempfile::tempdir().unwrap();
@@ -206,6 +221,7 @@ impl World {
             orders,
             running,
             refusal,
+            sweeps,
             next_uuid: 100.into(),
             _work_dir: work_dir,
         }
@@ -1010,6 +1026,7 @@ fn an_agent_that_stops_leaves_nothing_behind() {
     world.clock.advance(Duration::from_secs(5));
     assert!(matches!(world.order(), Order::Destroy(of) if of == container));
     assert_eq!(futures::executor::block_on(stopped), ExitReason::Normal);
+    assert_eq!(*world.sweeps.lock().unwrap(), [false, true]);
 }
 
 #[test]

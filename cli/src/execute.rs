@@ -8,6 +8,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -22,6 +23,7 @@ use meseta_protocol::resources::Resources;
 use meseta_protocol::status::{StatusSource, TaskState, TaskStatus};
 use meseta_protocol::task::TaskInfo;
 use meseta_protocol::{AgentId, FrameworkId, Role, TaskId};
+use meseta_runtime::Time;
 use meseta_scheduler_driver::{Config, Handle, Scheduler, SchedulerDriver};
 
 #[derive(Debug, Args)]
@@ -177,8 +179,12 @@ struct Executions {
     each: Resources,
     name: String,
     verbose: bool,
+    asked: Time,
     events: Sender<Event>,
 }
+
+/// How often the master is asked about unfinished tasks.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 impl Executions {
     fn tell(&self, event: Event) {
@@ -187,13 +193,9 @@ impl Executions {
     }
 }
 
-impl Scheduler for Executions {
-    fn registered(&mut self, _: &mut Handle<'_>, id: &FrameworkId, _: &MasterInfo) {
-        self.tell(Event::Line(format!("framework {id}")));
-    }
-
-    fn reregistered(&mut self, driver: &mut Handle<'_>, _: &MasterInfo) {
-        self.tell(Event::Line("the master is back".to_owned()));
+impl Executions {
+    /// Updates that the master makes itself come at most once: asks whether one was missed.
+    fn ask_about_unfinished(&self, driver: &mut Handle<'_>) {
         let questions: Vec<TaskQuestion> = self
             .run
             .running
@@ -207,12 +209,28 @@ impl Scheduler for Executions {
             driver.reconcile_tasks(questions);
         }
     }
+}
+
+impl Scheduler for Executions {
+    fn registered(&mut self, _: &mut Handle<'_>, id: &FrameworkId, _: &MasterInfo) {
+        self.tell(Event::Line(format!("framework {id}")));
+    }
+
+    fn reregistered(&mut self, driver: &mut Handle<'_>, _: &MasterInfo) {
+        self.tell(Event::Line("the master is back".to_owned()));
+        self.ask_about_unfinished(driver);
+    }
 
     fn disconnected(&mut self, _: &mut Handle<'_>) {
         self.tell(Event::Line("the master is away: waiting for it".to_owned()));
     }
 
     fn resource_offers(&mut self, driver: &mut Handle<'_>, offers: Vec<Offer>) {
+        // Offers come about every second, since whatever a lost task has left is offered again.
+        if driver.now().since(self.asked) > ASK_AGAIN {
+            self.asked = driver.now();
+            self.ask_about_unfinished(driver);
+        }
         for offer in offers {
             let mut room = offer.resources.unallocated();
             let mut tasks = Vec::new();
@@ -348,6 +366,7 @@ fn executions(flags: &Flags, events: Sender<Event>) -> anyhow::Result<Executions
         each,
         name: flags.name.clone(),
         verbose: flags.instances <= VERBOSE,
+        asked: Time::ZERO,
         events,
     })
 }

@@ -11,10 +11,10 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use crate::split::Slice;
 
 /// Occurrences by word.
-pub type Counts = BTreeMap<Vec<u8>, u64>;
+pub(crate) type Counts = BTreeMap<Vec<u8>, u64>;
 
 /// Counts the words that begin in a slice.
-pub fn count_slice(slice: &Slice) -> io::Result<Counts> {
+pub(crate) fn count_slice(slice: &Slice) -> io::Result<Counts> {
     let mut file = File::open(&slice.path)?;
     let before = slice.begin.saturating_sub(1);
     file.seek(SeekFrom::Start(before))?;
@@ -57,7 +57,7 @@ fn count(reader: impl Read, mut position: u64, slice: &Slice) -> io::Result<Coun
 }
 
 /// Counts as text, `word<TAB>count` a line in byte order of the words.
-pub fn to_text(counts: &Counts) -> Vec<u8> {
+pub(crate) fn to_text(counts: &Counts) -> Vec<u8> {
     let mut text = Vec::new();
     for (word, count) in counts {
         text.extend_from_slice(word);
@@ -69,7 +69,7 @@ pub fn to_text(counts: &Counts) -> Vec<u8> {
 }
 
 /// Adds counts from their text; `None` when it is none.
-pub fn add_text(counts: &mut Counts, text: &[u8]) -> Option<()> {
+pub(crate) fn add_text(counts: &mut Counts, text: &[u8]) -> Option<()> {
     for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let tab = line.iter().position(|byte| *byte == b'\t')?;
         let count: u64 = std::str::from_utf8(&line[tab + 1..]).ok()?.parse().ok()?;

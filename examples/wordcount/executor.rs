@@ -26,7 +26,7 @@ struct Assignment {
 }
 
 /// The task data of a slice.
-pub fn assignment(slice: &Slice) -> Result<Vec<u8>, rmp_serde::encode::Error> {
+pub(crate) fn assignment(slice: &Slice) -> Result<Vec<u8>, rmp_serde::encode::Error> {
     rmp_serde::to_vec_named(&Assignment {
         path: slice.path.as_os_str().as_bytes().to_vec(),
         begin: slice.begin,
@@ -35,7 +35,7 @@ pub fn assignment(slice: &Slice) -> Result<Vec<u8>, rmp_serde::encode::Error> {
 }
 
 /// The executor.
-pub struct WordCounter;
+pub(crate) struct WordCounter;
 
 impl Executor for WordCounter {
     fn launch_task(&mut self, driver: &mut Handle<'_>, task: TaskInfo) {

@@ -24,7 +24,7 @@ struct Attempt {
 
 /// The job.
 #[derive(Debug)]
-pub struct Job {
+pub(crate) struct Job {
     slices: usize,
     waiting: VecDeque<usize>,
     attempts: BTreeMap<TaskId, Attempt>,
@@ -38,7 +38,7 @@ pub struct Job {
 
 /// What an update means for the job.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Nothing yet.
     Going,
     /// A slice is done.
@@ -51,7 +51,7 @@ pub enum Outcome {
 
 impl Job {
     /// A job of so many slices.
-    pub fn new(slices: usize) -> Self {
+    pub(crate) fn new(slices: usize) -> Self {
         Self {
             slices,
             waiting: (0..slices).collect(),
@@ -66,7 +66,7 @@ impl Job {
     }
 
     /// Takes the next slice to be started, on this agent; its task id and number.
-    pub fn start_next(&mut self, agent: &str) -> Option<(TaskId, usize)> {
+    pub(crate) fn start_next(&mut self, agent: &str) -> Option<(TaskId, usize)> {
         let slice = self.waiting.pop_front()?;
         self.next_attempt += 1;
         let id = TaskId::new(format!("map-{slice}-{}", self.next_attempt));
@@ -80,7 +80,7 @@ impl Job {
     }
 
     /// Takes an update. Updates of unknown tasks, repeated ones included, mean nothing.
-    pub fn update(&mut self, status: &TaskStatus, now: Duration) -> Outcome {
+    pub(crate) fn update(&mut self, status: &TaskStatus, now: Duration) -> Outcome {
         let Some(attempt) = self.attempts.get_mut(&status.task_id) else {
             return Outcome::Going;
         };
@@ -140,33 +140,33 @@ impl Job {
     }
 
     /// Whether every slice has counted.
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.done.len() == self.slices
     }
 
     /// Tasks that have not ended, with the name of their agent.
-    pub fn unfinished(&self) -> impl Iterator<Item = (&TaskId, &str)> {
+    pub(crate) fn unfinished(&self) -> impl Iterator<Item = (&TaskId, &str)> {
         let attempts = self.attempts.iter();
         attempts.map(|(id, attempt)| (id, attempt.agent.as_str()))
     }
 
     /// Slices that have counted.
-    pub fn done(&self) -> usize {
+    pub(crate) fn done(&self) -> usize {
         self.done.len()
     }
 
     /// Slices that had to be started again.
-    pub fn reruns(&self) -> u64 {
+    pub(crate) fn reruns(&self) -> u64 {
         self.reruns
     }
 
     /// The counts so far.
-    pub fn counts(&self) -> &Counts {
+    pub(crate) fn counts(&self) -> &Counts {
         &self.counts
     }
 
     /// Which agent ran what, so far.
-    pub fn spans(&self) -> &[Span] {
+    pub(crate) fn spans(&self) -> &[Span] {
         &self.spans
     }
 }

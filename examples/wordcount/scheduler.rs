@@ -26,6 +26,9 @@ use crate::executor::assignment;
 use crate::job::{Job, Outcome};
 use crate::split::Slice;
 
+/// How often the master is asked about unfinished tasks.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
 /// What a map task takes.
 fn task_resources() -> Resources {
     [
@@ -47,7 +50,7 @@ fn executor_resources() -> Resources {
 }
 
 /// What the main thread hears.
-pub enum Progress {
+pub(crate) enum Progress {
     /// So many slices are done.
     Done(usize),
     /// A line to show.
@@ -59,7 +62,7 @@ pub enum Progress {
 }
 
 /// The scheduler.
-pub struct Counter {
+pub(crate) struct Counter {
     slices: Vec<Slice>,
     job: Job,
     command: CommandInfo,
@@ -68,12 +71,13 @@ pub struct Counter {
     /// Short names of agents, in the order in which they appeared.
     agents: BTreeMap<AgentId, String>,
     progress: Sender<Progress>,
+    asked: Duration,
     over: bool,
 }
 
 impl Counter {
     /// A scheduler for these slices; `program` is started as the executor with `argument`.
-    pub fn new(slices: Vec<Slice>, program: &OsString, argument: &str, progress: Sender<Progress>) -> Self {
+    pub(crate) fn new(slices: Vec<Slice>, program: &OsString, argument: &str, progress: Sender<Progress>) -> Self {
         let program = program.to_string_lossy().into_owned();
         let clock = Clock::live();
         Self {
@@ -84,6 +88,7 @@ impl Counter {
             clock,
             agents: BTreeMap::new(),
             progress,
+            asked: Duration::ZERO,
             over: false,
         }
     }
@@ -171,6 +176,12 @@ impl Scheduler for Counter {
     }
 
     fn resource_offers(&mut self, driver: &mut Handle<'_>, offers: Vec<Offer>) {
+        // Offers come about every second, since whatever a lost task has left is offered again.
+        let now = self.elapsed();
+        if now.saturating_sub(self.asked) > ASK_AGAIN {
+            self.asked = now;
+            self.ask_about_unfinished(driver);
+        }
         for offer in offers {
             let tasks = self.tasks_for(&offer);
             if tasks.is_empty() {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 /// A part of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Slice {
+pub(crate) struct Slice {
     /// The file.
     pub path: PathBuf,
     /// First byte.
@@ -17,7 +17,7 @@ pub struct Slice {
 }
 
 /// Cuts files of these sizes into slices of at most `most` bytes. An empty file has no slice.
-pub fn split(files: &[(PathBuf, u64)], most: u64) -> Vec<Slice> {
+pub(crate) fn split(files: &[(PathBuf, u64)], most: u64) -> Vec<Slice> {
     let mut slices = Vec::new();
     for (path, size) in files {
         let mut begin = 0;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// One task's stay on an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Span {
+pub(crate) struct Span {
     /// Name of the agent.
     pub agent: String,
     /// When it began to run, since the start of the job.
@@ -23,7 +23,7 @@ const MARKS: &[u8] = b" 123456789";
 
 /// One row an agent, `width` columns from the start of the job to its end: how many tasks it ran at each time, `x`
 /// where one was lost.
-pub fn draw(spans: &[Span], total: Duration, width: usize) -> String {
+pub(crate) fn draw(spans: &[Span], total: Duration, width: usize) -> String {
     let mut rows: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
     let mut running: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     let column = |at: Duration| {

@@ -37,6 +37,7 @@
 //! | [`command`] | the executor of plain commands |
 //! | [`kill_policy`] | pure: grace periods |
 //! | [`process_tree`] | signals to, and the end of, everything below this program |
+//! | [`program`] | what the binary `meseta-executor` does |
 //! | [`launch`] | the program that becomes a container's first process |
 
 pub mod command;
@@ -46,6 +47,7 @@ pub mod environment;
 pub mod kill_policy;
 pub mod launch;
 pub mod process_tree;
+pub mod program;
 mod start;
 
 pub use driver::{Executor, Handle, Remote, spawn_on};

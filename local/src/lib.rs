@@ -54,14 +54,15 @@ pub enum LocalError {
     /// A node did not start.
     #[error("a node of the cluster did not start")]
     Node(#[from] NodeError),
-    /// A process did not start.
-    #[error("a process of the cluster did not start")]
+    /// An agent's certificate could not be made.
+    #[error("the certificate of an agent could not be made")]
+    Identity(#[from] IdentityError),
+    /// The master's processes did not start.
+    #[error("the master of the cluster did not start")]
     Spawn(#[from] SpawnError),
-    /// The machine's resources cannot be told.
-    #[error(
-        "the resources of this machine cannot be told: give them with LocalCluster::builder().resources(..)"
-    )]
-    Resources(#[from] DetectError),
+    /// An agent did not start.
+    #[error("an agent of the cluster did not start")]
+    Agent(#[from] meseta_agent::StartError),
     /// The master's directory cannot be used.
     #[error("the master did not start")]
     Master(#[from] meseta_master::config::ConfigError),
@@ -132,7 +133,7 @@ impl Builder {
                 &cluster.master.1,
                 &dir.join(format!("agent-{number}")),
                 self.resources.clone(),
-                &program,
+                &executor,
             );
             match started {
                 Ok(agent) => cluster.agents.push(agent),

@@ -54,6 +54,7 @@ pub struct Master {
     next_framework: u64,
     next_agent: u64,
     next_offer: u64,
+    next_ping_chain: u64,
 
     pub(crate) allocator: Option<Pid>,
     pub(crate) registrar: Option<Pid>,
@@ -73,6 +74,7 @@ impl Master {
             next_framework: 0,
             next_agent: 0,
             next_offer: 0,
+            next_ping_chain: 0,
             allocator: None,
             registrar: None,
         }
@@ -316,6 +318,11 @@ impl Master {
         let n = self.next_offer;
         self.next_offer += 1;
         OfferId::new(format!("{}-O{n}", self.info.id))
+    }
+
+    pub(crate) fn new_ping_chain(&mut self) -> u64 {
+        self.next_ping_chain += 1;
+        self.next_ping_chain
     }
 
     pub(crate) fn new_uuid(cx: &mut Context<'_, Self>) -> Uuid {

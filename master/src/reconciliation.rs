@@ -21,6 +21,18 @@ pub struct Agents<'a> {
     pub state: &'a State,
     /// Unreachable ones, with the time since the Unix epoch.
     pub unreachable: &'a BTreeMap<AgentId, Duration>,
+    /// What the ids of agents begin with that this master has admitted itself.
+    pub own_prefix: &'a str,
+    /// Agents of an earlier master may still register again.
+    pub recovering: bool,
+}
+
+impl Agents<'_> {
+    /// Whether an agent nothing is known of may still turn up, so that nothing can be said yet.
+    fn may_return(&self, agent: Option<&AgentId>) -> bool {
+        let own = agent.is_some_and(|id| id.as_str().starts_with(self.own_prefix));
+        self.recovering && !own
+    }
 }
 
 /// The answers to `questions`, or for all tasks when there are none.
@@ -34,7 +46,7 @@ pub fn answers(
     }
     questions
         .iter()
-        .map(|question| answer(framework, question, agents))
+        .filter_map(|question| answer(framework, question, agents))
         .collect()
 }
 
@@ -52,9 +64,14 @@ fn latest(task: &Task) -> TaskStatus {
     status
 }
 
-fn answer(framework: &Framework, question: &TaskQuestion, agents: &Agents<'_>) -> TaskStatus {
+/// The answer to one question; none while the matter is still open.
+fn answer(
+    framework: &Framework,
+    question: &TaskQuestion,
+    agents: &Agents<'_>,
+) -> Option<TaskStatus> {
     if let Some(task) = framework.tasks.get(&question.task_id) {
-        return latest(task);
+        return Some(latest(task));
     }
     let agent = question.agent_id.as_ref();
     let unreachable = agent.and_then(|id| agents.unreachable.get(id));
@@ -68,6 +85,8 @@ fn answer(framework: &Framework, question: &TaskQuestion, agents: &Agents<'_>) -
             TaskState::Unreachable,
             "Reconciliation: Task is unreachable",
         )
+    } else if agents.may_return(agent) {
+        return None;
     } else {
         (TaskState::Unknown, "Reconciliation: Task is unknown")
     };
@@ -83,5 +102,91 @@ fn answer(framework: &Framework, question: &TaskQuestion, agents: &Agents<'_>) -
     status.unreachable_time = unreachable.map(|at| TimeInfo {
         nanoseconds: i64::try_from(at.as_nanos()).unwrap_or(i64::MAX),
     });
-    status
+    Some(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{Agent, Limits};
+    use meseta_protocol::agent::AgentInfo;
+    use meseta_protocol::framework::{FrameworkCapabilities, FrameworkInfo};
+    use meseta_protocol::resources::Resources;
+    use meseta_protocol::task::TaskInfo;
+    use meseta_protocol::{FrameworkId, TaskId};
+
+    struct World {
+        state: State,
+        unreachable: BTreeMap<AgentId, Duration>,
+        recovering: bool,
+    }
+
+    /// Agent `new-S0` is registered, `new-S1` unreachable; task `known` runs.
+    fn world() -> World {
+        let mut state = State::new(Limits::default());
+        let mut info = AgentInfo::new("host", Resources::new());
+        info.id = Some(AgentId::new("new-S0"));
+        let pid = "slave(1)@127.0.0.1:5051".parse().unwrap();
+        let agent = Agent::new(info, pid, "1.0.0".into(), Vec::new(), Duration::ZERO);
+        state.add_agent(agent, Vec::new(), Vec::new());
+        World {
+            state,
+            unreachable: BTreeMap::from([(AgentId::new("new-S1"), Duration::from_secs(9))]),
+            recovering: false,
+        }
+    }
+
+    fn framework(aware: bool) -> Framework {
+        let mut info = FrameworkInfo::new("nobody", "test");
+        info.id = Some(FrameworkId::new("f"));
+        if !aware {
+            info.capabilities = FrameworkCapabilities::default();
+        }
+        let mut framework = Framework::new(info, None, Duration::ZERO);
+        let task = TaskInfo::new("known", "new-S0", Resources::new(), "true");
+        let mut task = Task::new(&task, &FrameworkId::new("f"), "nobody");
+        task.state = TaskState::Running;
+        framework.tasks.insert(TaskId::new("known"), task);
+        framework
+    }
+
+    fn states(world: &World, aware: bool, task: &str, agent: Option<&str>) -> Vec<TaskState> {
+        let question = TaskQuestion {
+            task_id: TaskId::new(task),
+            agent_id: agent.map(AgentId::new),
+        };
+        let agents = Agents {
+            state: &world.state,
+            unreachable: &world.unreachable,
+            own_prefix: "new",
+            recovering: world.recovering,
+        };
+        let answers = answers(&framework(aware), &[question], &agents);
+        answers.into_iter().map(|status| status.state).collect()
+    }
+
+    #[test]
+    fn the_first_case_that_matches_answers() {
+        let world = world();
+        for (task, agent, aware, plain) in [
+            ("known", Some("elsewhere"), TaskState::Running, TaskState::Running),
+            ("t", Some("new-S0"), TaskState::Gone, TaskState::Lost),
+            ("t", Some("new-S1"), TaskState::Unreachable, TaskState::Lost),
+            ("t", Some("old-S0"), TaskState::Unknown, TaskState::Lost),
+            ("t", None, TaskState::Unknown, TaskState::Lost),
+        ] {
+            assert_eq!(states(&world, true, task, agent), [aware], "{task} {agent:?}");
+            assert_eq!(states(&world, false, task, agent), [plain], "{task} {agent:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_said_of_agents_that_may_still_register_again() {
+        let mut world = world();
+        world.recovering = true;
+        assert_eq!(states(&world, true, "t", Some("old-S0")), []);
+        assert_eq!(states(&world, true, "t", None), []);
+        assert_eq!(states(&world, true, "t", Some("new-S7")), [TaskState::Unknown]);
+        assert_eq!(states(&world, true, "t", Some("new-S1")), [TaskState::Unreachable]);
+    }
 }

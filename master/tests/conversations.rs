@@ -68,7 +68,7 @@ macro_rules! scripted {
     };
 }
 
-const EPOCH: u64 = 7;
+const EPOCH: u64 = 1;
 
 /// Tells a scripted process to send something to the master.
 #[derive(Serialize, Deserialize)]

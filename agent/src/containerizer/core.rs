@@ -1,6 +1,6 @@
 //! The life of one container, from the order to launch it to the end of its last process.
 //!
-//! Pure; the shell is `handlers/executors.rs`, which runs [`super::Launch`] and [`super::Destroy`]. Invariant:
+//! Pure: no processes, no clock; the shell is `handlers/executors.rs`, which runs [`super::Launch`] and [`super::Destroy`]. Invariant:
 //! exactly one [`Effect::Gone`] comes out, and only when no process of the container is left.
 //!
 //! ```text

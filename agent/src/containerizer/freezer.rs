@@ -58,14 +58,28 @@ pub fn destroy(group: &Path, wait: &Waiting) -> Result<(), String> {
     if !group.exists() {
         return Ok(());
     }
-    let groups = deepest_first(group);
     loop {
-        let left = processes(&groups)?;
+        let groups = deepest_first(group);
+        empty(group, &groups, wait)?;
+        if remove(&groups)? {
+            return Ok(());
+        }
+        // Somebody has just entered, or the last process is on its way out of the kernel.
+        if !wait.a_moment() {
+            return Err(format!("{} stays in use", group.display()));
+        }
+    }
+}
+
+/// Ends all processes of these groups, the last of which is above the others.
+fn empty(group: &Path, groups: &[PathBuf], wait: &Waiting) -> Result<(), String> {
+    loop {
+        let left = processes(groups)?;
         if left.is_empty() {
-            break;
+            return Ok(());
         }
         freeze(group, wait)?;
-        for process in processes(&groups)? {
+        for process in processes(groups)? {
             match kill(Pid::from_raw(process), Signal::SIGKILL) {
                 Ok(()) | Err(Errno::ESRCH) => {}
                 Err(error) => warn!(process, %error, "a frozen process cannot be killed"),
@@ -74,8 +88,8 @@ pub fn destroy(group: &Path, wait: &Waiting) -> Result<(), String> {
         set(group, "THAWED")?;
         // The dying leave the group by themselves; who forked between two looks is caught by the next round.
         for _ in 0..50 {
-            if processes(&groups)?.is_empty() {
-                break;
+            if processes(groups)?.is_empty() {
+                return Ok(());
             }
             if !wait.a_moment() {
                 return Err(format!(
@@ -85,19 +99,19 @@ pub fn destroy(group: &Path, wait: &Waiting) -> Result<(), String> {
             }
         }
     }
+}
+
+/// Removes empty groups; `false` when one is in use.
+fn remove(groups: &[PathBuf]) -> Result<bool, String> {
     for group in groups {
-        while let Err(error) = fs::remove_dir(&group) {
-            // The last process may be on its way out of the kernel.
-            let busy = error.raw_os_error() == Some(Errno::EBUSY as i32);
-            if error.kind() == ErrorKind::NotFound {
-                break;
-            }
-            if !busy || !wait.a_moment() {
-                return Err(format!("{}: {error}", group.display()));
-            }
+        match fs::remove_dir(group) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => return Ok(false),
+            Err(error) => return Err(format!("{}: {error}", group.display())),
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// As [`destroy`] for every group directly below `own`, which stays.

@@ -171,13 +171,15 @@ impl Op for Destroy {
     type Out = Result<(), String>;
 }
 
-/// Ends what an earlier run of an agent with the same work directory has left.
+/// Ends whatever runs in a sandbox of this agent: at its start, what an earlier run has left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sweep {
     /// Directory of all sandboxes.
     pub sandboxes: PathBuf,
     /// The agent's part of the freezer hierarchy.
     pub freezer: Option<PathBuf>,
+    /// Whether the agent ends, so that its part of the hierarchy goes too.
+    pub leaving: bool,
 }
 
 impl Op for Sweep {
@@ -424,7 +426,11 @@ fn end(destroy: &Destroy, leaders: &Leaders) -> Result<(), String> {
 fn clear(sweep: &Sweep) -> Result<(), String> {
     let wait = Waiting::new();
     if let Some(own) = &sweep.freezer {
-        freezer::destroy_below(own, &wait)?;
+        if sweep.leaving {
+            freezer::destroy(own, &wait)?;
+        } else {
+            freezer::destroy_below(own, &wait)?;
+        }
     }
     let of_agent = |directory: &Path| directory.starts_with(&sweep.sandboxes);
     process_tree::destroy(None, of_agent, &wait)

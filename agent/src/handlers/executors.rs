@@ -388,7 +388,7 @@ impl Agent {
         let grace = grace_period(&executor.info, self.config.executor_shutdown_grace_period);
         let container = executor.container_id.value.clone();
         cx.after(grace, move |agent, cx| {
-            agent.container_input(cx, &container, Input::Destroy)
+            agent.container_input(cx, &container, Input::Destroy);
         });
     }
 

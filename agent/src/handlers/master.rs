@@ -41,13 +41,13 @@ impl FromMaster<Ping> for Agent {
 impl FromMaster<UpdateFramework> for Agent {
     fn obey(&mut self, cx: &mut Context<'_, Self>, update: UpdateFramework) {
         let id = &update.framework_id;
-        let Some(framework) = self.tables.frameworks.get_mut(id) else {
-            return;
-        };
-        if framework.terminating {
-            return;
+        if let Some(framework) = self.tables.frameworks.get_mut(id) {
+            if framework.terminating {
+                return;
+            }
+            framework.info = update.framework_info;
         }
-        framework.info = update.framework_info;
+        // A framework without executors here may still have updates on their way.
         let effects = self.updates.resume_framework(id);
         self.perform_updates(cx, effects);
     }

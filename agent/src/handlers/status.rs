@@ -251,7 +251,7 @@ impl Agent {
                 }
                 Effect::Arm { after, number } => {
                     cx.after(after, move |agent, cx| {
-                        agent.stream(cx, &key, Input::RetryDue(number))
+                        agent.stream(cx, &key, Input::RetryDue(number));
                     });
                 }
                 // The tables follow in the handler of the acknowledgement.

@@ -173,7 +173,7 @@ impl Agent {
                 self.shut_down_executor(cx, &run.framework_id, executor_id);
             }
             Obstacle::HasEnded => {
-                self.refuse(cx, run, dropped, terminated, "The executor has ended")
+                self.refuse(cx, run, dropped, terminated, "The executor has ended");
             }
         }
     }

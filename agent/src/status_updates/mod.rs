@@ -1,6 +1,6 @@
 //! All streams of status updates of an agent, one per task, and whether there is a master to send to.
 //!
-//! Pure. A stream lives from a task's first update to the acknowledgement of its last. What is here is in memory
+//! Pure: no clock, no disk. A stream lives from a task's first update to the acknowledgement of its last. What is here is in memory
 //! only; writing it down before it is acknowledged to the executor belongs to [`StatusUpdates::step`], where every
 //! change passes.
 

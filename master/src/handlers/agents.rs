@@ -203,7 +203,7 @@ impl Master {
     fn admit_agent(
         &mut self,
         cx: &mut Context<'_, Self>,
-        agent: Agent,
+        mut agent: Agent,
         tasks: Vec<Task>,
         executors: Vec<(FrameworkId, ExecutorInfo)>,
     ) {
@@ -212,6 +212,8 @@ impl Master {
         };
         cx.link(&agent.pid);
         self.unreachable.remove(&agent_id);
+        let chain = self.new_ping_chain();
+        agent.ping_chain = chain;
         let info = agent.info.clone();
         let capabilities = agent.capabilities.to_vec();
         self.state.add_agent(agent, tasks, executors);
@@ -226,7 +228,7 @@ impl Master {
             used: agent.used.clone(),
         };
         self.tell_allocator(cx, add);
-        self.ping(cx, &agent_id);
+        self.ping(cx, &agent_id, chain);
     }
 
     fn reregister(
@@ -464,10 +466,12 @@ impl Master {
         crate::accept::give_role(resources, &first.unwrap_or_else(Role::star));
     }
 
-    /// Sends a ping now and comes back for the next; each registration has one such chain.
-    fn ping(&mut self, cx: &mut Context<'_, Self>, id: &AgentId) {
+    /// Sends a ping now and comes back for the next, until the agent is taken out; one that is admitted again has a
+    /// chain of its own.
+    fn ping(&mut self, cx: &mut Context<'_, Self>, id: &AgentId, chain: u64) {
         let limit = self.config.max_agent_ping_timeouts;
-        let Some(agent) = self.state.agent_mut(id) else {
+        let agent = self.state.agent_mut(id);
+        let Some(agent) = agent.filter(|agent| agent.ping_chain == chain) else {
             return;
         };
         let verdict = agent.health.ping_due(limit);
@@ -478,7 +482,7 @@ impl Master {
         }
         let id = id.clone();
         cx.after(self.config.agent_ping_timeout, move |master, cx| {
-            master.ping(cx, &id);
+            master.ping(cx, &id, chain);
         });
     }
 

@@ -121,9 +121,14 @@ impl Master {
         let Some(framework) = self.state.framework(id) else {
             return;
         };
+        // A first master has nothing to wait for; a later one does not know which agents its predecessor had.
+        let elapsed = cx.wall().saturating_sub(self.started);
         let agents = Agents {
             state: &self.state,
             unreachable: &self.unreachable,
+            own_prefix: self.info.id.as_str(),
+            recovering: self.config.leader_epoch > 1
+                && elapsed < self.config.agent_reregister_timeout,
         };
         for status in reconciliation::answers(framework, questions, &agents) {
             self.tell_status(cx, id, status);

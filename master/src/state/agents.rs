@@ -48,6 +48,7 @@ impl Agent {
             tasks: BTreeMap::new(),
             executors: BTreeMap::new(),
             killed_tasks: BTreeSet::new(),
+            ping_chain: 0,
             health: Health::default(),
         }
     }

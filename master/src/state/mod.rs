@@ -98,6 +98,8 @@ pub struct Agent {
     pub executors: BTreeMap<FrameworkId, BTreeSet<ExecutorId>>,
     /// Tasks that were to be killed, in case the agent was away.
     pub killed_tasks: BTreeSet<(FrameworkId, TaskId)>,
+    /// Number of the chain of pings that is this agent's; one of an earlier stay has ended.
+    pub ping_chain: u64,
     /// Answers to pings.
     pub health: crate::health::Health,
 }
