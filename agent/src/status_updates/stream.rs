@@ -341,7 +341,7 @@ mod tests {
                 let input = match kind {
                     0 if made < 50 => { made += 1; Input::Updated(update(made, TaskState::Running)) }
                     0 | 1 => Input::Updated(update(if made == 0 { continue } else { n % made + 1 }, TaskState::Running)),
-                    2 => Input::Acknowledged(uuid(in_flight.unwrap_or(n))),
+                    2 => Input::Acknowledged(uuid(in_flight.unwrap_or(201 + n % 50))),
                     3 => Input::RetryDue(if n % 2 == 0 { timer } else { u64::from(n) }),
                     4 => Input::Pause,
                     _ => Input::Resume,
