@@ -73,6 +73,9 @@ pub(crate) struct Flags {
     logging_level: String,
 }
 
+/// How often an instance that is lost is started before it counts as failed.
+const MAX_ATTEMPTS: u32 = 20;
+
 /// What becomes of the instances.
 #[derive(Debug, Default)]
 struct Run {
@@ -122,7 +125,8 @@ impl Run {
         let Some((instance, _)) = self.running.remove(&status.task_id) else {
             return Fate::Going;
         };
-        if lost {
+        let attempts = self.attempts.get(&instance).copied().unwrap_or_default();
+        if lost && attempts < MAX_ATTEMPTS {
             self.waiting.push(instance);
             return Fate::Again;
         }

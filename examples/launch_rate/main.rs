@@ -82,7 +82,7 @@ impl Launcher {
                 task_id,
                 agent_id: offer.agent_id.clone(),
                 resources: self.each.clone(),
-                command: Some(CommandInfo::exec(PROGRAM, [PROGRAM])),
+                command: Some(CommandInfo::exec(PROGRAM, [""; 0])),
                 ..TaskInfo::default()
             });
         }

@@ -14,6 +14,8 @@ use crate::timeline::Span;
 
 /// Times the executor itself may report a slice as failed before the job is given up.
 const MAX_FAILURES: u32 = 3;
+/// Times a slice may be lost before the job is given up: no cluster is that unlucky.
+const MAX_ATTEMPTS: u32 = 50;
 
 #[derive(Debug)]
 struct Attempt {
@@ -30,6 +32,7 @@ pub(crate) struct Job {
     attempts: BTreeMap<TaskId, Attempt>,
     done: BTreeSet<usize>,
     failures: BTreeMap<usize, u32>,
+    losses: BTreeMap<usize, u32>,
     next_attempt: u64,
     counts: Counts,
     spans: Vec<Span>,
@@ -58,6 +61,7 @@ impl Job {
             attempts: BTreeMap::new(),
             done: BTreeSet::new(),
             failures: BTreeMap::new(),
+            losses: BTreeMap::new(),
             next_attempt: 0,
             counts: Counts::new(),
             spans: Vec::new(),
@@ -133,6 +137,15 @@ impl Job {
         if status.state == TaskState::Error {
             let why = status.message.as_deref().unwrap_or("no reason given");
             return Outcome::Failed(format!("task {} was refused: {why}", status.task_id));
+        }
+        let losses = self.losses.entry(slice).or_default();
+        *losses += 1;
+        if *losses >= MAX_ATTEMPTS {
+            let why = status.message.as_deref().unwrap_or("no reason given");
+            return Outcome::Failed(format!(
+                "slice {slice} was lost {MAX_ATTEMPTS} times, last with {}: {why}",
+                status.state
+            ));
         }
         self.reruns += 1;
         self.waiting.push_back(slice);

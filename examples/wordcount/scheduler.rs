@@ -83,7 +83,7 @@ impl Counter {
         Self {
             job: Job::new(slices.len()),
             slices,
-            command: CommandInfo::exec(program.clone(), [program, argument.to_owned()]),
+            command: CommandInfo::exec(program, [argument]),
             began: clock.now(),
             clock,
             agents: BTreeMap::new(),
