@@ -372,7 +372,7 @@ fn make_sandbox(launch: &Launch, sandbox: &Path) -> Result<(), String> {
             .map_err(text)?;
     }
     for (link, target) in &launch.links {
-        point(link, target).map_err(text)?;
+        point(link, target, &launch.container).map_err(text)?;
     }
     if let Some(owner) = &launch.owner {
         let refused = |why: String| format!("Failed to chown directory to '{owner}': {why}");
@@ -387,15 +387,15 @@ fn make_sandbox(launch: &Launch, sandbox: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Lets a link point to `target`, in one step for those who look at it.
-fn point(link: &Path, target: &Path) -> std::io::Result<()> {
-    let mut name = link.as_os_str().to_owned();
-    name.push(format!(".{}", target.display()));
-    let new = PathBuf::from(name);
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
+/// Lets a link point to `target`, in one step for those who look at it. Several launches may set the same link at
+/// once, so the new one is made under a name that only the launch of `container` uses.
+fn point(link: &Path, target: &Path, container: &str) -> std::io::Result<()> {
+    if fs::read_link(link).is_ok_and(|present| present == target) {
+        return Ok(());
     }
+    let mut name = link.as_os_str().to_owned();
+    name.push(format!(".{container}"));
+    let new = PathBuf::from(name);
     symlink(target, &new)?;
     fs::rename(&new, link)
 }

@@ -20,6 +20,10 @@ use tracing::debug;
 
 use super::Waiting;
 
+/// Looks in a row that must find nothing: one alone can miss a process whose environment is being replaced by `exec`,
+/// or that was forked behind the walk's back by a parent that ended at once.
+const CLEAN_LOOKS: u32 = 3;
+
 /// One process, told apart from later ones with the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Identity {
@@ -156,7 +160,8 @@ pub fn destroy(
             |process| sandbox_in_environment(process).is_some_and(|sandbox| is_sandbox(&sandbox));
         Ok(members(&walk()?, leader, marked))
     };
-    loop {
+    let mut clean_looks = 0;
+    while clean_looks < CLEAN_LOOKS {
         let mut stopped: BTreeSet<Identity> = BTreeSet::new();
         loop {
             let found = look()?;
@@ -169,16 +174,30 @@ pub fn destroy(
                 stopped.insert(identity);
             }
         }
-        if stopped.is_empty() {
-            return Ok(());
-        }
+        clean_looks = if stopped.is_empty() {
+            clean_looks + 1
+        } else {
+            0
+        };
         for identity in &stopped {
             signal(*identity, Signal::SIGKILL);
         }
-        if !wait.a_moment() {
-            return Err(format!("processes do not end: {stopped:?}"));
+        // On its way out a process loses its environment before its life, so each is waited for by name.
+        while stopped.iter().any(|identity| is_alive(*identity)) {
+            if !wait.a_moment() {
+                return Err(format!("processes do not end: {stopped:?}"));
+            }
+        }
+        if clean_looks < CLEAN_LOOKS && !wait.a_moment() {
+            return Err("new processes keep appearing".to_owned());
         }
     }
+    Ok(())
+}
+
+/// Whether this very process runs.
+fn is_alive(identity: Identity) -> bool {
+    see(identity.process).is_some_and(|seen| seen.identity == identity && !seen.dead)
 }
 
 #[cfg(test)]
