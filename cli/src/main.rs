@@ -2,10 +2,7 @@
 //!
 //! Each subcommand has a file of its own; this one parses the line and hands over.
 
-#![expect(
-    clippy::print_stdout,
-    reason = "printing is what a command is for"
-)]
+#![expect(clippy::print_stdout, reason = "printing is what a command is for")]
 
 mod certs;
 mod client;

@@ -28,7 +28,10 @@ use meseta_scheduler_driver::{Config, Handle, Scheduler, SchedulerDriver};
 const PROGRAM: &str = "/bin/true";
 
 #[derive(Debug, Parser)]
-#[command(name = "launch_rate", about = "Measures how fast tasks that do nothing come and go")]
+#[command(
+    name = "launch_rate",
+    about = "Measures how fast tasks that do nothing come and go"
+)]
 struct Flags {
     /// How many tasks.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -153,10 +156,19 @@ fn run(flags: &Flags) -> anyhow::Result<bool> {
     let measured = launch(flags)?;
     let after = fork_loop(flags.tasks)?;
     let rate = f64::from(measured.finished) / measured.total.as_secs_f64();
-    println!("tasks                 {} finished, {} failed", measured.finished, measured.failed);
+    println!(
+        "tasks                 {} finished, {} failed",
+        measured.finished, measured.failed
+    );
     println!("tasks/s               {rate:.0}");
-    println!("accept to RUNNING p50 {:.1?}", percentile(&measured.to_running, 50));
-    println!("accept to RUNNING p99 {:.1?}", percentile(&measured.to_running, 99));
+    println!(
+        "accept to RUNNING p50 {:.1?}",
+        percentile(&measured.to_running, 50)
+    );
+    println!(
+        "accept to RUNNING p99 {:.1?}",
+        percentile(&measured.to_running, 99)
+    );
     println!("fork+wait loop/s      {before:.0} before, {after:.0} after");
     println!("ratio                 {:.3}", rate / before.midpoint(after));
     Ok(measured.failed == 0)
@@ -165,7 +177,11 @@ fn run(flags: &Flags) -> anyhow::Result<bool> {
 fn launch(flags: &Flags) -> anyhow::Result<Measured> {
     let cluster = match &flags.master {
         Some(_) => None,
-        None => Some(LocalCluster::builder().resources("cpus:1000;mem:1000000".parse()?).start()?),
+        None => Some(
+            LocalCluster::builder()
+                .resources("cpus:1000;mem:1000000".parse()?)
+                .start()?,
+        ),
     };
     let master = match (&flags.master, &cluster) {
         (Some(master), _) => master.clone(),
@@ -178,7 +194,11 @@ fn launch(flags: &Flags) -> anyhow::Result<Measured> {
         number: 0,
         tasks: flags.tasks,
         in_flight: 0,
-        limit: if flags.in_flight == 0 { u32::MAX } else { flags.in_flight },
+        limit: if flags.in_flight == 0 {
+            u32::MAX
+        } else {
+            flags.in_flight
+        },
         each: "cpus:0.01;mem:1".parse()?,
         clock: Clock::live(),
         began: None,
@@ -191,7 +211,10 @@ fn launch(flags: &Flags) -> anyhow::Result<Measured> {
         },
         done,
     };
-    let driver = SchedulerDriver::start(Config::new(&master, FrameworkInfo::new("", "launch_rate")), launcher)?;
+    let driver = SchedulerDriver::start(
+        Config::new(&master, FrameworkInfo::new("", "launch_rate")),
+        launcher,
+    )?;
     let measured = measured.recv().context("the driver has ended")?;
     driver.stop(false);
     driver.join();
@@ -206,7 +229,9 @@ fn fork_loop(count: u32) -> anyhow::Result<f64> {
     let clock = Clock::live();
     let began = clock.now();
     for _ in 0..count {
-        let status = Command::new(PROGRAM).status().with_context(|| format!("cannot run {PROGRAM}"))?;
+        let status = Command::new(PROGRAM)
+            .status()
+            .with_context(|| format!("cannot run {PROGRAM}"))?;
         anyhow::ensure!(status.success(), "{PROGRAM} failed");
     }
     Ok(f64::from(count) / clock.now().since(began).as_secs_f64())
@@ -216,5 +241,8 @@ fn percentile(all: &[Duration], percent: usize) -> Duration {
     let mut sorted = all.to_vec();
     sorted.sort();
     let last = sorted.len().saturating_sub(1);
-    sorted.get(last * percent / 100).copied().unwrap_or_default()
+    sorted
+        .get(last * percent / 100)
+        .copied()
+        .unwrap_or_default()
 }

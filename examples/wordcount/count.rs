@@ -70,7 +70,10 @@ pub(crate) fn to_text(counts: &Counts) -> Vec<u8> {
 
 /// Adds counts from their text; `None` when it is none.
 pub(crate) fn add_text(counts: &mut Counts, text: &[u8]) -> Option<()> {
-    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+    for line in text
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+    {
         let tab = line.iter().position(|byte| *byte == b'\t')?;
         let count: u64 = std::str::from_utf8(&line[tab + 1..]).ok()?.parse().ok()?;
         *counts.entry(line[..tab].to_vec()).or_default() += count;
@@ -84,7 +87,10 @@ mod tests {
 
     fn whole(text: &[u8]) -> Counts {
         let mut counts = Counts::new();
-        for word in text.split(|byte| !byte.is_ascii_alphanumeric()).filter(|word| !word.is_empty()) {
+        for word in text
+            .split(|byte| !byte.is_ascii_alphanumeric())
+            .filter(|word| !word.is_empty())
+        {
             *counts.entry(word.to_ascii_lowercase()).or_default() += 1;
         }
         counts
@@ -98,9 +104,14 @@ mod tests {
             let mut begin = 0;
             while begin < text.len() as u64 {
                 let end = (begin + most).min(text.len() as u64);
-                let slice = Slice { path: "x".into(), begin, end };
+                let slice = Slice {
+                    path: "x".into(),
+                    begin,
+                    end,
+                };
                 let before = begin.saturating_sub(1);
-                let counted = count(&text[usize::try_from(before).unwrap()..], before, &slice).unwrap();
+                let counted =
+                    count(&text[usize::try_from(before).unwrap()..], before, &slice).unwrap();
                 add_text(&mut sum, &to_text(&counted)).unwrap();
                 begin = end;
             }

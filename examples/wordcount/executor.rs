@@ -60,7 +60,11 @@ fn run(task: &TaskInfo, remote: &Remote) {
 }
 
 fn work(task: &TaskInfo) -> anyhow::Result<Vec<u8>> {
-    let data = task.data.as_ref().map(|data| data.as_slice()).unwrap_or_default();
+    let data = task
+        .data
+        .as_ref()
+        .map(|data| data.as_slice())
+        .unwrap_or_default();
     let assignment: Assignment = rmp_serde::from_slice(data)?;
     let slice = Slice {
         path: OsString::from_vec(assignment.path).into(),

@@ -99,7 +99,10 @@ impl Job {
         let Some(attempt) = self.attempts.remove(&status.task_id) else {
             return Outcome::Going;
         };
-        let result = status.data.as_ref().filter(|_| status.state == TaskState::Finished);
+        let result = status
+            .data
+            .as_ref()
+            .filter(|_| status.state == TaskState::Finished);
         let finished = result.is_some();
         if let Some(began) = attempt.began {
             self.spans.push(Span {
@@ -115,7 +118,10 @@ impl Job {
         match result {
             Some(text) => {
                 if add_text(&mut self.counts, text).is_none() {
-                    return Outcome::Failed(format!("task {} sent a result that is none", status.task_id));
+                    return Outcome::Failed(format!(
+                        "task {} sent a result that is none",
+                        status.task_id
+                    ));
                 }
                 self.done.insert(attempt.slice);
                 Outcome::Done
@@ -125,13 +131,16 @@ impl Job {
     }
 
     fn run_again(&mut self, slice: usize, status: &TaskStatus) -> Outcome {
-        let by_executor = status.state == TaskState::Failed && status.source == Some(StatusSource::Executor);
+        let by_executor =
+            status.state == TaskState::Failed && status.source == Some(StatusSource::Executor);
         if by_executor {
             let failures = self.failures.entry(slice).or_default();
             *failures += 1;
             if *failures >= MAX_FAILURES {
                 let why = status.message.as_deref().unwrap_or("no reason given");
-                return Outcome::Failed(format!("slice {slice} failed {MAX_FAILURES} times: {why}"));
+                return Outcome::Failed(format!(
+                    "slice {slice} failed {MAX_FAILURES} times: {why}"
+                ));
             }
         }
         if status.state == TaskState::Error {
@@ -200,7 +209,10 @@ mod tests {
         let mut job = Job::new(1);
         let (first, _) = job.start_next("a").unwrap();
         let now = Duration::ZERO;
-        assert_eq!(job.update(&ended(&first, TaskState::Lost, None), now), Outcome::Again);
+        assert_eq!(
+            job.update(&ended(&first, TaskState::Lost, None), now),
+            Outcome::Again
+        );
         let (second, slice) = job.start_next("b").unwrap();
         assert_eq!((slice, job.reruns()), (0, 1));
         let finished = ended(&second, TaskState::Finished, Some(b"x\t2\n"));
@@ -216,7 +228,10 @@ mod tests {
         for attempt in 1..=MAX_FAILURES {
             let (id, _) = job.start_next("a").unwrap();
             let outcome = job.update(&ended(&id, TaskState::Failed, None), Duration::ZERO);
-            assert_eq!(matches!(outcome, Outcome::Failed(_)), attempt == MAX_FAILURES);
+            assert_eq!(
+                matches!(outcome, Outcome::Failed(_)),
+                attempt == MAX_FAILURES
+            );
         }
     }
 }

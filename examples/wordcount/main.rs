@@ -89,7 +89,12 @@ fn run(flags: &Flags) -> anyhow::Result<()> {
         count_on_cluster(flags, slices)?
     };
     let began = Duration::ZERO;
-    let ended = job.spans().iter().map(|span| span.ended).max().unwrap_or(began);
+    let ended = job
+        .spans()
+        .iter()
+        .map(|span| span.ended)
+        .max()
+        .unwrap_or(began);
     print!("{}", timeline::draw(job.spans(), ended, WIDTH));
     println!("{total} slices, {} run again", job.reruns());
     print_top(job.counts(), flags.top);
@@ -107,7 +112,8 @@ fn sizes(files: &[PathBuf]) -> anyhow::Result<Vec<(PathBuf, u64)>> {
             .canonicalize()
             .with_context(|| format!("cannot find {}", path.display()))?;
         // Opened, not only looked at, so that a file that cannot be read is found before anything runs.
-        let file = std::fs::File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let file = std::fs::File::open(&path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
         let metadata = file.metadata()?;
         anyhow::ensure!(
             metadata.is_file(),
@@ -122,7 +128,11 @@ fn sizes(files: &[PathBuf]) -> anyhow::Result<Vec<(PathBuf, u64)>> {
 fn count_on_cluster(flags: &Flags, slices: Vec<split::Slice>) -> anyhow::Result<Box<Job>> {
     let cluster = match &flags.master {
         Some(_) => None,
-        None => Some(LocalCluster::builder().agents(usize::from(flags.agents)).start()?),
+        None => Some(
+            LocalCluster::builder()
+                .agents(usize::from(flags.agents))
+                .start()?,
+        ),
     };
     let master = match (&flags.master, &cluster) {
         (Some(master), _) => master.clone(),
@@ -156,7 +166,8 @@ fn count_on_cluster(flags: &Flags, slices: Vec<split::Slice>) -> anyhow::Result<
 
 fn bar(total: usize) -> ProgressBar {
     let bar = ProgressBar::new(total as u64).with_style(
-        ProgressStyle::with_template("{bar:40} {pos}/{len} slices {elapsed}").unwrap_or_else(|_| ProgressStyle::default_bar()),
+        ProgressStyle::with_template("{bar:40} {pos}/{len} slices {elapsed}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
     if !std::io::stderr().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::hidden());

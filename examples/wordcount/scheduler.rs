@@ -77,7 +77,12 @@ pub(crate) struct Counter {
 
 impl Counter {
     /// A scheduler for these slices; `program` is started as the executor with `argument`.
-    pub(crate) fn new(slices: Vec<Slice>, program: &OsString, argument: &str, progress: Sender<Progress>) -> Self {
+    pub(crate) fn new(
+        slices: Vec<Slice>,
+        program: &OsString,
+        argument: &str,
+        progress: Sender<Progress>,
+    ) -> Self {
         let program = program.to_string_lossy().into_owned();
         let clock = Clock::live();
         Self {
@@ -152,7 +157,11 @@ impl Counter {
             .unfinished()
             .map(|(task_id, agent)| TaskQuestion {
                 task_id: task_id.clone(),
-                agent_id: self.agents.iter().find(|(_, name)| *name == agent).map(|(id, _)| id.clone()),
+                agent_id: self
+                    .agents
+                    .iter()
+                    .find(|(_, name)| *name == agent)
+                    .map(|(id, _)| id.clone()),
             })
             .collect();
         if !questions.is_empty() {
@@ -188,7 +197,11 @@ impl Scheduler for Counter {
                 // Wanted again soon while slices may have to be run again.
                 driver.decline_offer(offer.id, Filters::refusing(1.0));
             } else {
-                driver.accept_offers(vec![offer.id], vec![Operation::launch(tasks)], Filters::refusing(0.0));
+                driver.accept_offers(
+                    vec![offer.id],
+                    vec![Operation::launch(tasks)],
+                    Filters::refusing(0.0),
+                );
             }
         }
     }
@@ -203,7 +216,10 @@ impl Scheduler for Counter {
             Outcome::Done => self.tell(Progress::Done(self.job.done())),
             Outcome::Again => {
                 let why = status.message.as_deref().unwrap_or_default();
-                self.tell(Progress::Note(format!("{} {}: runs again ({why})", status.task_id, status.state)));
+                self.tell(Progress::Note(format!(
+                    "{} {}: runs again ({why})",
+                    status.task_id, status.state
+                )));
                 driver.revive_offers(Vec::new());
             }
             Outcome::Failed(why) => {
@@ -220,6 +236,8 @@ impl Scheduler for Counter {
 
     fn error(&mut self, _: &mut Handle<'_>, message: &str) {
         self.over = true;
-        self.tell(Progress::Failed(format!("the master refuses this framework: {message}")));
+        self.tell(Progress::Failed(format!(
+            "the master refuses this framework: {message}"
+        )));
     }
 }

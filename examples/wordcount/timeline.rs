@@ -29,7 +29,12 @@ pub(crate) fn draw(spans: &[Span], total: Duration, width: usize) -> String {
     let column = |at: Duration| {
         let share = at.as_secs_f64() / total.as_secs_f64().max(f64::MIN_POSITIVE);
         // A share of at most 1 of a width that fits a terminal.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a column number")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "a column number"
+        )]
         let column = (share.clamp(0.0, 1.0) * width as f64) as usize;
         column.min(width.saturating_sub(1))
     };
@@ -40,7 +45,10 @@ pub(crate) fn draw(spans: &[Span], total: Duration, width: usize) -> String {
         }
     }
     for (agent, counts) in &running {
-        let row = counts.iter().map(|count| *MARKS.get(*count).unwrap_or(&b'#')).collect();
+        let row = counts
+            .iter()
+            .map(|count| *MARKS.get(*count).unwrap_or(&b'#'))
+            .collect();
         rows.insert(agent, row);
     }
     for span in spans.iter().filter(|span| !span.finished) {
@@ -48,7 +56,10 @@ pub(crate) fn draw(spans: &[Span], total: Duration, width: usize) -> String {
             row[column(span.ended)] = b'x';
         }
     }
-    let mut text = format!("tasks at once by agent, {:.1} s from left to right (x: lost and run again)\n", total.as_secs_f64());
+    let mut text = format!(
+        "tasks at once by agent, {:.1} s from left to right (x: lost and run again)\n",
+        total.as_secs_f64()
+    );
     for (agent, row) in rows {
         text.push_str(&format!("{agent:<12}|{}|\n", String::from_utf8_lossy(&row)));
     }
@@ -67,9 +78,16 @@ mod tests {
             ended: Duration::from_secs(ended),
             finished,
         };
-        let spans = [span("a", 0, 5, true), span("a", 2, 9, true), span("b", 0, 4, false)];
+        let spans = [
+            span("a", 0, 5, true),
+            span("a", 2, 9, true),
+            span("b", 0, 4, false),
+        ];
         let drawn = draw(&spans, Duration::from_secs(10), 10);
         let rows: Vec<&str> = drawn.lines().skip(1).collect();
-        assert_eq!(rows, ["a           |1122221111|", "b           |1111x     |"]);
+        assert_eq!(
+            rows,
+            ["a           |1122221111|", "b           |1111x     |"]
+        );
     }
 }

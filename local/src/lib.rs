@@ -72,7 +72,10 @@ pub enum LocalError {
 /// first in `main`, before any thread is started.
 pub fn take_over() -> Option<ExitCode> {
     let called = std::env::args_os().next()?;
-    let is_executor = called == ITSELF || Path::new(&called).file_name().is_some_and(|name| name == EXECUTOR);
+    let is_executor = called == ITSELF
+        || Path::new(&called)
+            .file_name()
+            .is_some_and(|name| name == EXECUTOR);
     is_executor.then(meseta_executor::program::main)
 }
 

@@ -169,14 +169,27 @@ mod tests {
     fn the_first_case_that_matches_answers() {
         let world = world();
         for (task, agent, aware, plain) in [
-            ("known", Some("elsewhere"), TaskState::Running, TaskState::Running),
+            (
+                "known",
+                Some("elsewhere"),
+                TaskState::Running,
+                TaskState::Running,
+            ),
             ("t", Some("new-S0"), TaskState::Gone, TaskState::Lost),
             ("t", Some("new-S1"), TaskState::Unreachable, TaskState::Lost),
             ("t", Some("old-S0"), TaskState::Unknown, TaskState::Lost),
             ("t", None, TaskState::Unknown, TaskState::Lost),
         ] {
-            assert_eq!(states(&world, true, task, agent), [aware], "{task} {agent:?}");
-            assert_eq!(states(&world, false, task, agent), [plain], "{task} {agent:?}");
+            assert_eq!(
+                states(&world, true, task, agent),
+                [aware],
+                "{task} {agent:?}"
+            );
+            assert_eq!(
+                states(&world, false, task, agent),
+                [plain],
+                "{task} {agent:?}"
+            );
         }
     }
 
@@ -186,7 +199,13 @@ mod tests {
         world.recovering = true;
         assert_eq!(states(&world, true, "t", Some("old-S0")), []);
         assert_eq!(states(&world, true, "t", None), []);
-        assert_eq!(states(&world, true, "t", Some("new-S7")), [TaskState::Unknown]);
-        assert_eq!(states(&world, true, "t", Some("new-S1")), [TaskState::Unreachable]);
+        assert_eq!(
+            states(&world, true, "t", Some("new-S7")),
+            [TaskState::Unknown]
+        );
+        assert_eq!(
+            states(&world, true, "t", Some("new-S1")),
+            [TaskState::Unreachable]
+        );
     }
 }

@@ -12,28 +12,64 @@ fn a_local_cluster_runs_commands_and_leaves_nothing_behind() {
 
     let many = cluster.execute(&["--instances", "50", "--command", "true"]);
     assert!(many.status.success(), "{many:?}");
-    assert!(stdout(&many).contains("50 finished, 0 failed"), "{}", stdout(&many));
+    assert!(
+        stdout(&many).contains("50 finished, 0 failed"),
+        "{}",
+        stdout(&many)
+    );
 
     let failing = cluster.execute(&["--command", "exit 3"]);
     assert!(!failing.status.success());
     let text = stdout(&failing);
-    assert!(text.contains("TASK_FAILED (Command exited with status 3)"), "{text}");
+    assert!(
+        text.contains("TASK_FAILED (Command exited with status 3)"),
+        "{text}"
+    );
 
-    let greeting = cluster.execute(&["--env", "NAME=world", "--name", "greet", "--command", "echo hello $NAME; echo oops >&2"]);
+    let greeting = cluster.execute(&[
+        "--env",
+        "NAME=world",
+        "--name",
+        "greet",
+        "--command",
+        "echo hello $NAME; echo oops >&2",
+    ]);
     assert!(greeting.status.success(), "{greeting:?}");
     let logs = cluster.command("logs").arg("task-1").output().unwrap();
     assert_eq!(stdout(&logs), "hello world\n");
-    let errors = cluster.command("logs").args(["task-1", "--stderr"]).output().unwrap();
+    let errors = cluster
+        .command("logs")
+        .args(["task-1", "--stderr"])
+        .output()
+        .unwrap();
     assert_eq!(stdout(&errors), "oops\n");
 
     let agents = cluster.command("agents").output().unwrap();
-    assert_eq!(stdout(&agents).matches("slave(1)@127.0.0.1:").count(), 2, "{}", stdout(&agents));
+    assert_eq!(
+        stdout(&agents).matches("slave(1)@127.0.0.1:").count(),
+        2,
+        "{}",
+        stdout(&agents)
+    );
     let frameworks = cluster.command("frameworks").output().unwrap();
-    assert!(stdout(&frameworks).contains("greet"), "{}", stdout(&frameworks));
+    assert!(
+        stdout(&frameworks).contains("greet"),
+        "{}",
+        stdout(&frameworks)
+    );
     let tasks = cluster.command("tasks").output().unwrap();
-    assert_eq!(stdout(&tasks).matches("TASK_FINISHED").count(), 51, "{}", stdout(&tasks));
+    assert_eq!(
+        stdout(&tasks).matches("TASK_FINISHED").count(),
+        51,
+        "{}",
+        stdout(&tasks)
+    );
     let processes = cluster.command("processes").output().unwrap();
-    assert!(stdout(&processes).contains("allocator(1)@127.0.0.1:"), "{}", stdout(&processes));
+    assert!(
+        stdout(&processes).contains("allocator(1)@127.0.0.1:"),
+        "{}",
+        stdout(&processes)
+    );
     cluster.stop();
 }
 
@@ -44,26 +80,61 @@ fn what_a_task_may_see_is_what_the_agent_gives_it() {
     assert!(output.status.success(), "{output:?}");
     let logs = cluster.command("logs").arg("task-1").output().unwrap();
     let text = stdout(&logs);
-    for name in ["MESOS_SANDBOX", "MESOS_DIRECTORY", "MESOS_FRAMEWORK_ID", "MESOS_EXECUTOR_ID", "MESOS_SLAVE_ID", "MESOS_SLAVE_PID", "MESOS_AGENT_ENDPOINT", "MESOS_ALLOCATION_ROLE", "PATH"] {
-        assert!(text.lines().any(|line| line.starts_with(&format!("{name}="))), "{name} is missing in\n{text}");
+    for name in [
+        "MESOS_SANDBOX",
+        "MESOS_DIRECTORY",
+        "MESOS_FRAMEWORK_ID",
+        "MESOS_EXECUTOR_ID",
+        "MESOS_SLAVE_ID",
+        "MESOS_SLAVE_PID",
+        "MESOS_AGENT_ENDPOINT",
+        "MESOS_ALLOCATION_ROLE",
+        "PATH",
+    ] {
+        assert!(
+            text.lines()
+                .any(|line| line.starts_with(&format!("{name}="))),
+            "{name} is missing in\n{text}"
+        );
     }
-    assert!(!text.contains("MESETA_"), "the cluster's own settings leak into the task:\n{text}");
-    assert!(!text.contains("HOME="), "the agent's environment leaks into the task:\n{text}");
+    assert!(
+        !text.contains("MESETA_"),
+        "the cluster's own settings leak into the task:\n{text}"
+    );
+    assert!(
+        !text.contains("HOME="),
+        "the agent's environment leaks into the task:\n{text}"
+    );
     cluster.stop();
 }
 
 #[test]
 fn errors_name_the_flag_and_the_way_out() {
     let run = |arguments: &[&str]| {
-        let output = std::process::Command::new(meseta_tests::program("meseta")).args(arguments).output().unwrap();
+        let output = std::process::Command::new(meseta_tests::program("meseta"))
+            .args(arguments)
+            .output()
+            .unwrap();
         assert!(!output.status.success(), "{arguments:?}");
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
     for (arguments, text) in [
-        (&["execute", "--command", "true", "--resources", "cpus"][..], "--resources=cpus"),
-        (&["execute", "--command", "true", "--env", "A"][..], "--env=A: write NAME=VALUE"),
-        (&["execute", "--command", "true", "--master", "nowhere"][..], "write it as host:port"),
-        (&["agents", "--master", "127.0.0.1:1"][..], "cannot connect to 127.0.0.1:1"),
+        (
+            &["execute", "--command", "true", "--resources", "cpus"][..],
+            "--resources=cpus",
+        ),
+        (
+            &["execute", "--command", "true", "--env", "A"][..],
+            "--env=A: write NAME=VALUE",
+        ),
+        (
+            &["execute", "--command", "true", "--master", "nowhere"][..],
+            "write it as host:port",
+        ),
+        (
+            &["agents", "--master", "127.0.0.1:1"][..],
+            "cannot connect to 127.0.0.1:1",
+        ),
         (&["local", "--agents", "many"][..], "--agents"),
     ] {
         let error = run(arguments);
@@ -72,9 +143,17 @@ fn errors_name_the_flag_and_the_way_out() {
     let dir = tempfile::tempdir().unwrap();
     let work_dir = format!("--work_dir={}", dir.path().display());
     let master = std::process::Command::new(meseta_tests::program("meseta-master"))
-        .args([&work_dir, "--ip=0.0.0.0", "--advertise_ip=10.1.2.3", "--port=0"])
+        .args([
+            &work_dir,
+            "--ip=0.0.0.0",
+            "--advertise_ip=10.1.2.3",
+            "--port=0",
+        ])
         .output()
         .unwrap();
     let error = String::from_utf8_lossy(&master.stderr).into_owned();
-    assert!(!master.status.success() && error.contains("meseta certs"), "{error}");
+    assert!(
+        !master.status.success() && error.contains("meseta certs"),
+        "{error}"
+    );
 }

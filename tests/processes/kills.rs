@@ -33,7 +33,10 @@ impl Batch {
         let output: Output = self.child.wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{text}");
-        assert!(text.contains(&format!("{BATCH} finished, 0 failed")), "{text}");
+        assert!(
+            text.contains(&format!("{BATCH} finished, 0 failed")),
+            "{text}"
+        );
         let done = std::fs::read_to_string(cluster.dir.path().join("done")).unwrap();
         let mut instances: Vec<&str> = done
             .lines()
@@ -105,17 +108,26 @@ fn tasks_end_with_their_scheduler() {
     let cluster = start();
     let mut child = cluster
         .command("execute")
-        .args(["--instances", "3", "--command", "setsid sleep 1000 & sleep 1000"])
+        .args([
+            "--instances",
+            "3",
+            "--command",
+            "setsid sleep 1000 & sleep 1000",
+        ])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let running = lines.map_while(Result::ok).filter(|line| line.contains("TASK_RUNNING"));
+    let running = lines
+        .map_while(Result::ok)
+        .filter(|line| line.contains("TASK_RUNNING"));
     assert_eq!(running.take(3).count(), 3);
     assert!(!cluster.executors().is_empty());
     child.kill().unwrap();
     child.wait().unwrap();
-    wait_for("the tasks to end", || cluster.executors().is_empty().then_some(()));
+    wait_for("the tasks to end", || {
+        cluster.executors().is_empty().then_some(())
+    });
     cluster.stop();
 }
 
@@ -129,9 +141,19 @@ fn an_interrupted_execute_kills_its_tasks() {
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    assert!(lines.map_while(Result::ok).any(|line| line.contains("TASK_RUNNING")));
-    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
+    assert!(
+        lines
+            .map_while(Result::ok)
+            .any(|line| line.contains("TASK_RUNNING"))
+    );
+    kill(
+        Pid::from_raw(i32::try_from(child.id()).unwrap()),
+        Signal::SIGINT,
+    )
+    .unwrap();
     assert!(!child.wait().unwrap().success());
-    wait_for("the task to end", || cluster.executors().is_empty().then_some(()));
+    wait_for("the task to end", || {
+        cluster.executors().is_empty().then_some(())
+    });
     cluster.stop();
 }

@@ -10,10 +10,14 @@ use nix::unistd::Pid;
 /// Files with everything that makes counting hard: no final newline, bytes that are no text, words across slices,
 /// nothing at all.
 fn files(dir: &Path) -> Vec<PathBuf> {
-    let mut binary: Vec<u8> = (0..200_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24).to_le_bytes()[0]).collect();
+    let mut binary: Vec<u8> = (0..200_000u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24).to_le_bytes()[0])
+        .collect();
     binary.extend(b"tail");
     let long = [b"x".repeat(100_000), b" y Y y9".to_vec()].concat();
-    let text = "The quick brown fox, the lazy dog.\n".repeat(5_000).into_bytes();
+    let text = "The quick brown fox, the lazy dog.\n"
+        .repeat(5_000)
+        .into_bytes();
     let all: [(&str, Vec<u8>); 5] = [
         ("binary", binary),
         ("long word", long),
@@ -34,7 +38,11 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 fn reference(files: &[PathBuf]) -> String {
     let script = r#"for f in "$@"; do LC_ALL=C tr -cs 'A-Za-z0-9' '\n' <"$f"; echo; done \
         | LC_ALL=C tr A-Z a-z | grep -v '^$' | LC_ALL=C sort | uniq -c | awk '{print $2 "\t" $1}'"#;
-    let output = Command::new("bash").args(["-c", script, "reference"]).args(files).output().unwrap();
+    let output = Command::new("bash")
+        .args(["-c", script, "reference"])
+        .args(files)
+        .output()
+        .unwrap();
     assert!(output.status.success());
     String::from_utf8(output.stdout).unwrap()
 }
@@ -52,8 +60,16 @@ fn wordcount(tsv: &Path) -> Command {
 fn counts_what_the_tools_count() {
     let dir = tempfile::tempdir().unwrap();
     let (files, tsv) = (files(dir.path()), dir.path().join("counts.tsv"));
-    let output = wordcount(&tsv).args(["--agents", "2", "--top", "3"]).args(&files).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = wordcount(&tsv)
+        .args(["--agents", "2", "--top", "3"])
+        .args(&files)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert_eq!(std::fs::read_to_string(&tsv).unwrap(), reference(&files));
     let shown = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(shown.contains("    10000 the"), "{shown}");
@@ -85,7 +101,11 @@ fn counts_the_same_while_agents_and_executors_are_killed() {
         cluster.kill(&format!("agent-{round}"));
     }
     let output = counting.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert_eq!(std::fs::read_to_string(&tsv).unwrap(), reference(&files));
     cluster.stop();
 }

@@ -44,7 +44,10 @@ pub fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = found() {
             return found;
         }
-        assert!(clock.now().since(began) < LIMIT, "waited {LIMIT:?} for {what}");
+        assert!(
+            clock.now().since(began) < LIMIT,
+            "waited {LIMIT:?} for {what}"
+        );
         std::thread::yield_now();
         pause();
     }
@@ -89,7 +92,10 @@ impl Cluster {
             .unwrap();
         let mut lines = BufReader::new(supervisor.stdout.take().unwrap()).lines();
         let master = loop {
-            let line = lines.next().expect("meseta local ended before it was ready").unwrap();
+            let line = lines
+                .next()
+                .expect("meseta local ended before it was ready")
+                .unwrap();
             if let Some(rest) = line.strip_prefix("cluster ready: master ") {
                 break rest.split(',').next().unwrap().to_owned();
             }
@@ -173,7 +179,9 @@ impl Cluster {
             .filter(|pid| {
                 *pid != i32::try_from(std::process::id()).unwrap_or(0)
                     && (environment(*pid).contains(dir)
-                        || arguments(*pid).iter().any(|argument| argument.contains(dir)))
+                        || arguments(*pid)
+                            .iter()
+                            .any(|argument| argument.contains(dir)))
             })
             .map(|pid| format!("{pid}: {}", arguments(pid).join(" ")))
             .collect()
@@ -198,7 +206,10 @@ impl Drop for Cluster {
 /// The development CA of all tests: not the user's own.
 pub fn dev_ca() -> PathBuf {
     let me = std::env::current_exe().unwrap();
-    me.parent().and_then(Path::parent).unwrap().join("test-dev-ca")
+    me.parent()
+        .and_then(Path::parent)
+        .unwrap()
+        .join("test-dev-ca")
 }
 
 fn processes() -> Vec<i32> {
