@@ -18,6 +18,7 @@ use nix::unistd::Pid;
 use tracing::warn;
 
 use super::Waiting;
+use super::process_tree::{self, Identity};
 
 /// The part of the hierarchy that belongs to the agent with this work directory.
 pub fn own(hierarchy: &Path, work_dir: &Path) -> PathBuf {
@@ -79,16 +80,24 @@ fn empty(group: &Path, groups: &[PathBuf], wait: &Waiting) -> Result<(), String>
             return Ok(());
         }
         freeze(group, wait)?;
-        for process in processes(groups)? {
+        let frozen = processes(groups)?;
+        let named: Vec<Identity> = frozen
+            .iter()
+            .filter_map(|process| process_tree::identity(u32::try_from(*process).ok()?))
+            .collect();
+        for process in frozen {
             match kill(Pid::from_raw(process), Signal::SIGKILL) {
                 Ok(()) | Err(Errno::ESRCH) => {}
                 Err(error) => warn!(process, %error, "a frozen process cannot be killed"),
             }
         }
         set(group, "THAWED")?;
-        // The dying leave the group by themselves; who forked between two looks is caught by the next round.
+        // The dying leave the group by themselves, a little before they are dead; who forked between two looks is caught by the next round.
         for _ in 0..50 {
-            if processes(groups)?.is_empty() {
+            let alive = named
+                .iter()
+                .any(|identity| process_tree::is_alive(*identity));
+            if !alive && processes(groups)?.is_empty() {
                 return Ok(());
             }
             if !wait.a_moment() {

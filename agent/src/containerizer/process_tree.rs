@@ -196,7 +196,7 @@ pub fn destroy(
 }
 
 /// Whether this very process runs.
-fn is_alive(identity: Identity) -> bool {
+pub fn is_alive(identity: Identity) -> bool {
     see(identity.process).is_some_and(|seen| seen.identity == identity && !seen.dead)
 }
 
