@@ -6,6 +6,8 @@
 //! cargo run --release --example launch_rate -- --master 127.0.0.1:5050     # a running cluster
 //! ```
 
+#![expect(clippy::print_stdout, reason = "printing is what this program is for")]
+
 use std::collections::BTreeMap;
 use std::process::{Command, ExitCode};
 use std::sync::mpsc::{Sender, channel};

@@ -4,26 +4,35 @@
 //! words that *begin* in it: it looks at the byte before its first one, to see whether that one goes on with a word,
 //! and reads past its end until its last word ends. So the slices of a file together count each word once.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 
 use crate::split::Slice;
 
 /// Occurrences by word.
-pub(crate) type Counts = BTreeMap<Vec<u8>, u64>;
+pub(crate) type Counts = HashMap<Vec<u8>, u64>;
 
 /// Counts the words that begin in a slice.
-pub(crate) fn count_slice(slice: &Slice) -> io::Result<Counts> {
+pub(crate) fn count_slice(slice: &Slice, counts: &mut Counts) -> io::Result<()> {
     let mut file = File::open(&slice.path)?;
     let before = slice.begin.saturating_sub(1);
     file.seek(SeekFrom::Start(before))?;
-    count(BufReader::with_capacity(1 << 16, file), before, slice)
+    count(
+        BufReader::with_capacity(1 << 16, file),
+        before,
+        slice,
+        counts,
+    )
 }
 
 /// Counts from a reader that stands at byte `position`: the slice's first, or the one before it.
-fn count(reader: impl Read, mut position: u64, slice: &Slice) -> io::Result<Counts> {
-    let mut counts = Counts::new();
+fn count(
+    reader: impl BufRead,
+    mut position: u64,
+    slice: &Slice,
+    counts: &mut Counts,
+) -> io::Result<()> {
     let mut word: Vec<u8> = Vec::new();
     // A word that began before the slice belongs to the slice before.
     let mut foreign = false;
@@ -42,7 +51,8 @@ fn count(reader: impl Read, mut position: u64, slice: &Slice) -> io::Result<Coun
         } else {
             foreign = false;
             if !word.is_empty() {
-                *counts.entry(std::mem::take(&mut word)).or_default() += 1;
+                add(counts, &word, 1);
+                word.clear();
             }
             if position >= slice.end {
                 break;
@@ -51,15 +61,27 @@ fn count(reader: impl Read, mut position: u64, slice: &Slice) -> io::Result<Coun
         position += 1;
     }
     if !word.is_empty() {
-        *counts.entry(word).or_default() += 1;
+        add(counts, &word, 1);
     }
-    Ok(counts)
+    Ok(())
+}
+
+/// Adds occurrences of a word, which is copied only the first time.
+fn add(counts: &mut Counts, word: &[u8], count: u64) {
+    match counts.get_mut(word) {
+        Some(present) => *present += count,
+        None => {
+            counts.insert(word.to_vec(), count);
+        }
+    }
 }
 
 /// Counts as text, `word<TAB>count` a line in byte order of the words.
 pub(crate) fn to_text(counts: &Counts) -> Vec<u8> {
+    let mut sorted: Vec<(&Vec<u8>, &u64)> = counts.iter().collect();
+    sorted.sort_unstable();
     let mut text = Vec::new();
-    for (word, count) in counts {
+    for (word, count) in sorted {
         text.extend_from_slice(word);
         text.push(b'\t');
         text.extend_from_slice(count.to_string().as_bytes());
@@ -76,7 +98,7 @@ pub(crate) fn add_text(counts: &mut Counts, text: &[u8]) -> Option<()> {
     {
         let tab = line.iter().position(|byte| *byte == b'\t')?;
         let count: u64 = std::str::from_utf8(&line[tab + 1..]).ok()?.parse().ok()?;
-        *counts.entry(line[..tab].to_vec()).or_default() += count;
+        add(counts, &line[..tab], count);
     }
     Some(())
 }
@@ -110,8 +132,9 @@ mod tests {
                     end,
                 };
                 let before = begin.saturating_sub(1);
-                let counted =
-                    count(&text[usize::try_from(before).unwrap()..], before, &slice).unwrap();
+                let mut counted = Counts::new();
+                let rest = &text[usize::try_from(before).unwrap()..];
+                count(rest, before, &slice, &mut counted).unwrap();
                 add_text(&mut sum, &to_text(&counted)).unwrap();
                 begin = end;
             }

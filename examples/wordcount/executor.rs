@@ -1,4 +1,4 @@
-//! The executor of the word count: counts the slice in each task's data on a thread of its own and hands the result
+//! The executor of the word count: counts the slices in each task's data on a thread of its own and hands the result
 //! over as the data of TASK_FINISHED, so that it arrives as surely as the task's end does.
 
 use std::ffi::OsString;
@@ -9,7 +9,7 @@ use meseta_protocol::status::{TaskState, TaskStatus};
 use meseta_protocol::task::TaskInfo;
 use serde::{Deserialize, Serialize};
 
-use crate::count::{count_slice, to_text};
+use crate::count::{Counts, count_slice, to_text};
 use crate::split::Slice;
 
 /// Largest result, in bytes; only a single word of about this size makes one larger.
@@ -25,13 +25,17 @@ struct Assignment {
     end: u64,
 }
 
-/// The task data of a slice.
-pub(crate) fn assignment(slice: &Slice) -> Result<Vec<u8>, rmp_serde::encode::Error> {
-    rmp_serde::to_vec_named(&Assignment {
-        path: slice.path.as_os_str().as_bytes().to_vec(),
-        begin: slice.begin,
-        end: slice.end,
-    })
+/// The task data of a portion.
+pub(crate) fn assignment(portion: &[Slice]) -> Result<Vec<u8>, rmp_serde::encode::Error> {
+    let parts: Vec<Assignment> = portion
+        .iter()
+        .map(|slice| Assignment {
+            path: slice.path.as_os_str().as_bytes().to_vec(),
+            begin: slice.begin,
+            end: slice.end,
+        })
+        .collect();
+    rmp_serde::to_vec_named(&parts)
 }
 
 /// The executor.
@@ -65,19 +69,21 @@ fn work(task: &TaskInfo) -> anyhow::Result<Vec<u8>> {
         .as_ref()
         .map(|data| data.as_slice())
         .unwrap_or_default();
-    let assignment: Assignment = rmp_serde::from_slice(data)?;
-    let slice = Slice {
-        path: OsString::from_vec(assignment.path).into(),
-        begin: assignment.begin,
-        end: assignment.end,
-    };
-    let counts = count_slice(&slice)
-        .map_err(|error| anyhow::anyhow!("{}: {error}", slice.path.display()))?;
+    let parts: Vec<Assignment> = rmp_serde::from_slice(data)?;
+    let mut counts = Counts::new();
+    for part in parts {
+        let slice = Slice {
+            path: OsString::from_vec(part.path).into(),
+            begin: part.begin,
+            end: part.end,
+        };
+        count_slice(&slice, &mut counts)
+            .map_err(|error| anyhow::anyhow!("{}: {error}", slice.path.display()))?;
+    }
     let result = to_text(&counts);
     anyhow::ensure!(
         result.len() <= MAX_RESULT,
-        "{}: a word of more than {MAX_RESULT} bytes cannot be counted",
-        slice.path.display()
+        "a word of more than {MAX_RESULT} bytes cannot be counted"
     );
     Ok(result)
 }

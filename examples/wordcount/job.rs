@@ -1,7 +1,7 @@
-//! The job: which slices wait, run and are done, and what follows from what happens to their tasks.
+//! The job: which portions wait, run and are done, and what follows from what happens to their tasks.
 //!
-//! Pure: no clock, no network. Invariant: each slice counts once, with the first result that comes, however often it
-//! had to be started. A task id names its slice and its attempt, so a late result is still recognised.
+//! Pure: no clock, no network. Invariant: each portion counts once, with the first result that comes, however often it
+//! had to be started. A task id names its portion and its attempt, so a late result is still recognised.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -12,14 +12,14 @@ use meseta_protocol::status::{StatusSource, TaskState, TaskStatus};
 use crate::count::{Counts, add_text};
 use crate::timeline::Span;
 
-/// Times the executor itself may report a slice as failed before the job is given up.
+/// Times the executor itself may report a portion as failed before the job is given up.
 const MAX_FAILURES: u32 = 3;
-/// Times a slice may be lost before the job is given up: no cluster is that unlucky.
+/// Times a portion may be lost before the job is given up: no cluster is that unlucky.
 const MAX_ATTEMPTS: u32 = 50;
 
 #[derive(Debug)]
 struct Attempt {
-    slice: usize,
+    portion: usize,
     agent: String,
     began: Option<Duration>,
 }
@@ -27,7 +27,7 @@ struct Attempt {
 /// The job.
 #[derive(Debug)]
 pub(crate) struct Job {
-    slices: usize,
+    portions: usize,
     waiting: VecDeque<usize>,
     attempts: BTreeMap<TaskId, Attempt>,
     done: BTreeSet<usize>,
@@ -44,20 +44,20 @@ pub(crate) struct Job {
 pub(crate) enum Outcome {
     /// Nothing yet.
     Going,
-    /// A slice is done.
+    /// A portion is done.
     Done,
-    /// A slice must run again.
+    /// A portion must run again.
     Again,
     /// The job cannot succeed.
     Failed(String),
 }
 
 impl Job {
-    /// A job of so many slices.
-    pub(crate) fn new(slices: usize) -> Self {
+    /// A job of so many portions.
+    pub(crate) fn new(portions: usize) -> Self {
         Self {
-            slices,
-            waiting: (0..slices).collect(),
+            portions,
+            waiting: (0..portions).collect(),
             attempts: BTreeMap::new(),
             done: BTreeSet::new(),
             failures: BTreeMap::new(),
@@ -69,18 +69,18 @@ impl Job {
         }
     }
 
-    /// Takes the next slice to be started, on this agent; its task id and number.
+    /// Takes the next portion to be started, on this agent; its task id and number.
     pub(crate) fn start_next(&mut self, agent: &str) -> Option<(TaskId, usize)> {
-        let slice = self.waiting.pop_front()?;
+        let portion = self.waiting.pop_front()?;
         self.next_attempt += 1;
-        let id = TaskId::new(format!("map-{slice}-{}", self.next_attempt));
+        let id = TaskId::new(format!("map-{portion}-{}", self.next_attempt));
         let attempt = Attempt {
-            slice,
+            portion,
             agent: agent.to_owned(),
             began: None,
         };
         self.attempts.insert(id.clone(), attempt);
-        Some((id, slice))
+        Some((id, portion))
     }
 
     /// Takes an update. Updates of unknown tasks, repeated ones included, mean nothing.
@@ -112,7 +112,7 @@ impl Job {
                 finished,
             });
         }
-        if self.done.contains(&attempt.slice) {
+        if self.done.contains(&attempt.portion) {
             return Outcome::Going;
         }
         match result {
@@ -123,23 +123,23 @@ impl Job {
                         status.task_id
                     ));
                 }
-                self.done.insert(attempt.slice);
+                self.done.insert(attempt.portion);
                 Outcome::Done
             }
-            None => self.run_again(attempt.slice, status),
+            None => self.run_again(attempt.portion, status),
         }
     }
 
-    fn run_again(&mut self, slice: usize, status: &TaskStatus) -> Outcome {
+    fn run_again(&mut self, portion: usize, status: &TaskStatus) -> Outcome {
         let by_executor =
             status.state == TaskState::Failed && status.source == Some(StatusSource::Executor);
         if by_executor {
-            let failures = self.failures.entry(slice).or_default();
+            let failures = self.failures.entry(portion).or_default();
             *failures += 1;
             if *failures >= MAX_FAILURES {
                 let why = status.message.as_deref().unwrap_or("no reason given");
                 return Outcome::Failed(format!(
-                    "slice {slice} failed {MAX_FAILURES} times: {why}"
+                    "portion {portion} failed {MAX_FAILURES} times: {why}"
                 ));
             }
         }
@@ -147,23 +147,23 @@ impl Job {
             let why = status.message.as_deref().unwrap_or("no reason given");
             return Outcome::Failed(format!("task {} was refused: {why}", status.task_id));
         }
-        let losses = self.losses.entry(slice).or_default();
+        let losses = self.losses.entry(portion).or_default();
         *losses += 1;
         if *losses >= MAX_ATTEMPTS {
             let why = status.message.as_deref().unwrap_or("no reason given");
             return Outcome::Failed(format!(
-                "slice {slice} was lost {MAX_ATTEMPTS} times, last with {}: {why}",
+                "portion {portion} was lost {MAX_ATTEMPTS} times, last with {}: {why}",
                 status.state
             ));
         }
         self.reruns += 1;
-        self.waiting.push_back(slice);
+        self.waiting.push_back(portion);
         Outcome::Again
     }
 
-    /// Whether every slice has counted.
+    /// Whether every portion has counted.
     pub(crate) fn is_done(&self) -> bool {
-        self.done.len() == self.slices
+        self.done.len() == self.portions
     }
 
     /// Tasks that have not ended, with the name of their agent.
@@ -172,12 +172,12 @@ impl Job {
         attempts.map(|(id, attempt)| (id, attempt.agent.as_str()))
     }
 
-    /// Slices that have counted.
+    /// Portions that have counted.
     pub(crate) fn done(&self) -> usize {
         self.done.len()
     }
 
-    /// Slices that had to be started again.
+    /// Portions that had to be started again.
     pub(crate) fn reruns(&self) -> u64 {
         self.reruns
     }
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_slice_runs_again_and_counts_once() {
+    fn a_lost_portion_runs_again_and_counts_once() {
         let mut job = Job::new(1);
         let (first, _) = job.start_next("a").unwrap();
         let now = Duration::ZERO;
@@ -213,8 +213,8 @@ mod tests {
             job.update(&ended(&first, TaskState::Lost, None), now),
             Outcome::Again
         );
-        let (second, slice) = job.start_next("b").unwrap();
-        assert_eq!((slice, job.reruns()), (0, 1));
+        let (second, portion) = job.start_next("b").unwrap();
+        assert_eq!((portion, job.reruns()), (0, 1));
         let finished = ended(&second, TaskState::Finished, Some(b"x\t2\n"));
         assert_eq!(job.update(&finished, now), Outcome::Done);
         assert_eq!(job.update(&finished, now), Outcome::Going);
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_that_keeps_failing_ends_the_job() {
+    fn a_portion_that_keeps_failing_ends_the_job() {
         let mut job = Job::new(1);
         for attempt in 1..=MAX_FAILURES {
             let (id, _) = job.start_next("a").unwrap();

@@ -6,6 +6,8 @@
 //! cargo run --release --example wordcount -- --master H:P FILES…     on a running cluster on this machine
 //! ```
 
+#![expect(clippy::print_stdout, reason = "printing is what this program is for")]
+
 mod count;
 mod executor;
 mod job;
@@ -55,7 +57,7 @@ struct Flags {
     /// File for all counts: word<TAB>count, in byte order of the words.
     #[arg(long)]
     tsv: Option<PathBuf>,
-    /// Largest slice one task counts, in bytes.
+    /// Most bytes one task counts.
     #[arg(long, default_value_t = 4 << 20, value_parser = clap::value_parser!(u64).range(1..=16 << 20))]
     slice: u64,
     /// What to log: error, warn, info, debug.
@@ -81,12 +83,13 @@ fn main() -> ExitCode {
 
 fn run(flags: &Flags) -> anyhow::Result<()> {
     meseta_runtime::flags::init_logging(&flags.logging_level);
-    let slices = split::split(&sizes(&flags.files)?, flags.slice);
-    let total = slices.len();
+    let files = sizes(&flags.files)?;
+    let portions = split::split(&files, split::portion_size(&files, flags.slice));
+    let total = portions.len();
     let job = if total == 0 {
         Box::new(Job::new(0))
     } else {
-        count_on_cluster(flags, slices)?
+        count_on_cluster(flags, portions)?
     };
     let began = Duration::ZERO;
     let ended = job
@@ -96,7 +99,7 @@ fn run(flags: &Flags) -> anyhow::Result<()> {
         .max()
         .unwrap_or(began);
     print!("{}", timeline::draw(job.spans(), ended, WIDTH));
-    println!("{total} slices, {} run again", job.reruns());
+    println!("{total} tasks, {} run again", job.reruns());
     print_top(job.counts(), flags.top);
     if let Some(path) = &flags.tsv {
         std::fs::write(path, to_text(job.counts()))
@@ -125,7 +128,7 @@ fn sizes(files: &[PathBuf]) -> anyhow::Result<Vec<(PathBuf, u64)>> {
     files.iter().map(size).collect()
 }
 
-fn count_on_cluster(flags: &Flags, slices: Vec<split::Slice>) -> anyhow::Result<Box<Job>> {
+fn count_on_cluster(flags: &Flags, portions: Vec<Vec<split::Slice>>) -> anyhow::Result<Box<Job>> {
     let cluster = match &flags.master {
         Some(_) => None,
         None => Some(
@@ -139,12 +142,12 @@ fn count_on_cluster(flags: &Flags, slices: Vec<split::Slice>) -> anyhow::Result<
         (None, Some(cluster)) => cluster.master().address().to_string(),
         (None, None) => anyhow::bail!("no cluster"),
     };
-    let total = slices.len();
+    let total = portions.len();
     let (progress, events) = channel();
     let program = std::env::current_exe()?.into_os_string();
     let mut framework = FrameworkInfo::new("", "wordcount");
     framework.failover_timeout = FAILOVER_SECONDS;
-    let counter = Counter::new(slices, &program, EXECUTOR, progress);
+    let counter = Counter::new(portions, &program, EXECUTOR, progress);
     let driver = SchedulerDriver::start(Config::new(&master, framework), counter)?;
     let bar = bar(total);
     let outcome = loop {
@@ -166,7 +169,7 @@ fn count_on_cluster(flags: &Flags, slices: Vec<split::Slice>) -> anyhow::Result<
 
 fn bar(total: usize) -> ProgressBar {
     let bar = ProgressBar::new(total as u64).with_style(
-        ProgressStyle::with_template("{bar:40} {pos}/{len} slices {elapsed}")
+        ProgressStyle::with_template("{bar:40} {pos}/{len} tasks {elapsed}")
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
     if !std::io::stderr().is_terminal() {

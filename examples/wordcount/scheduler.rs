@@ -51,11 +51,11 @@ fn executor_resources() -> Resources {
 
 /// What the main thread hears.
 pub(crate) enum Progress {
-    /// So many slices are done.
+    /// So many portions are done.
     Done(usize),
     /// A line to show.
     Note(String),
-    /// All slices are done.
+    /// All portions are done.
     Finished(Box<Job>),
     /// The job cannot succeed.
     Failed(String),
@@ -63,7 +63,7 @@ pub(crate) enum Progress {
 
 /// The scheduler.
 pub(crate) struct Counter {
-    slices: Vec<Slice>,
+    portions: Vec<Vec<Slice>>,
     job: Job,
     command: CommandInfo,
     clock: Clock,
@@ -76,9 +76,9 @@ pub(crate) struct Counter {
 }
 
 impl Counter {
-    /// A scheduler for these slices; `program` is started as the executor with `argument`.
+    /// A scheduler for these portions; `program` is started as the executor with `argument`.
     pub(crate) fn new(
-        slices: Vec<Slice>,
+        portions: Vec<Vec<Slice>>,
         program: &OsString,
         argument: &str,
         progress: Sender<Progress>,
@@ -86,8 +86,8 @@ impl Counter {
         let program = program.to_string_lossy().into_owned();
         let clock = Clock::live();
         Self {
-            job: Job::new(slices.len()),
-            slices,
+            job: Job::new(portions.len()),
+            portions,
             command: CommandInfo::exec(program, [argument]),
             began: clock.now(),
             clock,
@@ -130,16 +130,15 @@ impl Counter {
         let (each, agent) = (task_resources(), self.name_of(&offer.agent_id));
         let mut tasks = Vec::new();
         while room.contains(&each) {
-            let Some((task_id, slice)) = self.job.start_next(&agent) else {
+            let Some((task_id, portion)) = self.job.start_next(&agent) else {
                 break;
             };
-            let slice = &self.slices[slice];
-            let Ok(data) = assignment(slice) else {
+            let Ok(data) = assignment(&self.portions[portion]) else {
                 break;
             };
             room -= &each;
             tasks.push(TaskInfo {
-                name: format!("count {}", slice.path.display()),
+                name: format!("count portion {portion}"),
                 task_id,
                 agent_id: offer.agent_id.clone(),
                 resources: each.clone(),

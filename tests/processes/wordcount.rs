@@ -51,7 +51,7 @@ fn wordcount(tsv: &Path) -> Command {
     let mut command = Command::new(program("examples/wordcount"));
     command
         .env("MESETA_DEV_CA_DIR", dev_ca())
-        .args(["--slice", "20000", "--tsv"])
+        .args(["--slice", "30000", "--tsv"])
         .arg(tsv);
     command
 }
@@ -81,9 +81,9 @@ fn counts_the_same_while_agents_and_executors_are_killed() {
     let dir = tempfile::tempdir().unwrap();
     let mut files = files(dir.path());
     // Enough that it takes a while.
-    files.extend((0..400).map(|_| files[2].clone()).collect::<Vec<_>>());
+    files.extend((0..200).map(|_| files[2].clone()).collect::<Vec<_>>());
     let tsv = dir.path().join("counts.tsv");
-    let cluster = Cluster::start(3, &["--resources", "cpus:1.1;mem:1024"]);
+    let cluster = Cluster::start(3, &["--resources", "cpus:4.1;mem:2048"]);
     let counting = wordcount(&tsv)
         .args(["--master", &cluster.master])
         .args(&files)

@@ -7,7 +7,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::panic,
     reason = "a test fails by panicking"
 )]
 
@@ -113,7 +112,7 @@ impl Cluster {
         let work_dir = format!("--work_dir={}", self.dir.path().join(component).display());
         processes()
             .into_iter()
-            .filter(|pid| arguments(*pid).iter().any(|argument| *argument == work_dir))
+            .filter(|pid| arguments(*pid).contains(&work_dir))
             .collect()
     }
 
