@@ -83,7 +83,8 @@ fn open(root: &Path, rest: &Path) -> Result<(File, Metadata), FileError> {
     Ok((file, metadata))
 }
 
-/// `{data, offset}` of a file; only its size as `offset` when no offset is given or it is -1.
+/// `{data, offset, size}` of a file; only its size as `offset` when no offset is given or it is -1. `size` is how many
+/// bytes of the file `data` stands for: bytes that are no text are shown as U+FFFD, and a character is not cut in two.
 ///
 /// # Errors
 /// [`FileError`].
@@ -119,7 +120,22 @@ pub fn read(
             .read_to_end(&mut bytes)
             .map_err(|error| failed(&error))?;
     }
-    Ok(json!({ "data": String::from_utf8_lossy(&bytes), "offset": start }))
+    if bytes.len() as u64 == most {
+        bytes.truncate(whole_characters(&bytes));
+    }
+    Ok(json!({ "data": String::from_utf8_lossy(&bytes), "offset": start, "size": bytes.len() }))
+}
+
+/// Length without a last character that is cut off in its middle, so that the next part can begin with it.
+fn whole_characters(bytes: &[u8]) -> usize {
+    /// Most bytes a character has.
+    const LONGEST: usize = 4;
+    let tail = bytes.len().saturating_sub(LONGEST);
+    (tail..bytes.len())
+        .rev()
+        .find(|at| std::str::from_utf8(&bytes[*at..]).is_err_and(|error| error.error_len().is_none()))
+        .filter(|at| *at > 0)
+        .unwrap_or(bytes.len())
 }
 
 /// The entries of a directory, sorted by path; none for a file. `shown` is how the directory is called outside.
@@ -213,19 +229,24 @@ mod tests {
         );
         assert_eq!(
             get("stdout", Some(6), None),
-            Ok(json!({"data": "world", "offset": 6}))
+            Ok(json!({"data": "world", "offset": 6, "size": 5}))
         );
         assert_eq!(
             get("inside", Some(0), Some(5)),
-            Ok(json!({"data": "hello", "offset": 0}))
+            Ok(json!({"data": "hello", "offset": 0, "size": 5}))
         );
         assert_eq!(
             get("stdout", Some(99), Some(-1)),
-            Ok(json!({"data": "", "offset": 99}))
+            Ok(json!({"data": "", "offset": 99, "size": 0}))
         );
         assert_eq!(
             get("stdout", Some(-2), None),
             Err(FileError::NegativeOffset(-2))
+        );
+        std::fs::write(root.join("umlaut"), "a\u{e4}b").unwrap();
+        assert_eq!(
+            get("umlaut", Some(0), Some(2)),
+            Ok(json!({"data": "a", "offset": 0, "size": 1}))
         );
         assert_eq!(get("sub", Some(0), None), Err(FileError::Directory));
         assert_eq!(get("none", Some(0), None), Err(FileError::Missing));
