@@ -24,8 +24,10 @@ use meseta_runtime::{Context, ExitReason, Gate, Node, Pid, Process, Receive, Rou
 use tracing::{debug, error, info, warn};
 
 use crate::config::Config;
+use crate::containerizer::Launch;
 use crate::containerizer::{ContainerEnded, Host, Sweep};
 use crate::executors::Tables;
+use crate::launch_queue::LaunchQueue;
 use crate::registration::{Input, Phase, Registration};
 use crate::status_updates::StatusUpdates;
 use crate::{StopAgent, paths};
@@ -47,6 +49,7 @@ pub struct Agent {
     leader_epoch: u64,
     pub(crate) tables: Tables,
     pub(crate) updates: StatusUpdates,
+    pub(crate) launches: LaunchQueue<Launch>,
     /// Set when the agent is to stop as soon as nothing runs here.
     stopping: bool,
     /// Set when nothing does.
@@ -86,6 +89,7 @@ impl Agent {
             registration: Registration::new(config.registration_backoff_factor),
             tables: Tables::new(config.max_completed_executors_per_framework),
             updates: StatusUpdates::new(),
+            launches: LaunchQueue::new(config.concurrent_launches),
             info: AgentInfo::default(),
             started: Duration::ZERO,
             leader_epoch: 0,

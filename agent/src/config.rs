@@ -84,6 +84,8 @@ pub struct Config {
     pub ca: Vec<u8>,
     /// How containers are held together.
     pub containment: Containment,
+    /// Containers that may be starting at once. Three for each core, at least 4: more only starve each other.
+    pub concurrent_launches: usize,
     /// Ended executors remembered per framework. 150.
     pub max_completed_executors_per_framework: usize,
     /// Flags as `/flags` shows them.
@@ -113,11 +115,17 @@ impl Config {
             allow_file_reading: false,
             ca: Vec::new(),
             containment: Containment::Auto,
+            concurrent_launches: concurrent_launches(),
             max_completed_executors_per_framework: 150,
             flags: BTreeMap::new(),
             outcome: Outcome::default(),
         }
     }
+}
+
+fn concurrent_launches() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    (3 * cores).max(4)
 }
 
 /// Directory of the running program, where its siblings are.

@@ -31,6 +31,7 @@ pub mod environment;
 pub mod executors;
 mod handlers;
 pub mod http;
+pub mod launch_queue;
 mod metrics;
 pub mod paths;
 pub mod registration;

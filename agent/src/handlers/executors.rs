@@ -27,6 +27,7 @@ use crate::containerizer::core::{Effect, Exit, Input};
 use crate::containerizer::{ContainerEnded, Destroy, Exits, Launch, LaunchError};
 use crate::environment::{self, Surroundings, duration_text, grace_period, program};
 use crate::executors::{Executor, Phase, Termination};
+use crate::launch_queue::PATIENCE;
 use crate::{paths, registration};
 
 /// Time between two attempts to end a container of which something does not end.
@@ -133,6 +134,7 @@ impl Receive<ContainerEnded> for Agent {
             status: ended.status,
             complaint: ended.complaint,
         };
+        self.settled(cx, &ended.container);
         self.container_input(cx, &ended.container, Input::Ended(exit));
     }
 }
@@ -204,17 +206,33 @@ impl Agent {
             container: container.clone(),
         };
         self.tables.add_executor(framework_id, executor);
-        let named = container.clone();
-        cx.run(launch, Gate::Interleave, move |agent, cx, launched| {
-            agent.launched(cx, &named, launched);
-        });
-        cx.after(
-            self.config.executor_registration_timeout,
-            move |agent, cx| {
-                agent.registration_overdue(cx, &container);
-            },
-        );
+        self.launches.ask(container, launch);
+        self.start_waiting(cx);
         Ok(())
+    }
+
+    /// Starts as many of the containers that wait for their turn as may start now.
+    fn start_waiting(&mut self, cx: &mut Context<'_, Self>) {
+        while let Some((container, launch)) = self.launches.next() {
+            let named = container.clone();
+            cx.run(launch, Gate::Interleave, move |agent, cx, launched| {
+                agent.launched(cx, &named, launched);
+            });
+            let named = container.clone();
+            cx.after(PATIENCE, move |agent, cx| agent.settled(cx, &named));
+            cx.after(
+                self.config.executor_registration_timeout,
+                move |agent, cx| {
+                    agent.registration_overdue(cx, &container);
+                },
+            );
+        }
+    }
+
+    /// A container has started, or will not: the next may.
+    fn settled(&mut self, cx: &mut Context<'_, Self>, container: &str) {
+        self.launches.settled(container);
+        self.start_waiting(cx);
     }
 
     fn plan(
@@ -282,6 +300,7 @@ impl Agent {
                     }
                 };
                 self.terminate_for(container, termination);
+                self.settled(cx, container);
                 Input::LaunchFailed(error.to_string())
             }
         };
@@ -341,7 +360,9 @@ impl Agent {
             container_id: executor.container_id.clone(),
         };
         let pointless = executor.is_pointless();
+        let container = executor.container_id.value.clone();
         info!(framework = %framework_id, executor = %executor_id, tasks = tasks.len(), "executor subscribed");
+        self.settled(cx, &container);
         cx.link(from);
         cx.send(from, message);
         if pointless {
@@ -422,6 +443,8 @@ impl Agent {
         let Some(executor) = self.tables.executor_mut(&framework_id, &executor_id) else {
             return;
         };
+        // One that still waits for its turn need not be started to be ended.
+        let withdrawn = matches!(input, Input::Destroy) && self.launches.withdraw(container);
         for effect in executor.container.step(input) {
             match effect {
                 Effect::Destroy => self.destroy(cx, container),
@@ -433,6 +456,10 @@ impl Agent {
                 }
                 Effect::Gone(exit) => self.container_gone(cx, &framework_id, &executor_id, &exit),
             }
+        }
+        if withdrawn {
+            let reason = "ended before its launch".to_owned();
+            self.container_input(cx, container, Input::LaunchFailed(reason));
         }
     }
 

@@ -243,7 +243,7 @@ mod tests {
             get("stdout", Some(-2), None),
             Err(FileError::NegativeOffset(-2))
         );
-        std::fs::write(root.join("umlaut"), "a\u{e4}b").unwrap();
+        fs::write(root.join("umlaut"), "a\u{e4}b").unwrap();
         assert_eq!(
             get("umlaut", Some(0), Some(2)),
             Ok(json!({"data": "a", "offset": 0, "size": 1}))
