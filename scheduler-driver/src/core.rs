@@ -14,6 +14,7 @@
 //! than the newest seen is dropped, a newer one becomes the newest. Besides, only the followed master is heard, and
 //! before a subscription only its answer to that.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use meseta_protocol::agent::MasterInfo;
@@ -40,12 +41,16 @@ pub const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 /// Longest delay between two attempts.
 pub const MOST_BACKOFF: Duration = Duration::from_secs(15);
 
+/// The one error that does not end the driver: the master has lost the framework's scheduler, and hears something
+/// that was still on its way from before the break. The text is the master's (`Master::speaks_for`).
+pub const FRAMEWORK_DISCONNECTED: &str = "Framework disconnected";
+
 /// What the machine is told at its start.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// The framework; with an id when an earlier driver's framework is taken over.
     pub framework: FrameworkInfo,
-    /// Roles that want no offers at first.
+    /// Roles that want no offers: at first these, then as asked for. Each subscription tells the master the set.
     pub suppressed_roles: Vec<Role>,
     /// Which agents are wanted.
     pub offer_constraints: Option<OfferConstraints>,
@@ -180,6 +185,8 @@ pub struct Core {
     epoch: u64,
     /// Whether this driver has subscribed before.
     registered: bool,
+    /// The suppressed roles as the master knows them from the last attempt to subscribe.
+    told: BTreeSet<Role>,
     backoff: Backoff,
     retry: u64,
 }
@@ -195,6 +202,7 @@ impl Core {
             master: None,
             epoch: 0,
             registered: false,
+            told: BTreeSet::new(),
             backoff: Backoff::new(FIRST_BACKOFF, MOST_BACKOFF),
             retry: 0,
         }
@@ -220,7 +228,7 @@ impl Core {
             Input::Lost(pid) => self.lost(random, &pid),
             Input::Heard { from, epoch, news } => {
                 if self.admit(&from, epoch) {
-                    self.heard(news)
+                    self.heard(random, news)
                 } else {
                     Vec::new()
                 }
@@ -270,6 +278,7 @@ impl Core {
             return Vec::new();
         };
         self.phase = Phase::Subscribing;
+        self.told = self.suppressed();
         let message = SubscribeFramework {
             framework: self.settings.framework.clone(),
             suppressed_roles: self.settings.suppressed_roles.clone(),
@@ -290,13 +299,25 @@ impl Core {
             // While subscribing the retry timer runs already.
             return Vec::new();
         }
+        self.disconnected(random)
+    }
+
+    fn disconnected<R: Rng>(&mut self, random: &mut R) -> Vec<Effect> {
         self.phase = Phase::Disconnected;
         vec![Effect::Call(Callback::Disconnected), self.arm(random)]
     }
 
-    fn heard(&mut self, news: News) -> Vec<Effect> {
+    fn heard<R: Rng>(&mut self, random: &mut R, news: News) -> Vec<Effect> {
         match (news, self.phase) {
             (News::Subscribed(message), Phase::Subscribing) => self.subscribed(*message),
+            (News::Error(error), phase) if error.message == FRAMEWORK_DISCONNECTED => {
+                if phase == Phase::Subscribed {
+                    self.disconnected(random)
+                } else {
+                    // It is about what was sent before the attempt that is under way.
+                    Vec::new()
+                }
+            }
             (News::Error(error), _) => {
                 self.phase = Phase::Ended;
                 let message = error.message;
@@ -320,11 +341,73 @@ impl Core {
         self.settings.framework.id = Some(id.clone());
         let master = Box::new(message.master_info);
         let again = std::mem::replace(&mut self.registered, true);
-        vec![Effect::Call(if again {
+        let mut effects = self.suppressed_meanwhile(&id);
+        effects.push(Effect::Call(if again {
             Callback::Reregistered(master)
         } else {
             Callback::Registered(id, master)
-        })]
+        }));
+        effects
+    }
+
+    /// What the scheduler asked for while the subscription was on its way, which therefore does not say it.
+    fn suppressed_meanwhile(&self, framework_id: &FrameworkId) -> Vec<Effect> {
+        let now = self.suppressed();
+        let more: Vec<Role> = now.difference(&self.told).cloned().collect();
+        let less: Vec<Role> = self.told.difference(&now).cloned().collect();
+        // No role at all would mean every role.
+        let suppress = (!more.is_empty()).then(|| SuppressOffers {
+            framework_id: framework_id.clone(),
+            roles: more,
+        });
+        let revive = (!less.is_empty()).then(|| ReviveOffers {
+            framework_id: framework_id.clone(),
+            roles: less,
+        });
+        let suppress = suppress.map(Effect::from);
+        suppress
+            .into_iter()
+            .chain(revive.map(Effect::from))
+            .collect()
+    }
+
+    fn suppressed(&self) -> BTreeSet<Role> {
+        self.settings.suppressed_roles.iter().cloned().collect()
+    }
+
+    /// Keeps the set of suppressed roles as the master does: no role means all, and a request with a role that the
+    /// framework is not in changes nothing.
+    fn remember(&mut self, request: &Request) {
+        let (named, suppress) = match request {
+            Request::Suppress(roles) => (roles, true),
+            Request::Revive(roles) => (roles, false),
+            Request::Accept(..)
+            | Request::Decline(..)
+            | Request::Kill(..)
+            | Request::ShutdownExecutor(..)
+            | Request::Acknowledge(_)
+            | Request::Reconcile(_)
+            | Request::Say(..)
+            | Request::RequestResources(_)
+            | Request::Stop { .. }
+            | Request::Abort => return,
+        };
+        let own = self.settings.framework.effective_roles();
+        if !named.iter().all(|role| own.contains(role)) {
+            return;
+        }
+        let named = if named.is_empty() {
+            own
+        } else {
+            named.iter().cloned().collect()
+        };
+        let mut suppressed = self.suppressed();
+        if suppress {
+            suppressed.extend(named);
+        } else {
+            suppressed.retain(|role| !named.contains(role));
+        }
+        self.settings.suppressed_roles = suppressed.into_iter().collect();
     }
 
     fn passed_on(&self, news: News) -> Vec<Effect> {
@@ -383,6 +466,7 @@ impl Core {
             let quiet = subscribed.map(|framework_id| DeactivateFramework { framework_id }.into());
             return quiet.into_iter().chain([Effect::Abort(None)]).collect();
         }
+        self.remember(&request);
         match subscribed {
             Some(framework_id) => self.message(framework_id, request).into_iter().collect(),
             None => self.refused(request, wall),

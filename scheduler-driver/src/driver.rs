@@ -4,6 +4,7 @@
 //! callback asks for is carried out when it has returned, before anything else; other threads of the program send
 //! `Order`s through a [`Remote`].
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::mpsc;
@@ -20,10 +21,10 @@ use meseta_runtime::{
     Address, Context, Credentials, ExitReason, Node, NodeError, Pid, Process, Receive, Routes,
     SpawnError,
 };
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 
 use crate::core::{Callback, Core, Effect, Input, News, Settings};
-use crate::scheduler::{Handle, Order, Remote, Request, Scheduler};
+use crate::scheduler::{Handle, Order, Remote, Scheduler, Wish};
 
 /// Id part of a master's PID.
 const MASTER: &str = "master";
@@ -285,7 +286,7 @@ fn spawn(
 }
 
 /// The process.
-struct Driver {
+pub(crate) struct Driver {
     core: Core,
     /// The only master there is to detect.
     candidate: Pid,
@@ -339,7 +340,51 @@ impl Receive<Order> for Driver {
 
 impl Driver {
     fn apply(&mut self, cx: &mut Context<'_, Self>, input: Input) {
-        let mut effects = VecDeque::from(self.core.step(cx.random(), input));
+        let effects = self.core.step(cx.random(), input);
+        self.perform(cx, effects.into());
+    }
+
+    /// Continues the scheduler after a delay.
+    pub(crate) fn resume<S: Scheduler>(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        k: impl FnOnce(&mut S, &mut Handle<'_>),
+    ) {
+        let mut wishes = Vec::new();
+        let remote = self.remote(cx);
+        let handle = &mut Handle {
+            wishes: &mut wishes,
+            remote: &remote,
+            framework_id: self.core.framework_id(),
+            now: cx.now(),
+        };
+        let scheduler: &mut dyn Any = self.scheduler.as_mut();
+        match scheduler.downcast_mut::<S>() {
+            Some(scheduler) => k(scheduler, handle),
+            None => error!(
+                named = std::any::type_name::<S>(),
+                "the scheduler is of another type than its continuation names"
+            ),
+        }
+        let effects = self.granted(cx, wishes);
+        self.perform(cx, effects.into());
+    }
+
+    fn granted(&mut self, cx: &mut Context<'_, Self>, wishes: Vec<Wish>) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for wish in wishes {
+            match wish {
+                Wish::Act(act) => act(cx),
+                Wish::Request(request) => {
+                    let input = Input::Asked(request, cx.wall());
+                    effects.extend(self.core.step(cx.random(), input));
+                }
+            }
+        }
+        effects
+    }
+
+    fn perform(&mut self, cx: &mut Context<'_, Self>, mut effects: VecDeque<Effect>) {
         while let Some(effect) = effects.pop_front() {
             match effect {
                 Effect::Link(master) => cx.link(&master),
@@ -355,11 +400,8 @@ impl Driver {
                     });
                 }
                 Effect::Call(callback) => {
-                    let mut asked = Vec::new();
-                    for request in self.call(cx, callback) {
-                        let input = Input::Asked(request, cx.wall());
-                        asked.extend(self.core.step(cx.random(), input));
-                    }
+                    let wishes = self.call(cx, callback);
+                    let asked = self.granted(cx, wishes);
                     let ends = asked
                         .iter()
                         .any(|effect| matches!(effect, Effect::Stop | Effect::Abort(_)));
@@ -384,14 +426,11 @@ impl Driver {
         cx.stop();
     }
 
-    fn call(&mut self, cx: &Context<'_, Self>, callback: Callback) -> Vec<Request> {
-        let mut requests = Vec::new();
-        let remote = Remote {
-            node: self.node.clone(),
-            driver: cx.me().clone(),
-        };
+    fn call(&mut self, cx: &Context<'_, Self>, callback: Callback) -> Vec<Wish> {
+        let mut wishes = Vec::new();
+        let remote = self.remote(cx);
         let driver = &mut Handle {
-            requests: &mut requests,
+            wishes: &mut wishes,
             remote: &remote,
             framework_id: self.core.framework_id(),
             now: cx.now(),
@@ -419,6 +458,13 @@ impl Driver {
             ),
             Callback::Error(message) => scheduler.error(driver, &message),
         }
-        requests
+        wishes
+    }
+
+    fn remote(&self, cx: &Context<'_, Self>) -> Remote {
+        Remote {
+            node: self.node.clone(),
+            driver: cx.me().clone(),
+        }
     }
 }

@@ -1,5 +1,8 @@
 //! What a framework implements, and what it may ask of its driver.
 
+use std::any::Any;
+use std::time::Duration;
+
 use meseta_protocol::agent::MasterInfo;
 use meseta_protocol::messages::scheduler::{ResourceRequest, TaskQuestion};
 use meseta_protocol::offer::{Filters, Offer};
@@ -7,15 +10,17 @@ use meseta_protocol::operation::Operation;
 use meseta_protocol::status::TaskStatus;
 use meseta_protocol::task::{KillPolicy, TaskInfo};
 use meseta_protocol::{AgentId, ExecutorId, FrameworkId, OfferId, Role, TaskId};
-use meseta_runtime::{Message, Node, Pid, Time};
+use meseta_runtime::{Context, Message, Node, Pid, Time};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
+
+use crate::driver::Driver;
 
 /// What decides for a framework. All callbacks come on one thread, one after another, and must not block: work that
 /// takes long goes to a thread with a [`Remote`].
 ///
 /// Offers, status updates and messages come only between `registered` or `reregistered` and `disconnected`.
-pub trait Scheduler: Send + 'static {
+pub trait Scheduler: Any + Send {
     /// Subscribed for the first time with this driver. Keep the id: a later driver that has it in its
     /// `FrameworkInfo` takes the framework over.
     fn registered(&mut self, _driver: &mut Handle<'_>, _id: &FrameworkId, _master: &MasterInfo) {}
@@ -109,10 +114,18 @@ impl Message for Order {
     const SENDERS: &'static [&'static str] = &["the node itself"];
 }
 
+type Act = Box<dyn FnOnce(&mut Context<'_, Driver>)>;
+
+/// What a callback wants, in its order.
+pub(crate) enum Wish {
+    Request(Request),
+    Act(Act),
+}
+
 /// The driver as a callback sees it. Requests are carried out in order when the callback has returned, before the
 /// next one.
 pub struct Handle<'a> {
-    pub(crate) requests: &'a mut Vec<Request>,
+    pub(crate) wishes: &'a mut Vec<Wish>,
     pub(crate) remote: &'a Remote,
     pub(crate) framework_id: Option<&'a FrameworkId>,
     pub(crate) now: Time,
@@ -134,8 +147,20 @@ impl Handle<'_> {
         self.now
     }
 
+    /// Calls `k` after `delay` with the scheduler, which must be an `S`; also while there is no subscription, but not
+    /// once the driver has ended.
+    pub fn after<S: Scheduler>(
+        &mut self,
+        delay: Duration,
+        k: impl FnOnce(&mut S, &mut Handle<'_>) + 'static,
+    ) {
+        self.wishes.push(Wish::Act(Box::new(move |cx| {
+            cx.after(delay, move |driver, cx| driver.resume(cx, k));
+        })));
+    }
+
     fn request(&mut self, request: Request) {
-        self.requests.push(request);
+        self.wishes.push(Wish::Request(request));
     }
 }
 
@@ -154,8 +179,8 @@ impl Remote {
 
 macro_rules! requests {
     ($name:ty, $receiver:ty) => {
-        /// Requests need a subscription: without one, tasks to be launched are reported lost at once and everything
-        /// else has no effect.
+        /// Requests need a subscription: without one, tasks to be launched are reported lost at once, what is
+        /// suppressed or revived goes into the next subscription, and everything else has no effect.
         impl $name {
             /// Launches tasks on the resources of these offers, all of one agent.
             pub fn launch_tasks(

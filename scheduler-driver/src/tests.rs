@@ -324,3 +324,78 @@ fn tasks_launched_without_a_subscription_are_reported_at_once() {
         assert_eq!(status.uuid, None);
     }
 }
+
+/// The roles that a new subscription after a break would suppress.
+fn suppressed_after_a_break(m: &mut Machine) -> Vec<Role> {
+    m.step(Input::Lost(master()));
+    let effects = m.step(Input::RetryDue(m.core.retry));
+    let roles = attempt(&effects).0.suppressed_roles.clone();
+    m.hear(1, subscribed());
+    roles
+}
+
+#[test]
+fn a_subscription_after_a_break_keeps_what_was_suppressed_and_revived() {
+    let roles = |names: &[&str]| names.iter().map(|name| Role::from(*name)).collect();
+    let mut m = machine(framework().in_roles(["a", "b"]));
+    m.core.settings.suppressed_roles = roles(&["a"]);
+    m.detect();
+    m.hear(1, subscribed());
+    assert_eq!(suppressed_after_a_break(&mut m), roles(&["a"]));
+    m.ask(Request::Suppress(Vec::new()));
+    assert_eq!(suppressed_after_a_break(&mut m), roles(&["a", "b"]));
+    m.ask(Request::Revive(roles(&["a"])));
+    assert_eq!(suppressed_after_a_break(&mut m), roles(&["b"]));
+    m.ask(Request::Suppress(roles(&["a", "foreign"])));
+    assert_eq!(
+        suppressed_after_a_break(&mut m),
+        roles(&["b"]),
+        "what the master refuses is not kept"
+    );
+    m.ask(Request::Revive(Vec::new()));
+    assert_eq!(suppressed_after_a_break(&mut m), roles(&[]));
+}
+
+#[test]
+fn what_is_suppressed_or_revived_without_a_subscription_goes_into_the_next() {
+    let roles = |names: &[&str]| names.iter().map(|name| Role::from(*name)).collect();
+    let mut m = machine(framework().in_roles(["a", "b"]));
+    m.core.settings.suppressed_roles = roles(&["a"]);
+    assert_eq!(m.ask(Request::Suppress(roles(&["b"]))), []);
+    assert_eq!(attempt(&m.detect()).0.suppressed_roles, roles(&["a", "b"]));
+    // The attempt is on its way: what it does not say follows its answer.
+    assert_eq!(m.ask(Request::Revive(roles(&["a"]))), []);
+    let effects = m.hear(1, subscribed());
+    let revive = ReviveOffers {
+        framework_id: "f".into(),
+        roles: roles(&["a"]),
+    };
+    assert!(
+        matches!(&effects[..], [first, Effect::Call(Callback::Registered(..))] if *first == revive.clone().into()),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn the_words_of_a_master_that_had_lost_the_framework_end_its_subscription_and_not_the_driver() {
+    let error = || {
+        News::from(FrameworkError {
+            message: "Framework disconnected".into(),
+        })
+    };
+    let mut m = Machine::subscribed();
+    let effects = m.hear(1, error());
+    let [
+        Effect::Call(Callback::Disconnected),
+        Effect::Arm(number, delay),
+    ] = effects[..]
+    else {
+        panic!("{effects:?}");
+    };
+    assert!(delay <= FIRST_BACKOFF);
+    assert_eq!(m.hear(1, error()), [], "the retry runs already");
+    let effects = m.step(Input::RetryDue(number));
+    assert_eq!(attempt(&effects).0.framework.id, Some("f".into()));
+    assert_eq!(m.hear(1, error()), [], "a late word");
+    assert_eq!(m.hear(1, subscribed()).len(), 1);
+}

@@ -10,14 +10,14 @@ use meseta_protocol::agent::MasterInfo;
 use meseta_protocol::framework::FrameworkInfo;
 use meseta_protocol::messages::Led;
 use meseta_protocol::messages::scheduler::{
-    AcceptOffers, AcknowledgeStatus, DeactivateFramework, DeclineOffers, FrameworkError,
-    FrameworkSubscribed, ResourceOffers, StatusUpdated, SubscribeFramework, SuppressOffers,
-    TeardownFramework,
+    AcceptOffers, AcknowledgeStatus, DeactivateFramework, DeclineOffers, ExecutorMessage,
+    FrameworkError, FrameworkSubscribed, ResourceOffers, StatusUpdated, SubscribeFramework,
+    SuppressOffers, TeardownFramework,
 };
 use meseta_protocol::offer::{Filters, Offer};
 use meseta_protocol::status::{StatusUpdate, TaskState, TaskStatus};
 use meseta_protocol::task::TaskInfo;
-use meseta_protocol::{OfferId, UpdateId};
+use meseta_protocol::{AgentId, ExecutorId, OfferId, UpdateId};
 use meseta_runtime::identity::{CertificateAuthority, Identity};
 use meseta_runtime::transport::memory::MemoryNetwork;
 use meseta_runtime::{Clock, Context, Credentials, Message, Node, Pid, Process, Receive, Routes};
@@ -33,6 +33,7 @@ enum Say {
     Offer(u64, OfferId),
     Update(u64, UpdateId),
     Error(u64, String),
+    Message(u64),
 }
 impl Message for Say {
     const NAME: &'static str = "test.Say";
@@ -130,6 +131,16 @@ impl Receive<Say> for Master {
                     },
                 );
             }
+            Say::Message(leader_epoch) => {
+                let message = ExecutorMessage::default();
+                cx.send(
+                    &to,
+                    Led {
+                        leader_epoch,
+                        message,
+                    },
+                );
+            }
             Say::Error(leader_epoch, message) => {
                 let message = FrameworkError { message };
                 cx.send(
@@ -186,6 +197,15 @@ impl Scheduler for Noting {
     fn reregistered(&mut self, _: &mut Handle<'_>, _: &MasterInfo) {
         self.note("reregistered");
     }
+    fn framework_message(
+        &mut self,
+        driver: &mut Handle<'_>,
+        _: &AgentId,
+        _: &ExecutorId,
+        _: &[u8],
+    ) {
+        ask_again(driver, 3);
+    }
     fn disconnected(&mut self, driver: &mut Handle<'_>) {
         self.note("disconnected");
         let filters = Filters::default();
@@ -217,6 +237,20 @@ impl Scheduler for Noting {
     fn error(&mut self, _: &mut Handle<'_>, message: &str) {
         self.note(format!("error {message}"));
     }
+}
+
+/// Suppresses each second, so many times.
+fn ask_again(driver: &mut Handle<'_>, times: u32) {
+    driver.after(
+        Duration::from_secs(1),
+        move |noting: &mut Noting, driver| {
+            noting.note(format!("again {times}"));
+            driver.suppress_offers(Vec::new());
+            if times > 1 {
+                ask_again(driver, times - 1);
+            }
+        },
+    );
 }
 
 struct World {
@@ -310,6 +344,24 @@ fn a_framework_subscribes_uses_offers_acknowledges_and_is_torn_down() {
     world.driver.stop(false);
     world.clock.settle();
     assert_eq!(world.heard(), [Heard::Teardown]);
+    assert_eq!(world.end(), Outcome::Stopped);
+}
+
+#[test]
+fn a_scheduler_asks_again_after_a_while_without_waiting_for_offers() {
+    let world = World::new(framework());
+    world.say(Say::Subscribed(1));
+    world.say(Say::Message(1));
+    world.notes();
+    world.heard();
+    world.clock.advance(Duration::from_millis(999));
+    assert!(world.notes().is_empty());
+    world.clock.advance(Duration::from_millis(1));
+    assert_eq!(world.notes(), ["again 3"]);
+    assert_eq!(world.heard(), [Heard::Suppress]);
+    world.clock.advance(Duration::from_secs(10));
+    assert_eq!(world.notes(), ["again 2", "again 1"]);
+    world.driver.stop(true);
     assert_eq!(world.end(), Outcome::Stopped);
 }
 
