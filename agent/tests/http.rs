@@ -147,7 +147,7 @@ fn shows_files_of_sandboxes_under_each_of_their_names() {
             &node,
             &format!("/files/read?path={name}/stdout&offset=6&length=3"),
         );
-        assert_eq!(read, json!({"data": "wor", "offset": 6}));
+        assert_eq!(read, json!({"data": "wor", "offset": 6, "size": 3}));
     }
     for (path, status) in [
         ("/files/read", 400),

@@ -179,6 +179,14 @@ pub fn launches(
         message,
     };
     let name = operation.kind().name();
+    if operation.id.is_some() && !tasks_of(&operation).is_empty() {
+        return Err(refused(
+            name,
+            tasks_of(&operation),
+            StatusReason::TaskInvalid,
+            "The `id` field cannot be set on LAUNCH operations".to_owned(),
+        ));
+    }
     let mut tasks = match operation.action {
         OperationAction::Launch(launch) => launch.task_infos,
         OperationAction::LaunchGroup(_)

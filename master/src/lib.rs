@@ -22,6 +22,10 @@ pub mod registry;
 pub mod state;
 pub mod validation;
 
+/// Senders of what the parts of a master say to each other: no certificate has this role, and actors of the same node
+/// are not checked.
+pub(crate) const OWN_NODE: &[&str] = &["the node itself"];
+
 pub use config::Config;
 pub use master::Master;
 use meseta_runtime::{Node, Pid, SpawnError};

@@ -162,7 +162,8 @@ impl Master {
         let allocator = cx.spawn("allocator(1)", move || {
             crate::allocator::AllocatorProcess::new(config, me)
         });
-        let registrar = cx.spawn("registrar(1)", crate::registrar::Registrar::default);
+        let me = cx.me().clone();
+        let registrar = cx.spawn("registrar(1)", move || crate::registrar::Registrar::new(me));
         match (allocator, registrar) {
             (Ok(allocator), Ok(registrar)) => {
                 cx.link(&allocator);

@@ -3,7 +3,9 @@
 //! It owns the [`Registry`] in memory, takes operations from the master as asks, applies them one after another and
 //! answers each when it has been applied. Nothing of an operation is visible to anyone before its answer.
 
-use meseta_runtime::{Ask, Context, Message, Pid, Process, Receive, Request, Response, Routes};
+use meseta_runtime::{
+    Ask, Context, ExitReason, Message, Pid, Process, Receive, Request, Response, Routes,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::registry::{Registry, RegistryOperation, RegistryRejection};
@@ -17,7 +19,7 @@ pub struct Apply {
 
 impl Message for Apply {
     const NAME: &'static str = "meseta.registrar.Apply";
-    const SENDERS: &'static [&'static str] = &["master"];
+    const SENDERS: &'static [&'static str] = crate::OWN_NODE;
 }
 
 /// Registrar → master: how it went.
@@ -29,22 +31,40 @@ pub struct Applied {
 
 impl Message for Applied {
     const NAME: &'static str = "meseta.registrar.Applied";
-    const SENDERS: &'static [&'static str] = &["master"];
+    const SENDERS: &'static [&'static str] = crate::OWN_NODE;
 }
 
 impl Ask for Apply {
     type Reply = Applied;
 }
 
-/// The registrar.
-#[derive(Default)]
+/// The registrar. It ends with its master.
 pub struct Registrar {
     registry: Registry,
+    master: Pid,
+}
+
+impl Registrar {
+    /// A registrar with an empty registry.
+    pub fn new(master: Pid) -> Self {
+        Self {
+            registry: Registry::default(),
+            master,
+        }
+    }
 }
 
 impl Process for Registrar {
     fn routes(routes: &mut Routes<Self>) {
         routes.on::<Apply>().get("/registry", Self::show);
+    }
+
+    fn start(&mut self, cx: &mut Context<'_, Self>) {
+        cx.link(&self.master);
+    }
+
+    fn exited(&mut self, cx: &mut Context<'_, Self>, _: &Pid, _: ExitReason) {
+        cx.stop();
     }
 }
 

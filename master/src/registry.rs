@@ -9,6 +9,9 @@ use meseta_protocol::AgentId;
 use meseta_protocol::agent::AgentInfo;
 use serde::{Deserialize, Serialize};
 
+/// Unreachable agents to remember; beyond it the one that fell silent first is forgotten.
+pub const MAX_UNREACHABLE: usize = 102_400;
+
 /// What a master must remember over its own end.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -96,6 +99,12 @@ impl Registry {
                     return Err(RegistryRejection::NotAdmitted(agent_id));
                 }
                 self.unreachable.insert(agent_id, at);
+                if self.unreachable.len() > MAX_UNREACHABLE {
+                    let oldest = self.unreachable.iter().min_by_key(|(_, at)| **at);
+                    if let Some(oldest) = oldest.map(|(id, _)| id.clone()) {
+                        self.unreachable.remove(&oldest);
+                    }
+                }
             }
             RegistryOperation::MarkAgentReachable { info } => {
                 let id = self.returning(&info)?;

@@ -709,3 +709,128 @@ fn an_agent_that_unregisters_is_removed_and_its_tasks_are_lost() {
         Some("Agent agent-host removed: the agent unregistered")
     );
 }
+
+#[test]
+fn what_a_framework_held_is_offered_again_when_it_ends() {
+    let world = World::new();
+    let (_agent, _, scheduler, id) = launched(&world, framework());
+    scheduler.say(TeardownFramework { framework_id: id });
+    let (other, _) = world.subscribed(framework());
+    world.advance(2);
+    let cpus: f64 = offers(&other)
+        .iter()
+        .filter_map(|offer| offer.resources.cpus())
+        .map(|cpus| cpus.as_f64())
+        .sum();
+    assert!((cpus - 4.0).abs() < 1e-9, "{cpus}");
+}
+
+#[test]
+fn an_end_that_waits_for_its_acknowledgement_survives_a_break() {
+    let world = World::new();
+    let (agent, agent_id, scheduler, id) = launched(&world, framework());
+    agent.say(update(&id, &agent_id, "t", TaskState::Finished, 1));
+    assert_eq!(statuses(&scheduler).len(), 1);
+    world
+        .network
+        .disconnect(agent.pid.address(), world.master.address());
+    assert_eq!(statuses(&scheduler), []);
+    let mut finished = Task::new(&task("t", &agent_id), &id, "nobody");
+    finished.state = TaskState::Finished;
+    let mut info = framework();
+    info.id = Some(id.clone());
+    agent.say(ReregisterAgent {
+        agent: agent_info(Some(agent_id.clone())),
+        version: "1.0.0".into(),
+        capabilities: vec![
+            AgentCapability::MultiRole,
+            AgentCapability::HierarchicalRole,
+        ],
+        tasks: vec![finished],
+        frameworks: vec![info],
+        ..ReregisterAgent::default()
+    });
+    agent.say(update(&id, &agent_id, "t", TaskState::Finished, 1));
+    let told: Vec<TaskState> = statuses(&scheduler).iter().map(|s| s.state).collect();
+    assert_eq!(
+        told,
+        [TaskState::Finished],
+        "sent again until it is acknowledged"
+    );
+}
+
+#[test]
+fn a_task_id_used_again_elsewhere_is_not_mixed_up() {
+    let world = World::new();
+    let (old, old_id, scheduler, id) = launched(&world, framework());
+    world
+        .network
+        .disconnect(old.pid.address(), world.master.address());
+    assert_eq!(statuses(&scheduler)[0].state, TaskState::Lost);
+    let (_new, new_id) = world.registered_agent();
+    world.advance(2);
+    let offer = offers(&scheduler)
+        .into_iter()
+        .find(|offer| offer.agent_id == new_id)
+        .unwrap();
+    accept(&scheduler, &id, &offer, vec![task("t", &new_id)]);
+    let mut running = Task::new(&task("t", &old_id), &id, "nobody");
+    running.state = TaskState::Running;
+    let mut info = framework();
+    info.id = Some(id.clone());
+    old.say(ReregisterAgent {
+        agent: agent_info(Some(old_id.clone())),
+        version: "1.0.0".into(),
+        tasks: vec![running],
+        frameworks: vec![info],
+        ..ReregisterAgent::default()
+    });
+    let heard = old.heard();
+    assert!(
+        heard
+            .iter()
+            .any(|heard| matches!(heard, AgentHeard::KillAgentTask(_))),
+        "{heard:?}"
+    );
+    old.say(update(&id, &old_id, "t", TaskState::Killed, 9));
+    assert_eq!(statuses(&scheduler), [], "the new one lives on");
+    scheduler.say(ReconcileTasks {
+        framework_id: id,
+        tasks: Vec::new(),
+    });
+    let known = statuses(&scheduler);
+    assert_eq!(known[0].agent_id, Some(new_id));
+}
+
+#[test]
+fn nobody_elsewhere_can_speak_as_the_allocator() {
+    use meseta_master::allocator::messages::{Allocated, Allocation, RemoveAgent};
+    let world = World::new();
+    let (_agent, agent_id) = world.registered_agent();
+    let (scheduler, id) = world.subscribed(framework());
+    world.advance(1);
+    offers(&scheduler);
+    let stranger = world.node("master");
+    let forged = Allocation {
+        role: "*".into(),
+        agent_id: agent_id.clone(),
+        resources: "cpus:100".parse().unwrap(),
+    };
+    stranger.send(
+        &world.master,
+        Allocated {
+            framework_id: id,
+            offers: vec![forged],
+        },
+    );
+    let allocator = world.node.pid("allocator(1)").unwrap();
+    stranger.send(&allocator, RemoveAgent { agent_id });
+    world.advance(5);
+    assert_eq!(offers(&scheduler), []);
+    let total = world
+        .node
+        .metrics()
+        .value("allocator/mesos/resources/cpus/total");
+    assert_eq!(total, Some(4.0));
+    stranger.shutdown();
+}

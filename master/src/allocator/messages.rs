@@ -25,6 +25,7 @@ macro_rules! messages {
 
             impl Message for $name {
                 const NAME: &'static str = concat!("meseta.allocator.", stringify!($name));
+                const SENDERS: &'static [&'static str] = crate::OWN_NODE;
             }
         )*
     };

@@ -31,7 +31,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use meseta_protocol::Role;
-use meseta_runtime::{Context, Pid, Process, Receive, Routes, Time};
+use meseta_runtime::{Context, ExitReason, Pid, Process, Receive, Routes, Time};
 use tracing::{debug, error};
 
 pub use core::{Allocator, BookError, Config, parse_min_allocatable};
@@ -96,7 +96,13 @@ impl Process for AllocatorProcess {
 
     fn start(&mut self, cx: &mut Context<'_, Self>) {
         cx.metrics().counter("allocator/mesos/allocation_runs");
+        cx.link(&self.master);
         self.await_interval(cx);
+    }
+
+    /// It ends with its master.
+    fn exited(&mut self, cx: &mut Context<'_, Self>, _: &Pid, _: ExitReason) {
+        cx.stop();
     }
 }
 

@@ -9,7 +9,8 @@ use meseta_protocol::executor::ExecutorInfo;
 use meseta_protocol::framework::FrameworkCapability;
 use meseta_protocol::messages::agent::{
     AgentRegistered, AgentReregistered, KillAgentTask, Ping, Pong, Reconciliation, RegisterAgent,
-    ReregisterAgent, ShutdownAgent, ShutdownFramework, UnregisterAgent, UpdateFramework,
+    ReregisterAgent, ShutdownAgent, ShutdownAgentExecutor, ShutdownFramework, UnregisterAgent,
+    UpdateFramework,
 };
 use meseta_protocol::messages::scheduler::AgentLost;
 use meseta_protocol::resources::Resources;
@@ -23,9 +24,12 @@ use crate::allocator::messages as allocator;
 use crate::health::Verdict;
 use crate::master::{Master, Transition};
 use crate::registrar::Apply;
-use crate::registry::RegistryOperation;
+use crate::registry::{MAX_UNREACHABLE, RegistryOperation};
 use crate::state::Agent;
 use crate::validation;
+
+/// Why an agent is removed when another registers at its address.
+const REPLACED: &str = "a new agent registered at the same address";
 
 /// How long the registrar may take to store an operation.
 const STORE_LIMIT: Duration = Duration::from_secs(20);
@@ -45,8 +49,12 @@ impl Receive<RegisterAgent> for Master {
                 self.confirm(cx, from, id);
                 return;
             }
-            info!(agent = %id, %from, "another agent registers at its address: removed");
-            self.remove_agent(cx, &id, "a new agent registered at the same address");
+            // Registered once the old one is out of the registry.
+            let from = from.clone();
+            self.remove_agent(cx, &id, REPLACED, move |master, cx| {
+                master.receive(cx, &from, register);
+            });
+            return;
         }
         let mut info = register.agent.clone();
         let id = self.new_agent_id();
@@ -91,7 +99,11 @@ impl Receive<ReregisterAgent> for Master {
             .cloned()
             .filter(|known| *known != id)
         {
-            self.remove_agent(cx, &other, "a new agent registered at the same address");
+            let from = from.clone();
+            self.remove_agent(cx, &other, REPLACED, move |master, cx| {
+                master.receive(cx, &from, message);
+            });
+            return;
         }
         let operation = match self.state.agent(&id) {
             Some(known)
@@ -131,7 +143,7 @@ impl Receive<UnregisterAgent> for Master {
     fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, message: UnregisterAgent) {
         cx.metrics().count("master/messages_unregister_slave");
         if self.state.agent_at(from) == Some(&message.agent_id) {
-            self.remove_agent(cx, &message.agent_id, "the agent unregistered");
+            self.remove_agent(cx, &message.agent_id, "the agent unregistered", |_, _| {});
         }
     }
 }
@@ -304,21 +316,17 @@ impl Master {
         id: &AgentId,
         message: &ReregisterAgent,
     ) -> Vec<Reconciliation> {
+        // Offers of what the agent had are taken back first: the allocator is told of it anew below.
+        self.take_back_agent_offers(cx, id);
+        let old = self.state.agent(id).map(|agent| agent.pid.clone());
         self.state.reconnect_agent(id, from, cx.wall());
         let (info, version) = (message.agent.clone(), message.version.clone());
         self.state
             .update_agent(id, info.clone(), version, message.capabilities.clone());
+        if let Some(old) = old.filter(|old| old != from) {
+            cx.unlink(&old);
+        }
         cx.link(from);
-        let total = info.resources.clone();
-        let agent_id = id.clone();
-        let update = allocator::UpdateAgent {
-            agent_id,
-            info,
-            total,
-        };
-        self.tell_allocator(cx, update);
-        let agent_id = id.clone();
-        self.tell_allocator(cx, allocator::ActivateAgent { agent_id });
 
         let listed: BTreeMap<(FrameworkId, TaskId), &Task> = message
             .tasks
@@ -327,6 +335,16 @@ impl Master {
             .collect();
         self.drop_unlisted_executors(cx, id, message);
         self.kill_what_should_not_run(cx, from, id, &listed);
+        self.end_forgotten_executors(cx, from, id, message);
+        let used = self.state.agent(id).map(|agent| agent.used.clone());
+        let add = allocator::AddAgent {
+            agent_id: id.clone(),
+            total: info.resources.clone(),
+            info,
+            capabilities: message.capabilities.clone(),
+            used: used.unwrap_or_default(),
+        };
+        self.tell_allocator(cx, add);
         let Some(agent) = self.state.agent(id) else {
             return Vec::new();
         };
@@ -345,6 +363,37 @@ impl Master {
             }
         }
         reconciliations
+    }
+
+    /// Executors that run on although the master has given them up with their tasks: ended, and charged until they
+    /// are.
+    fn end_forgotten_executors(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        from: &Pid,
+        id: &AgentId,
+        message: &ReregisterAgent,
+    ) {
+        for info in &message.executor_infos {
+            let Some(framework) = info.framework_id.clone() else {
+                continue;
+            };
+            let held = self.state.agent(id).is_some_and(|agent| {
+                let executors = agent.executors.get(&framework);
+                executors.is_some_and(|executors| executors.contains(&info.executor_id))
+            });
+            if held || self.state.framework(&framework).is_none() {
+                continue;
+            }
+            let mut executor = info.clone();
+            self.give_role(&framework, &mut executor.resources);
+            self.state.add_executor(&framework, id, executor);
+            let shutdown = ShutdownAgentExecutor {
+                framework_id: framework,
+                executor_id: info.executor_id.clone(),
+            };
+            self.lead(cx, from, shutdown);
+        }
     }
 
     fn drop_unlisted_executors(
@@ -387,7 +436,7 @@ impl Master {
             return;
         };
         for ((framework_id, task_id), task) in listed {
-            let unwanted = self.state.task(framework_id, task_id).is_none()
+            let unwanted = self.state.task_on(framework_id, task_id, id).is_none()
                 || agent
                     .killed_tasks
                     .contains(&(framework_id.clone(), task_id.clone()));
@@ -413,11 +462,20 @@ impl Master {
     ) {
         let was_unreachable = self.unreachable.contains_key(id);
         self.state.take_unreachable(id);
-        let mut tasks: Vec<Task> = message
+        let (elsewhere, mut tasks): (Vec<Task>, Vec<Task>) = message
             .tasks
             .into_iter()
             .filter(|task| !completed.contains(&task.framework_id))
-            .collect();
+            .partition(|task| self.state.task(&task.framework_id, &task.task_id).is_some());
+        for task in elsewhere {
+            // Its framework has started the id again on another agent meanwhile: only one may run.
+            let kill = KillAgentTask {
+                framework_id: task.framework_id,
+                task_id: task.task_id,
+                kill_policy: None,
+            };
+            self.lead(cx, from, kill);
+        }
         let mut executors: Vec<(FrameworkId, ExecutorInfo)> = message
             .executor_infos
             .into_iter()
@@ -426,6 +484,8 @@ impl Master {
             .collect();
         for task in &mut tasks {
             self.give_role(&task.framework_id, &mut task.resources);
+            self.state
+                .revive_task(&task.framework_id, &task.task_id, id);
         }
         for (framework, executor) in &mut executors {
             self.give_role(framework, &mut executor.resources);
@@ -527,6 +587,11 @@ impl Master {
             .flat_map(|(framework, tasks)| {
                 tasks.iter().map(|task| (framework.clone(), task.clone()))
             })
+            // What has ended waits for its acknowledgement: the agent sends it again when it is back.
+            .filter(|(framework, task)| {
+                let task = self.state.task(framework, task);
+                task.is_some_and(|task| !task.state.is_terminal())
+            })
             .collect();
         let executors: Vec<_> = agent
             .executors
@@ -547,7 +612,7 @@ impl Master {
         }
     }
 
-    /// Ends a task by the master's own decision: told to its framework unless it had ended before.
+    /// Ends a live task by the master's own decision, and tells its framework.
     fn end_task(
         &mut self,
         cx: &mut Context<'_, Self>,
@@ -557,11 +622,6 @@ impl Master {
         mut status: TaskStatus,
     ) {
         status.agent_id = Some(agent.clone());
-        let already_told = self
-            .state
-            .task(framework, task)
-            .and_then(|task| task.status_update_state)
-            .is_some_and(TaskState::is_terminal);
         let freed = self
             .state
             .update_task(framework, task, status.state, &status);
@@ -569,8 +629,16 @@ impl Master {
             self.recover(cx, framework, agent, resources, None);
         }
         self.state.complete_task(framework, task);
-        if !already_told {
-            self.tell_status(cx, framework, status);
+        self.tell_status(cx, framework, status);
+    }
+
+    fn remember_unreachable(&mut self, id: &AgentId, at: Duration) {
+        self.unreachable.insert(id.clone(), at);
+        if self.unreachable.len() > MAX_UNREACHABLE {
+            let oldest = self.unreachable.iter().min_by_key(|(_, at)| **at);
+            if let Some(oldest) = oldest.map(|(id, _)| id.clone()) {
+                self.unreachable.remove(&oldest);
+            }
         }
     }
 
@@ -594,30 +662,47 @@ impl Master {
                 cx.metrics().count("master/slave_unreachable_completed");
                 cx.metrics().count("master/slave_removals");
                 cx.metrics().count("master/slave_removals/reason_unhealthy");
-                master.unreachable.insert(id.clone(), at);
+                master.remember_unreachable(&id, at);
                 master.lose_agent(cx, &id, why, Some(at));
             }
         });
     }
 
-    fn remove_agent(&mut self, cx: &mut Context<'_, Self>, id: &AgentId, why: &'static str) {
-        if self.transitions.contains_key(id) {
-            return;
-        }
-        self.transitions.insert(id.clone(), Transition::Removing);
-        cx.metrics().count("master/slave_removals");
+    /// Removes an agent: first from the registry, then here, then `then`. Does nothing while something else is under
+    /// way with it; whoever asked will ask again.
+    fn remove_agent(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        id: &AgentId,
+        why: &'static str,
+        then: impl FnOnce(&mut Self, &mut Context<'_, Self>) + 'static,
+    ) {
         let Some(agent) = self.state.agent(id) else {
             return;
         };
         let text = format!("Agent {} removed: {why}", agent.info.hostname);
+        if self.transitions.contains_key(id) {
+            return;
+        }
+        self.transitions.insert(id.clone(), Transition::Removing);
         info!(agent = %id, why, "agent removed");
-        self.lose_agent(cx, id, &text, None);
+        cx.metrics().count("master/slave_removals");
+        let cause = if why == REPLACED {
+            "registered"
+        } else {
+            "unregistered"
+        };
+        cx.metrics()
+            .count(&format!("master/slave_removals/reason_{cause}"));
         let operation = RegistryOperation::RemoveAgent {
             agent_id: id.clone(),
         };
         let id = id.clone();
-        self.store(cx, operation, move |master, _, _| {
+        self.store(cx, operation, move |master, cx, _| {
+            // An agent that the registry does not hold is not held here either.
             master.transitions.remove(&id);
+            master.lose_agent(cx, &id, &text, None);
+            then(master, cx);
         });
     }
 
@@ -633,7 +718,9 @@ impl Master {
         let Some(agent) = self.state.agent(id) else {
             return;
         };
-        cx.unlink(&agent.pid);
+        if self.state.agent_at(&agent.pid) == Some(id) {
+            cx.unlink(&agent.pid);
+        }
         let aware: BTreeSet<FrameworkId> = self
             .state
             .frameworks()

@@ -33,6 +33,12 @@ impl Receive<SubscribeFramework> for Master {
             self.lead(cx, from, FrameworkError { message });
             return;
         }
+        // A scheduler is one framework at a time.
+        if let Some(other) = self.state.framework_at(from).cloned()
+            && info.id.as_ref().is_some_and(|id| *id != other)
+        {
+            self.framework_disconnected(cx, &other);
+        }
         match self.subscriber(from, &info) {
             Some(id) => self.subscribe_again(cx, from, &id, info, suppressed),
             None => self.subscribe_new(cx, from, info, suppressed),
@@ -312,10 +318,13 @@ impl Master {
             let framework_id = id.clone();
             self.lead(cx, &agent.pid, ShutdownFramework { framework_id });
         }
-        if let Some(framework) = self.state.remove_framework(id)
-            && let Some(pid) = &framework.pid
-        {
-            cx.unlink(pid);
+        if let Some((scheduler, freed)) = self.state.remove_framework(id) {
+            if let Some(pid) = scheduler.filter(|pid| self.state.framework_at(pid).is_none()) {
+                cx.unlink(&pid);
+            }
+            for (agent_id, resources) in freed {
+                self.recover(cx, id, &agent_id, resources, None);
+            }
         }
         let framework_id = id.clone();
         self.tell_allocator(cx, allocator::RemoveFramework { framework_id });

@@ -19,7 +19,11 @@ use crate::master::Master;
 use crate::state::Standing;
 
 impl Receive<Allocated> for Master {
-    fn receive(&mut self, cx: &mut Context<'_, Self>, _from: &Pid, allocated: Allocated) {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, allocated: Allocated) {
+        if self.allocator.as_ref() != Some(from) {
+            warn!(%from, "offers dropped: they do not come from the allocator");
+            return;
+        }
         let id = allocated.framework_id;
         let active = self
             .state

@@ -3,7 +3,8 @@
 
 use meseta_protocol::messages::agent::{AcknowledgeAgentStatus, ExecutorExited, UpdateStatus};
 use meseta_protocol::messages::scheduler::{AcknowledgeStatus, ExecutorLost, StatusUpdated};
-use meseta_protocol::status::StatusUpdate;
+use meseta_protocol::status::{StatusSource, StatusUpdate};
+use meseta_protocol::task::Task;
 use meseta_protocol::{AgentId, UpdateId};
 use meseta_runtime::{Context, Pid, Receive};
 use tracing::{debug, warn};
@@ -46,7 +47,7 @@ impl Receive<AcknowledgeStatus> for Master {
         cx.metrics()
             .count("master/valid_status_update_acknowledgements");
         self.state
-            .acknowledge(&ack.framework_id, &ack.task_id, ack.uuid);
+            .acknowledge(&ack.framework_id, &ack.agent_id, &ack.task_id, ack.uuid);
         let forwarded = AcknowledgeAgentStatus {
             agent_id: ack.agent_id.clone(),
             framework_id: ack.framework_id,
@@ -100,10 +101,18 @@ impl Master {
             self.tell_agent(cx, agent_id, ack);
             return;
         }
+        // The tables keep no data, which may be large, so it is not copied.
+        let mut update = update;
+        let data = update.status.data.take();
         let status = update.status.clone();
+        update.status.data = data;
         let latest = update.latest_state.unwrap_or(status.state);
         let forwarded = self.tell_framework(cx, &framework_id, StatusUpdated { update });
-        if self.state.task(&framework_id, &task_id).is_none() {
+        if self
+            .state
+            .task_on(&framework_id, &task_id, agent_id)
+            .is_none()
+        {
             cx.metrics().count("master/invalid_status_updates");
             return;
         }
@@ -120,16 +129,20 @@ impl Master {
         }
     }
 
-    /// Whether the update is of a task that the master has already declared ended on this agent.
+    /// Whether the update is of a task that the master itself has declared ended on this agent.
     fn has_ended_here(&self, agent_id: &AgentId, update: &StatusUpdate) -> bool {
         let Some(framework) = self.state.framework(&update.framework_id) else {
             return false;
         };
         let task_id = &update.status.task_id;
-        !framework.tasks.contains_key(task_id)
-            && framework
-                .completed_tasks
-                .iter()
-                .any(|task| task.task_id == *task_id && task.agent_id == *agent_id)
+        let ended_by_master = |task: &Task| {
+            let last = task.statuses.last();
+            last.and_then(|status| status.source) == Some(StatusSource::Master)
+        };
+        let live = framework.tasks.get(task_id);
+        live.is_none_or(|task| task.agent_id != *agent_id)
+            && framework.completed_tasks.iter().any(|task| {
+                task.task_id == *task_id && task.agent_id == *agent_id && ended_by_master(task)
+            })
     }
 }

@@ -11,6 +11,7 @@ use meseta_protocol::task::Task;
 use meseta_protocol::{AgentId, FrameworkId, OfferId, TaskId};
 use meseta_runtime::Pid;
 
+use super::frameworks::forget;
 use super::{Agent, State};
 use crate::health::Health;
 
@@ -95,7 +96,7 @@ impl State {
     /// Records that a known agent has registered again, perhaps from another port.
     pub fn reconnect_agent(&mut self, id: &AgentId, pid: &Pid, now: Duration) {
         if let Some(agent) = self.agents.get_mut(id) {
-            self.agents_by_pid.remove(&agent.pid);
+            forget(&mut self.agents_by_pid, &agent.pid, id);
             self.agents_by_pid.insert(pid.clone(), id.clone());
             agent.pid = pid.clone();
             agent.connected = true;
@@ -170,7 +171,7 @@ impl State {
             }
         }
         if let Some(agent) = self.agents.remove(id) {
-            self.agents_by_pid.remove(&agent.pid);
+            forget(&mut self.agents_by_pid, &agent.pid, id);
             removed.offers = agent.offers;
         }
         Some(removed)

@@ -1,6 +1,6 @@
 //! Frameworks and their tasks in the master's tables.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use meseta_protocol::executor::ExecutorInfo;
@@ -12,6 +12,9 @@ use meseta_protocol::{AgentId, ExecutorId, FrameworkId, TaskId, UpdateId};
 use meseta_runtime::Pid;
 
 use super::{Framework, Standing, State};
+
+/// Statuses remembered of one task: more come only from a task that goes to and fro between states.
+const MAX_STATUSES: usize = 100;
 
 impl Framework {
     /// A framework that subscribes at `pid`, or one known from agents only when there is none.
@@ -39,6 +42,13 @@ impl Framework {
     /// Whether its scheduler can be written to.
     pub fn is_connected(&self) -> bool {
         matches!(self.standing, Standing::Active | Standing::Inactive)
+    }
+}
+
+/// Takes a PID out of an index, unless it has become another's.
+pub(super) fn forget<I: PartialEq>(index: &mut HashMap<Pid, I>, pid: &Pid, id: &I) {
+    if index.get(pid) == Some(id) {
+        index.remove(pid);
     }
 }
 
@@ -76,7 +86,7 @@ impl State {
         }
         let old = framework.pid.replace(pid.clone());
         if let Some(old) = &old {
-            self.frameworks_by_pid.remove(old);
+            forget(&mut self.frameworks_by_pid, old, id);
         }
         self.frameworks_by_pid.insert(pid.clone(), id.clone());
         old
@@ -107,16 +117,22 @@ impl State {
         }
     }
 
-    /// Ends a framework: its tasks become KILLED, its executors and offers go, and what it held is freed. It must
-    /// hold no offers any more.
-    pub fn remove_framework(&mut self, id: &FrameworkId) -> Option<&Framework> {
+    /// Ends a framework: its tasks become KILLED, its executors and offers go. Returns its scheduler and what it held
+    /// on each agent. It must hold no offers any more.
+    pub fn remove_framework(
+        &mut self,
+        id: &FrameworkId,
+    ) -> Option<(Option<Pid>, Vec<(AgentId, Resources)>)> {
         let mut framework = self.frameworks.remove(id)?;
         debug_assert!(framework.offers.is_empty(), "offers are taken back first");
         if let Some(pid) = &framework.pid {
-            self.frameworks_by_pid.remove(pid);
+            forget(&mut self.frameworks_by_pid, pid, id);
         }
-        for agent in self.agents.values_mut() {
-            agent.used.remove(id);
+        let mut freed = Vec::new();
+        for (agent_id, agent) in &mut self.agents {
+            if let Some(used) = agent.used.remove(id) {
+                freed.push((agent_id.clone(), used));
+            }
             agent.tasks.remove(id);
             agent.executors.remove(id);
             agent.killed_tasks.retain(|(framework, _)| framework != id);
@@ -133,11 +149,12 @@ impl State {
             }
             remember(&mut framework.completed_tasks, task, limit);
         }
+        let scheduler = framework.pid.clone();
         self.completed_frameworks.push_back(framework);
         while self.completed_frameworks.len() > self.limits.completed_frameworks {
             self.completed_frameworks.pop_front();
         }
-        self.completed_frameworks.back()
+        Some((scheduler, freed))
     }
 
     /// Adds a task to its framework and agent; its resources count as used unless it is terminal.
@@ -222,6 +239,10 @@ impl State {
             Some(last) if last.state == kept.state => *last = kept,
             _ => task.statuses.push(kept),
         }
+        if task.statuses.len() > MAX_STATUSES {
+            // The first stays: it tells when the task began.
+            task.statuses.remove(1);
+        }
         if was_terminal || !latest.is_terminal() {
             return None;
         }
@@ -241,22 +262,23 @@ impl State {
         }
     }
 
-    /// Takes a framework's acknowledgement; `true` when it was the last one, so that the task is completed.
+    /// Takes a framework's acknowledgement of an update from an agent. After that of the last one the task is
+    /// completed.
     pub fn acknowledge(
         &mut self,
         framework_id: &FrameworkId,
+        agent_id: &AgentId,
         task_id: &TaskId,
         uuid: UpdateId,
-    ) -> bool {
-        let Some(task) = self.task(framework_id, task_id) else {
-            return false;
+    ) {
+        let Some(task) = self.task_on(framework_id, task_id, agent_id) else {
+            return;
         };
         let last = task.status_update_uuid == Some(uuid)
             && task.status_update_state.is_some_and(TaskState::is_terminal);
         if last {
             self.complete_task(framework_id, task_id);
         }
-        last
     }
 
     /// Moves a task to the completed ones; its resources are freed if they still counted as used.
@@ -278,6 +300,20 @@ impl State {
         let limit = self.limits.unreachable_tasks;
         if let Some(framework) = self.frameworks.get_mut(framework_id) {
             remember(&mut framework.unreachable_tasks, task, limit);
+        }
+    }
+
+    /// Forgets that a task of an agent was completed, because it turns out to live.
+    pub fn revive_task(
+        &mut self,
+        framework_id: &FrameworkId,
+        task_id: &TaskId,
+        agent_id: &AgentId,
+    ) {
+        if let Some(framework) = self.frameworks.get_mut(framework_id) {
+            framework
+                .completed_tasks
+                .retain(|task| task.task_id != *task_id || task.agent_id != *agent_id);
         }
     }
 

@@ -218,6 +218,17 @@ impl State {
         self.frameworks.get(framework)?.tasks.get(task)
     }
 
+    /// The same, if it is on this agent: a framework may use an id again elsewhere.
+    pub fn task_on(
+        &self,
+        framework: &FrameworkId,
+        task: &TaskId,
+        agent: &AgentId,
+    ) -> Option<&Task> {
+        self.task(framework, task)
+            .filter(|task| task.agent_id == *agent)
+    }
+
     /// Says what is wrong with the sums and references, if anything is.
     ///
     /// # Errors
