@@ -17,25 +17,30 @@ enum Action {
     /// Make a CA: ca.pem goes to every node, ca-key.pem stays here.
     Ca {
         /// Directory for the two files.
-        #[arg(long, default_value = "certs")]
+        #[arg(long, env = "MESETA_DIR", default_value = "certs")]
         dir: PathBuf,
         /// Name of the cluster.
-        #[arg(long, default_value = "meseta")]
+        #[arg(long, env = "MESETA_CLUSTER", default_value = "meseta")]
         cluster: String,
     },
     /// Make the certificate of one node: node.pem and node-key.pem in --out.
     Node {
         /// Directory with ca.pem and ca-key.pem.
-        #[arg(long, default_value = "certs")]
+        #[arg(long, env = "MESETA_DIR", default_value = "certs")]
         dir: PathBuf,
         /// Host names and IP addresses under which others reach the node; repeat or separate by commas.
-        #[arg(long = "host", required = true, value_delimiter = ',')]
+        #[arg(
+            long = "host",
+            env = "MESETA_HOST",
+            required = true,
+            value_delimiter = ','
+        )]
         hosts: Vec<String>,
         /// What the node may be.
-        #[arg(long = "role", required = true, value_delimiter = ',', value_parser = ["master", "agent", "scheduler", "operator"])]
+        #[arg(long = "role", env = "MESETA_ROLE", required = true, value_delimiter = ',', value_parser = ["master", "agent", "scheduler", "operator"])]
         roles: Vec<String>,
         /// Directory for the two files.
-        #[arg(long)]
+        #[arg(long, env = "MESETA_OUT")]
         out: PathBuf,
     },
 }

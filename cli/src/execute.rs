@@ -23,7 +23,7 @@ use meseta_protocol::resources::Resources;
 use meseta_protocol::status::{StatusSource, TaskState, TaskStatus};
 use meseta_protocol::task::TaskInfo;
 use meseta_protocol::{AgentId, FrameworkId, Role, TaskId};
-use meseta_runtime::Time;
+use meseta_runtime::flags::NodeFlags;
 use meseta_scheduler_driver::{Config, Handle, Scheduler, SchedulerDriver};
 
 #[derive(Debug, Args)]
@@ -38,10 +38,14 @@ pub(crate) struct Flags {
     #[arg(long, env = "MESETA_INSTANCES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     instances: u32,
     /// What each instance may use.
-    #[arg(long, env = "MESETA_RESOURCES", default_value = "cpus:0.1;mem:32")]
+    #[arg(
+        long,
+        env = "MESETA_EXECUTE_RESOURCES",
+        default_value = "cpus:0.1;mem:32"
+    )]
     resources: String,
     /// Environment of the command as NAME=VALUE; repeat for more.
-    #[arg(long = "env", value_name = "K=V")]
+    #[arg(long = "env", env = "MESETA_ENV", value_name = "K=V")]
     variables: Vec<String>,
     /// Name shown for the framework and its tasks.
     #[arg(long, env = "MESETA_NAME", default_value = "execute")]
@@ -183,7 +187,6 @@ struct Executions {
     each: Resources,
     name: String,
     verbose: bool,
-    asked: Time,
     events: Sender<Event>,
 }
 
@@ -215,9 +218,17 @@ impl Executions {
     }
 }
 
+fn ask_again_and_again(driver: &mut Handle<'_>) {
+    driver.after(ASK_AGAIN, |executions: &mut Executions, driver| {
+        executions.ask_about_unfinished(driver);
+        ask_again_and_again(driver);
+    });
+}
+
 impl Scheduler for Executions {
-    fn registered(&mut self, _: &mut Handle<'_>, id: &FrameworkId, _: &MasterInfo) {
+    fn registered(&mut self, driver: &mut Handle<'_>, id: &FrameworkId, _: &MasterInfo) {
         self.tell(Event::Line(format!("framework {id}")));
+        ask_again_and_again(driver);
     }
 
     fn reregistered(&mut self, driver: &mut Handle<'_>, _: &MasterInfo) {
@@ -230,11 +241,6 @@ impl Scheduler for Executions {
     }
 
     fn resource_offers(&mut self, driver: &mut Handle<'_>, offers: Vec<Offer>) {
-        // Offers come about every second, since whatever a lost task has left is offered again.
-        if driver.now().since(self.asked) > ASK_AGAIN {
-            self.asked = driver.now();
-            self.ask_about_unfinished(driver);
-        }
         for offer in offers {
             let mut room = offer.resources.unallocated();
             let mut tasks = Vec::new();
@@ -308,15 +314,13 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<ExitCode> {
             .in_roles([Role::new(flags.role.as_str())]);
     framework.failover_timeout = 0.0;
     let mut config = Config::new(&flags.master, framework);
-    if let (Some(ca), Some(certificate), Some(key)) =
-        (&flags.ca_file, &flags.cert_file, &flags.key_file)
-    {
-        config.credentials = meseta_runtime::Credentials::Files {
-            ca: ca.clone(),
-            certificate: certificate.clone(),
-            key: key.clone(),
-        };
+    config.credentials = NodeFlags {
+        ca_file: flags.ca_file.clone(),
+        cert_file: flags.cert_file.clone(),
+        key_file: flags.key_file.clone(),
+        ..NodeFlags::default()
     }
+    .credentials()?;
     if let Some(ip) = &flags.advertise_ip {
         config.host.clone_from(ip);
     }
@@ -370,7 +374,6 @@ fn executions(flags: &Flags, events: Sender<Event>) -> anyhow::Result<Executions
         each,
         name: flags.name.clone(),
         verbose: flags.instances <= VERBOSE,
-        asked: Time::ZERO,
         events,
     })
 }

@@ -16,15 +16,15 @@ use nix::unistd::Pid;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 
 use crate::client::get_json;
 use crate::program;
 
 /// A component that lived this long starts its back-off anew.
 const STABLE: Duration = Duration::from_secs(10);
-/// How long components may take to end by themselves.
-const GRACE: Duration = Duration::from_secs(15);
+/// How long components may take to end by themselves: an agent waits for its executors first.
+const GRACE: Duration = Duration::from_secs(60);
 /// How long the cluster may take to come up.
 const READY: Duration = Duration::from_secs(60);
 
@@ -130,36 +130,78 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<ExitCode> {
         .unwrap_or_else(|| std::env::temp_dir().join(format!("meseta-local-{}", ports[0])));
     let mut components = components(&flags, &ports, &work_dir)?;
     let clock = Clock::live();
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    for component in &mut components {
+    let mut ends = Ends::watch()?;
+    let supervised = supervise(
+        &mut components,
+        &clock,
+        &mut ends,
+        &flags,
+        &master,
+        &work_dir,
+    )
+    .await;
+    // Whatever went wrong, nothing is left behind.
+    stop(components).await;
+    supervised?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Signals that end the cluster: Ctrl-C, SIGTERM, and the end of the terminal.
+struct Ends {
+    interrupt: Signals,
+    terminate: Signals,
+    hangup: Signals,
+}
+
+impl Ends {
+    fn watch() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn come(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
+}
+
+/// Starts the components and keeps them running until a signal comes or one cannot be started.
+async fn supervise(
+    components: &mut [Component],
+    clock: &Clock,
+    ends: &mut Ends,
+    flags: &Flags,
+    master: &str,
+    work_dir: &Path,
+) -> anyhow::Result<()> {
+    for component in components.iter_mut() {
         component.start(clock.now())?;
     }
     let mut random = StdRng::seed_from_u64(u64::from(std::process::id()));
-    let ready = announce(&master, flags.agents, &work_dir);
+    let ready = announce(master, flags.agents, work_dir);
     tokio::pin!(ready);
     let mut announced = false;
     let mut look = tokio::time::interval(Duration::from_millis(50));
     loop {
         tokio::select! {
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
+            () = ends.come() => return Ok(()),
             outcome = &mut ready, if !announced => {
                 announced = true;
-                if let Err(error) = outcome {
-                    eprintln!("meseta: {error:#}");
-                    break;
-                }
+                outcome?;
             }
             _ = look.tick() => {
-                for component in &mut components {
+                for component in components.iter_mut() {
                     tend(component, clock.now(), &mut random)?;
                 }
             }
         }
     }
-    stop(components).await;
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Notices the end of a component and starts it again when its time has come.

@@ -20,10 +20,10 @@ pub(crate) struct Flags {
     /// Id of the task.
     task: String,
     /// Go on until the task has ended.
-    #[arg(short = 'f', long)]
+    #[arg(short = 'f', long, env = "MESETA_FOLLOW")]
     follow: bool,
     /// Print standard error instead of standard output.
-    #[arg(long)]
+    #[arg(long, env = "MESETA_STDERR")]
     stderr: bool,
     /// Master as host:port.
     #[arg(long, env = "MESETA_MASTER", default_value = "127.0.0.1:5050")]

@@ -14,7 +14,7 @@ pub(crate) struct Flags {
     #[arg(long, env = "MESETA_MASTER", default_value = "127.0.0.1:5050")]
     pub(crate) master: String,
     /// Print the JSON as it comes.
-    #[arg(long)]
+    #[arg(long, env = "MESETA_JSON")]
     pub(crate) json: bool,
 }
 

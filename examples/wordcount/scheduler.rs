@@ -71,7 +71,6 @@ pub(crate) struct Counter {
     /// Short names of agents, in the order in which they appeared.
     agents: BTreeMap<AgentId, String>,
     progress: Sender<Progress>,
-    asked: Duration,
     over: bool,
 }
 
@@ -93,7 +92,6 @@ impl Counter {
             clock,
             agents: BTreeMap::new(),
             progress,
-            asked: Duration::ZERO,
             over: false,
         }
     }
@@ -169,9 +167,17 @@ impl Counter {
     }
 }
 
+fn ask_again_and_again(driver: &mut Handle<'_>) {
+    driver.after(ASK_AGAIN, |counter: &mut Counter, driver| {
+        counter.ask_about_unfinished(driver);
+        ask_again_and_again(driver);
+    });
+}
+
 impl Scheduler for Counter {
-    fn registered(&mut self, _: &mut Handle<'_>, id: &FrameworkId, _: &MasterInfo) {
+    fn registered(&mut self, driver: &mut Handle<'_>, id: &FrameworkId, _: &MasterInfo) {
         self.tell(Progress::Note(format!("framework {id}")));
+        ask_again_and_again(driver);
     }
 
     fn reregistered(&mut self, driver: &mut Handle<'_>, _: &MasterInfo) {
@@ -184,12 +190,6 @@ impl Scheduler for Counter {
     }
 
     fn resource_offers(&mut self, driver: &mut Handle<'_>, offers: Vec<Offer>) {
-        // Offers come about every second, since whatever a lost task has left is offered again.
-        let now = self.elapsed();
-        if now.saturating_sub(self.asked) > ASK_AGAIN {
-            self.asked = now;
-            self.ask_about_unfinished(driver);
-        }
         for offer in offers {
             let tasks = self.tasks_for(&offer);
             if tasks.is_empty() {
