@@ -158,8 +158,8 @@ impl Executor {
         process_id(&self.container_id)
     }
 
-    /// A task for it.
-    pub fn launch(&mut self, task: TaskInfo, framework: (&FrameworkId, &str)) -> LaunchVerdict {
+    /// A task for it; [`Tables::launch`] notes whose it is.
+    fn launch(&mut self, task: TaskInfo, framework: (&FrameworkId, &str)) -> LaunchVerdict {
         match self.phase {
             Phase::Registering => {
                 self.queued.push(task);
@@ -259,14 +259,16 @@ impl Executor {
         UpdateVerdict::Forward
     }
 
-    /// The framework has acknowledged the task's last update.
-    pub fn complete(&mut self, task_id: &TaskId) {
-        if let Some(task) = self.terminated.remove(task_id) {
-            self.completed.push_back(task);
-            if self.completed.len() > MAX_COMPLETED_TASKS {
-                self.completed.pop_front();
-            }
+    /// The framework has acknowledged the task's last update. Whether that completes a task.
+    fn complete(&mut self, task_id: &TaskId) -> bool {
+        let Some(task) = self.terminated.remove(task_id) else {
+            return false;
+        };
+        self.completed.push_back(task);
+        if self.completed.len() > MAX_COMPLETED_TASKS {
+            self.completed.pop_front();
         }
+        true
     }
 
     /// Records which update of a task was forwarded last.
@@ -295,6 +297,14 @@ impl Executor {
     /// Whether it has or had this task.
     pub fn has_had(&self, task_id: &TaskId) -> bool {
         self.has(task_id) || self.completed.iter().any(|task| task.task_id == *task_id)
+    }
+
+    /// Its tasks that are not completed.
+    fn tasks(&self) -> impl Iterator<Item = &TaskId> {
+        let queued = self.queued.iter().map(|task| &task.task_id);
+        queued
+            .chain(self.launched.keys())
+            .chain(self.terminated.keys())
     }
 
     /// Whether some task of it is not over.
@@ -368,8 +378,12 @@ pub struct Framework {
     pub terminating: bool,
     /// Its executors.
     pub executors: BTreeMap<ExecutorId, Executor>,
+    /// Executors that have nothing left but a container that goes down, and whose ids are in use again. By container.
+    pub superseded: BTreeMap<String, Executor>,
     /// Its executors that are over, the oldest first.
     pub completed_executors: VecDeque<Executor>,
+    /// Who has each task that is not completed.
+    owners: BTreeMap<TaskId, ExecutorId>,
     launches: Launches,
 }
 
@@ -380,7 +394,9 @@ impl Framework {
             info,
             terminating: false,
             executors: BTreeMap::new(),
+            superseded: BTreeMap::new(),
             completed_executors: VecDeque::new(),
+            owners: BTreeMap::new(),
             launches: Launches::default(),
         }
     }
@@ -390,24 +406,16 @@ impl Framework {
         self.launches.is_news(launch)
     }
 
-    /// The executor that has this task.
+    /// The executor that has this task, and the task is not completed.
     pub fn executor_of(&self, task_id: &TaskId) -> Option<&ExecutorId> {
-        let found = self
-            .executors
-            .iter()
-            .find(|(_, executor)| executor.has(task_id));
-        found.map(|(id, _)| id)
+        self.owners.get(task_id)
     }
 
-    /// The executor that has or had this task.
-    pub fn executor_once_of(&self, task_id: &TaskId) -> Option<&ExecutorId> {
-        self.executor_of(task_id).or_else(|| {
-            let found = self
-                .executors
-                .iter()
-                .find(|(_, executor)| executor.has_had(task_id));
-            found.map(|(id, _)| id)
-        })
+    fn remember(&mut self, executor: Executor, at_most: usize) {
+        self.completed_executors.push_back(executor);
+        if self.completed_executors.len() > at_most {
+            self.completed_executors.pop_front();
+        }
     }
 
     /// `state` as this framework understands it.
@@ -473,9 +481,68 @@ impl Tables {
         Some((framework.executors.get_mut(executor)?, user))
     }
 
-    /// Whose container this is.
+    /// Whose container this is; its executor may be a superseded one.
     pub fn owner(&self, container: &str) -> Option<&(FrameworkId, ExecutorId)> {
         self.by_container.get(container)
+    }
+
+    /// The executor of a container, superseded or not.
+    pub fn executor_in(&mut self, container: &str) -> Option<&mut Executor> {
+        let (framework_id, id) = self.by_container.get(container)?;
+        let framework = self.frameworks.get_mut(framework_id)?;
+        match framework.superseded.get_mut(container) {
+            Some(executor) => Some(executor),
+            None => framework.executors.get_mut(id),
+        }
+    }
+
+    /// Whether a container's executor is superseded.
+    pub fn is_superseded(&self, container: &str) -> bool {
+        self.owner(container)
+            .and_then(|(framework_id, _)| self.framework(framework_id))
+            .is_some_and(|framework| framework.superseded.contains_key(container))
+    }
+
+    /// Frees the id of an executor that has nothing left but its container.
+    pub fn supersede(&mut self, framework_id: &FrameworkId, executor_id: &ExecutorId) {
+        let Some(framework) = self.frameworks.get_mut(framework_id) else {
+            return;
+        };
+        if let Some(executor) = framework.executors.remove(executor_id) {
+            debug_assert!(!executor.is_busy(), "no task is left behind");
+            let container = executor.container_id.value.clone();
+            framework.superseded.insert(container, executor);
+        }
+    }
+
+    /// A task for an executor. None when that is not here.
+    pub fn launch(
+        &mut self,
+        framework_id: &FrameworkId,
+        executor_id: &ExecutorId,
+        task: TaskInfo,
+    ) -> Option<LaunchVerdict> {
+        let framework = self.frameworks.get_mut(framework_id)?;
+        let executor = framework.executors.get_mut(executor_id)?;
+        let task_id = task.task_id.clone();
+        let verdict = executor.launch(task, (framework_id, &framework.info.user));
+        if verdict != LaunchVerdict::Refused {
+            framework.owners.insert(task_id, executor_id.clone());
+        }
+        Some(verdict)
+    }
+
+    /// A framework has acknowledged the last update of a task. Whose task is completed by that.
+    pub fn complete(&mut self, framework_id: &FrameworkId, task_id: &TaskId) -> Option<ExecutorId> {
+        let framework = self.frameworks.get_mut(framework_id)?;
+        let executor = framework
+            .executors
+            .get_mut(framework.owners.get(task_id)?)?;
+        if executor.complete(task_id) {
+            framework.owners.remove(task_id)
+        } else {
+            None
+        }
     }
 
     /// Adds an executor to a framework that is known.
@@ -494,7 +561,8 @@ impl Tables {
     }
 
     /// Forgets what is over: the executor once it is terminated and no task of it waits for an acknowledgement, or
-    /// its framework is being ended; the framework once it has no executors. Whether the framework is gone.
+    /// its framework is being ended, and those it has superseded once they are terminated; the framework once it has
+    /// no executors. Whether the framework is gone.
     pub fn clean(&mut self, framework_id: &FrameworkId, executor_id: &ExecutorId) -> bool {
         let Some(framework) = self.frameworks.get_mut(framework_id) else {
             return false;
@@ -506,12 +574,27 @@ impl Tables {
                 executor.phase == Phase::Terminated
                     && (framework.terminating || !executor.is_busy())
             });
+        let gone = framework
+            .superseded
+            .iter()
+            .find_map(|(container, executor)| {
+                let gone = executor.phase == Phase::Terminated
+                    && executor.info.executor_id == *executor_id;
+                gone.then(|| container.clone())
+            });
+        // One ends at a time, and this is asked after each.
+        if let Some(container) = gone
+            && let Some(executor) = framework.superseded.remove(&container)
+        {
+            self.by_container.remove(&container);
+            framework.remember(executor, self.max_completed_executors);
+        }
         if over && let Some(executor) = framework.executors.remove(executor_id) {
             self.by_container.remove(&executor.container_id.value);
-            framework.completed_executors.push_back(executor);
-            if framework.completed_executors.len() > self.max_completed_executors {
-                framework.completed_executors.pop_front();
+            for task_id in executor.tasks() {
+                framework.owners.remove(task_id);
             }
+            framework.remember(executor, self.max_completed_executors);
         }
         self.clean_framework(framework_id)
     }
@@ -520,7 +603,7 @@ impl Tables {
     pub fn clean_framework(&mut self, framework_id: &FrameworkId) -> bool {
         let idle = self
             .framework(framework_id)
-            .is_some_and(|f| f.executors.is_empty());
+            .is_some_and(|f| f.executors.is_empty() && f.superseded.is_empty());
         if idle && let Some(framework) = self.frameworks.remove(framework_id) {
             self.completed_frameworks
                 .push_back((framework_id.clone(), framework));
@@ -550,13 +633,14 @@ impl Tables {
         framework
     }
 
-    /// All executors that are not over.
+    /// All executors that are not over, superseded ones too.
     pub fn executors(&self) -> impl Iterator<Item = (&FrameworkId, &ExecutorId, &Executor)> {
         self.frameworks
             .iter()
             .flat_map(|(framework_id, framework)| {
-                let executors = framework.executors.iter();
-                executors.map(move |(id, executor)| (framework_id, id, executor))
+                let superseded = framework.superseded.values();
+                let executors = framework.executors.values().chain(superseded);
+                executors.map(move |executor| (framework_id, &executor.info.executor_id, executor))
             })
     }
 
@@ -598,6 +682,23 @@ impl Tables {
                     .any(|task| !task.state.is_terminal())
             {
                 return Err(format!("a task of executor {id} is in the wrong table"));
+            }
+        }
+        for (framework_id, framework) in &self.frameworks {
+            let tasks: BTreeMap<_, _> = framework
+                .executors
+                .iter()
+                .flat_map(|(id, executor)| executor.tasks().map(move |task| (task, id)))
+                .collect();
+            if !framework.owners.iter().eq(tasks) {
+                return Err(format!(
+                    "the index of tasks of framework {framework_id} is wrong"
+                ));
+            }
+            if framework.superseded.values().any(Executor::is_busy) {
+                return Err(format!(
+                    "a superseded executor of framework {framework_id} has tasks"
+                ));
             }
         }
         Ok(())
@@ -796,8 +897,8 @@ mod tests {
             tables.know_framework(&id, &FrameworkInfo::default());
             let mut one = executor(Phase::Running);
             one.container_id = ContainerId::top(n);
-            one.launch(task("t"), (&id, user));
             tables.add_executor(&id, one);
+            tables.launch(&id, &"e".into(), task("t"));
             tables.check().unwrap();
             assert!(!tables.clean(&id, &"e".into()));
             assert!(tables.owner(n).is_some());
@@ -808,10 +909,8 @@ mod tests {
                 !tables.clean(&id, &"e".into()),
                 "the end is not acknowledged"
             );
-            tables
-                .executor_mut(&id, &"e".into())
-                .unwrap()
-                .complete(&"t".into());
+            assert_eq!(tables.complete(&id, &"t".into()), Some("e".into()));
+            tables.check().unwrap();
             assert!(tables.clean(&id, &"e".into()));
             assert!(tables.frameworks.is_empty() && tables.owner(n).is_none());
         }
@@ -820,6 +919,38 @@ mod tests {
             tables.completed_frameworks[0].1.completed_executors.len(),
             1
         );
+    }
+
+    #[test]
+    fn an_id_is_free_while_the_container_of_its_last_run_goes_down() {
+        let (id, user) = framework();
+        let mut tables = Tables::new(9);
+        tables.know_framework(&id, &FrameworkInfo::default());
+        for n in ["1", "2"] {
+            let mut one = executor(Phase::Running);
+            one.container_id = ContainerId::top(n);
+            tables.add_executor(&id, one);
+            tables.launch(&id, &"e".into(), task("t"));
+            let owner = tables.framework(&id).unwrap().executor_of(&"t".into());
+            assert_eq!(owner, Some(&"e".into()));
+            if n == "1" {
+                assert_eq!(tables.complete(&id, &"t".into()), None, "it runs");
+                let one = tables.executor_mut(&id, &"e".into()).unwrap();
+                one.update(&TaskStatus::new("t", TaskState::Failed), (&id, user));
+                tables.complete(&id, &"t".into()).unwrap();
+                tables.supersede(&id, &"e".into());
+            }
+            tables.check().unwrap();
+        }
+        assert!(tables.is_superseded("1") && !tables.is_superseded("2"));
+        tables.executor_in("1").unwrap().ended();
+        assert!(!tables.clean(&id, &"e".into()));
+        assert_eq!((tables.owner("1"), tables.executors().count()), (None, 1));
+        assert_eq!(
+            tables.executor_in("2").unwrap().container_id,
+            ContainerId::top("2")
+        );
+        tables.check().unwrap();
     }
 
     #[test]

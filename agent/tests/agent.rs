@@ -891,6 +891,60 @@ fn the_masters_idea_of_an_executor_must_fit() {
 }
 
 #[test]
+fn a_refused_launch_is_reported_and_does_not_touch_what_has_its_id() {
+    let world = World::registered();
+    world.run(command("t"), false);
+    let (container, _) = world.launch();
+    let executor = world.executor(&container);
+    executor.send(&world.agent, subscribe("t"));
+    world.run(command("t"), false);
+    let refused = world.update();
+    assert_eq!(
+        told(&refused),
+        (
+            TaskState::Dropped,
+            Some(StatusReason::TaskInvalid),
+            "Cannot launch the task: one of its id is still here"
+        )
+    );
+    assert!(world.metric("slave/tasks_staging") > 0.5, "it runs on");
+    world.acknowledge(&refused);
+    executor.send(
+        &world.agent,
+        update("t", "t", TaskState::Running, world.uuid()),
+    );
+    assert_eq!(world.update().status.state, TaskState::Running);
+}
+
+#[test]
+fn an_id_may_be_used_again_as_soon_as_its_end_is_acknowledged() {
+    let world = World::registered();
+    let mut old: Vec<(String, Actor)> = Vec::new();
+    for _ in 0..2 {
+        world.run(command("t"), false);
+        let (container, _) = world.launch();
+        let executor = world.executor(&container);
+        executor.send(&world.agent, subscribe("t"));
+        let heard = executor.heard();
+        assert!(matches!(heard[..], [_, Heard::LaunchTask(_)]), "{heard:?}");
+        executor.send(
+            &world.agent,
+            update("t", "t", TaskState::Finished, world.uuid()),
+        );
+        let finished = world.update();
+        assert_eq!(finished.status.state, TaskState::Finished);
+        world.acknowledge(&finished);
+        old.push((container, executor));
+    }
+    for (container, _) in &old {
+        world.exit(container, 0);
+        assert!(matches!(world.order(), Order::Destroy(of) if of == *container));
+    }
+    assert!(world.metric("slave/frameworks_active") < 0.5);
+    assert_eq!(world.master.heard(), []);
+}
+
+#[test]
 fn a_repeated_launch_is_carried_out_once() {
     let world = World::registered();
     let run = RunTask {

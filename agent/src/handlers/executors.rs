@@ -62,7 +62,7 @@ impl Receive<SubscribeExecutor> for Agent {
         }
         for update in subscribe.unacknowledged_updates {
             if update.framework_id == named.0 {
-                self.take_update(cx, update, Some(from));
+                self.take_update(cx, update, Some((from, &named.1)));
             }
         }
     }
@@ -155,7 +155,7 @@ impl Agent {
         let container = from.id().strip_prefix("executor-")?;
         self.tables
             .owner(container)
-            .filter(|_| from.address() == cx.address())
+            .filter(|_| from.address() == cx.address() && !self.tables.is_superseded(container))
     }
 
     /// Makes an executor and orders its container. An error means that nothing was begun.
@@ -309,18 +309,13 @@ impl Agent {
 
     /// Records what the tasks of a container's executor will be told, unless that is settled.
     fn terminate_for(&mut self, container: &str, termination: Termination) {
-        if let Some((framework_id, executor_id)) = self.tables.owner(container).cloned()
-            && let Some(executor) = self.tables.executor_mut(&framework_id, &executor_id)
-        {
+        if let Some(executor) = self.tables.executor_in(container) {
             executor.termination.get_or_insert(termination);
         }
     }
 
     fn registration_overdue(&mut self, cx: &mut Context<'_, Self>, container: &str) {
-        let Some((framework_id, executor_id)) = self.tables.owner(container).cloned() else {
-            return;
-        };
-        let executor = self.tables.executor_mut(&framework_id, &executor_id);
+        let executor = self.tables.executor_in(container);
         let Some(executor) = executor.filter(|executor| executor.phase == Phase::Registering)
         else {
             return;
@@ -328,7 +323,7 @@ impl Agent {
         executor.shut_down();
         let timeout = duration_text(self.config.executor_registration_timeout);
         let message = format!("Executor did not register within {timeout}");
-        warn!(executor = %executor_id, container, message);
+        warn!(executor = %executor.info.executor_id, container, message);
         let reason = StatusReason::ExecutorRegistrationTimeout;
         self.terminate_for(container, Termination::failed(reason, message));
         self.container_input(cx, container, Input::Destroy);
@@ -440,7 +435,7 @@ impl Agent {
             debug!(container, ?input, "event of a container that is gone");
             return;
         };
-        let Some(executor) = self.tables.executor_mut(&framework_id, &executor_id) else {
+        let Some(executor) = self.tables.executor_in(container) else {
             return;
         };
         // One that still waits for its turn need not be started to be ended.
@@ -454,7 +449,9 @@ impl Agent {
                         agent.container_input(cx, &container, Input::RetryDue);
                     });
                 }
-                Effect::Gone(exit) => self.container_gone(cx, &framework_id, &executor_id, &exit),
+                Effect::Gone(exit) => {
+                    self.container_gone(cx, container, (&framework_id, &executor_id), &exit)
+                }
             }
         }
         if withdrawn {
@@ -464,10 +461,7 @@ impl Agent {
     }
 
     fn destroy(&mut self, cx: &mut Context<'_, Self>, container: &str) {
-        let Some((framework_id, executor_id)) = self.tables.owner(container).cloned() else {
-            return;
-        };
-        let Some(executor) = self.tables.executor_mut(&framework_id, &executor_id) else {
+        let Some(executor) = self.tables.executor_in(container) else {
             return;
         };
         // It takes no more tasks, whether it was told to end or has ended by itself.
@@ -496,11 +490,11 @@ impl Agent {
     fn container_gone(
         &mut self,
         cx: &mut Context<'_, Self>,
-        framework_id: &FrameworkId,
-        executor_id: &ExecutorId,
+        container: &str,
+        (framework_id, executor_id): (&FrameworkId, &ExecutorId),
         exit: &Exit,
     ) {
-        let Some(executor) = self.tables.executor_mut(framework_id, executor_id) else {
+        let Some(executor) = self.tables.executor_in(container) else {
             return;
         };
         let never_subscribed = executor.pid.is_none();

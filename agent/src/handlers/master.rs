@@ -12,6 +12,7 @@ use meseta_protocol::task::Task;
 use meseta_runtime::Context;
 use tracing::info;
 
+use super::status::Report;
 use crate::agent::{Agent, FromMaster};
 use crate::executors::Phase;
 use crate::registration::{Effect, Input};
@@ -156,15 +157,14 @@ impl Agent {
                 continue;
             }
             info!(framework = %id, task = %task.task_id, "the master knows a task that is not here");
-            let message = "Task is unknown to the agent";
-            self.report_lost(
-                cx,
-                &id,
-                &task.task_id,
-                TaskState::Dropped,
-                StatusReason::Reconciliation,
-                message,
-            );
+            let report = Report {
+                task_id: &task.task_id,
+                executor_id: None,
+                state: TaskState::Dropped,
+                reason: StatusReason::Reconciliation,
+                message: "Task is unknown to the agent",
+            };
+            self.report_unowned(cx, &id, &report);
         }
     }
 }

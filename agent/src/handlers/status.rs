@@ -2,7 +2,6 @@
 //! Source: agent.md §6.
 
 use meseta_protocol::container::{ContainerStatus, IpAddress, IpProtocol, NetworkInfo};
-use meseta_protocol::framework::FrameworkInfo;
 use meseta_protocol::messages::agent::{AcknowledgeAgentStatus, UpdateStatus};
 use meseta_protocol::messages::executor::{UpdateAcknowledged, UpdateTask};
 use meseta_protocol::status::{StatusReason, StatusSource, StatusUpdate, TaskState, TaskStatus};
@@ -11,7 +10,7 @@ use meseta_runtime::{Context, Pid, Receive};
 use tracing::{debug, warn};
 
 use crate::agent::{Agent, FromMaster};
-use crate::executors::{Framework, Phase, UpdateVerdict};
+use crate::executors::{Phase, UpdateVerdict};
 use crate::status_updates::{Effect, Input, Key};
 
 impl Receive<UpdateTask> for Agent {
@@ -27,7 +26,11 @@ impl Receive<UpdateTask> for Agent {
         }
         let update = StatusUpdate {
             framework_id: named.0,
-            executor_id: message.status.executor_id.clone().or(Some(named.1)),
+            executor_id: message
+                .status
+                .executor_id
+                .clone()
+                .or_else(|| Some(named.1.clone())),
             agent_id: message.status.agent_id.clone(),
             timestamp: message
                 .status
@@ -37,7 +40,7 @@ impl Receive<UpdateTask> for Agent {
             latest_state: None,
             status: message.status,
         };
-        self.take_update(cx, update, Some(from));
+        self.take_update(cx, update, Some((from, &named.1)));
     }
 }
 
@@ -70,24 +73,49 @@ pub(crate) struct Report<'a> {
 }
 
 impl Agent {
-    /// Reports an end that the agent has decided. The framework must be known.
+    /// Reports the end of a task that is here, as the agent has decided it. The framework must be known.
     pub(crate) fn report(
         &mut self,
         cx: &mut Context<'_, Self>,
         framework_id: &FrameworkId,
         report: &Report<'_>,
     ) {
-        let Some(framework) = self.tables.framework(framework_id) else {
-            return;
-        };
-        let state = framework.state_for(report.state);
+        let update = self.reported(cx, framework_id, report);
+        self.take_update(cx, update, None);
+    }
+
+    /// Reports a task that is not here and will not be: straight to the master, whatever runs or ran under its id.
+    pub(crate) fn report_unowned(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        framework_id: &FrameworkId,
+        report: &Report<'_>,
+    ) {
+        let mut update = self.reported(cx, framework_id, report);
+        update.agent_id = Some(self.id());
+        update.status.agent_id = Some(self.id());
+        update.status.uuid = update.uuid;
+        self.forward_news(cx, update);
+    }
+
+    fn reported(
+        &self,
+        cx: &mut Context<'_, Self>,
+        framework_id: &FrameworkId,
+        report: &Report<'_>,
+    ) -> StatusUpdate {
+        // A framework that has nothing here is told the oldest form, which every one understands.
+        let state = self.tables.framework(framework_id).map_or_else(
+            || report.state.for_partition_unaware(),
+            |framework| framework.state_for(report.state),
+        );
         let mut status = TaskStatus::new(report.task_id.clone(), state)
             .because(StatusSource::Agent, report.reason)
             .saying(report.message);
         let timestamp = cx.wall().as_secs_f64();
         status.timestamp = Some(timestamp);
         status.executor_id = report.executor_id.cloned();
-        let update = StatusUpdate {
+        StatusUpdate {
             framework_id: framework_id.clone(),
             executor_id: status.executor_id.clone(),
             agent_id: None,
@@ -95,63 +123,23 @@ impl Agent {
             uuid: Some(Self::new_uuid(cx)),
             latest_state: None,
             status,
-        };
-        self.take_update(cx, update, None);
-    }
-
-    /// As [`Agent::report`], for a task of a framework that may have nothing here.
-    pub(crate) fn report_lost(
-        &mut self,
-        cx: &mut Context<'_, Self>,
-        framework_id: &FrameworkId,
-        task_id: &TaskId,
-        state: TaskState,
-        reason: StatusReason,
-        message: &str,
-    ) {
-        if self.tables.framework(framework_id).is_none() {
-            // What the framework can understand is not known, so it is told the oldest form.
-            let framework = Framework::new(FrameworkInfo {
-                id: Some(framework_id.clone()),
-                ..FrameworkInfo::default()
-            });
-            self.tables
-                .frameworks
-                .insert(framework_id.clone(), framework);
-            self.report(
-                cx,
-                framework_id,
-                &Report {
-                    task_id,
-                    executor_id: None,
-                    state,
-                    reason,
-                    message,
-                },
-            );
-            self.tables.frameworks.remove(framework_id);
-            return;
         }
-        self.report(
-            cx,
-            framework_id,
-            &Report {
-                task_id,
-                executor_id: None,
-                state,
-                reason,
-                message,
-            },
-        );
     }
 
-    /// Takes an update of an executor (`from`) or of the agent: into the tables, into the stream, and then, with the
-    /// stream holding it, acknowledged to the executor.
+    fn forward_news(&mut self, cx: &mut Context<'_, Self>, update: StatusUpdate) {
+        cx.metrics().count("slave/valid_status_updates");
+        crate::metrics::count_end(cx.metrics(), update.status.state);
+        let key: Key = (update.framework_id.clone(), update.status.task_id.clone());
+        self.stream(cx, &key, Input::Updated(Box::new(update)));
+    }
+
+    /// Takes an update of an executor (its PID and id) or of the agent: into the tables, into the stream, and then,
+    /// with the stream holding it, acknowledged to the executor.
     pub(crate) fn take_update(
         &mut self,
         cx: &mut Context<'_, Self>,
         mut update: StatusUpdate,
-        from: Option<&Pid>,
+        from: Option<(&Pid, &ExecutorId)>,
     ) {
         let own_id = self.id();
         let Some(uuid) = update.uuid else {
@@ -167,7 +155,13 @@ impl Agent {
             cx.metrics().count("slave/invalid_status_updates");
             return;
         };
-        let owner = framework.executor_once_of(&update.status.task_id).cloned();
+        let task_id = &update.status.task_id;
+        // One that is over belongs to nobody, but an executor may still speak of it.
+        let owner = framework.executor_of(task_id).cloned().or_else(|| {
+            let (_, speaker) = from?;
+            let had = framework.executors.get(speaker)?.has_had(task_id);
+            had.then(|| speaker.clone())
+        });
         update.agent_id = Some(own_id.clone());
         update.status.agent_id = Some(own_id);
         update.status.uuid = Some(uuid);
@@ -185,11 +179,9 @@ impl Agent {
         }
         let verdict = self.apply(cx, &mut update, owner.as_ref());
         if verdict == UpdateVerdict::Forward {
-            cx.metrics().count("slave/valid_status_updates");
-            crate::metrics::count_end(cx.metrics(), update.status.state);
-            self.stream(cx, &key, Input::Updated(Box::new(update)));
+            self.forward_news(cx, update);
         }
-        if let (Some(from), Some(_)) = (from, owner) {
+        if let (Some((from, _)), Some(_)) = (from, owner) {
             let task_id = key.1;
             cx.send(from, UpdateAcknowledged { task_id, uuid });
         }
@@ -274,18 +266,11 @@ impl Agent {
 
     /// The framework has dealt with a task's end.
     fn task_completed(&mut self, cx: &mut Context<'_, Self>, (framework_id, task_id): &Key) {
-        let framework = self.tables.framework(framework_id);
-        let Some(executor_id) = framework.and_then(|f| f.executor_of(task_id)).cloned() else {
+        let Some(executor_id) = self.tables.complete(framework_id, task_id) else {
             return;
         };
-        let over = self
-            .tables
-            .executor_mut(framework_id, &executor_id)
-            .map(|executor| {
-                executor.complete(task_id);
-                executor.phase == Phase::Terminated
-            });
-        if over == Some(true) {
+        let executor = self.tables.executor(framework_id, &executor_id);
+        if executor.is_some_and(|executor| executor.phase == Phase::Terminated) {
             self.clean_up(cx, framework_id, &executor_id);
         }
     }

@@ -17,7 +17,7 @@ use crate::executors::{KillVerdict, LaunchVerdict, Phase};
 
 /// What stands in the way of a launch.
 enum Obstacle {
-    /// A task with a command whose id is that of an executor that is still here.
+    /// A task of this id is here, or the task has a command and its id is that of an executor that is here.
     IdInUse,
     /// The master says that the executor is new, but it runs here.
     Runs,
@@ -53,6 +53,7 @@ impl FromMaster<RunTask> for Agent {
             );
             return;
         }
+        self.make_way(cx, &run.framework_id, &executor_id);
         match self.obstacle(&run, &executor_id) {
             Some(obstacle) => self.hindered(cx, &run, &executor_id, &obstacle),
             None => self.run_task(cx, run, &executor_id),
@@ -68,17 +69,15 @@ impl FromMaster<RunTaskGroup> for Agent {
         }
         self.tables
             .know_framework(&run.framework_id, &run.framework);
-        let message = "Task groups are not supported by this agent: launch the tasks one by one";
         for task in &run.task_group.tasks {
-            let reason = StatusReason::TaskGroupInvalid;
-            self.report_lost(
-                cx,
-                &run.framework_id,
-                &task.task_id,
-                TaskState::Error,
-                reason,
-                message,
-            );
+            let report = Report {
+                task_id: &task.task_id,
+                executor_id: None,
+                state: TaskState::Error,
+                reason: StatusReason::TaskGroupInvalid,
+                message: "Task groups are not supported by this agent: launch the tasks one by one",
+            };
+            self.report_unowned(cx, &run.framework_id, &report);
         }
         if run.launch_executor {
             self.tell_exited(cx, &run.framework_id, &run.executor.executor_id, -1);
@@ -98,15 +97,14 @@ impl FromMaster<KillAgentTask> for Agent {
             return;
         };
         let Some(executor_id) = framework.executor_of(task_id).cloned() else {
-            let reason = StatusReason::ExecutorTerminated;
-            self.report_lost(
-                cx,
-                framework_id,
+            let report = Report {
                 task_id,
-                TaskState::Dropped,
-                reason,
-                "Cannot find executor",
-            );
+                executor_id: None,
+                state: TaskState::Dropped,
+                reason: StatusReason::ExecutorTerminated,
+                message: "Cannot find executor",
+            };
+            self.report_unowned(cx, framework_id, &report);
             return;
         };
         let Some(executor) = self.tables.executor(framework_id, &executor_id) else {
@@ -129,10 +127,27 @@ impl FromMaster<KillAgentTask> for Agent {
 }
 
 impl Agent {
+    /// The id of a task is free once its end is acknowledged, though the executor of a command may take a while to
+    /// end: that one goes on ending beside the new one.
+    fn make_way(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        framework_id: &FrameworkId,
+        executor_id: &ExecutorId,
+    ) {
+        let present = self.tables.executor(framework_id, executor_id);
+        if present.is_some_and(|executor| executor.generated && !executor.is_busy()) {
+            self.shut_down_executor(cx, framework_id, executor_id);
+            self.tables.supersede(framework_id, executor_id);
+        }
+    }
+
     fn obstacle(&self, run: &RunTask, executor_id: &ExecutorId) -> Option<Obstacle> {
         let executor = self.tables.executor(&run.framework_id, executor_id);
+        let framework = self.tables.framework(&run.framework_id);
+        let taken = framework.is_some_and(|known| known.executor_of(&run.task.task_id).is_some());
         if run.executor.is_none() && run.task.executor.is_none() {
-            return executor.map(|_| Obstacle::IdInUse);
+            return (taken || executor.is_some()).then_some(Obstacle::IdInUse);
         }
         match (executor, run.launch_executor) {
             (Some(executor), true) if executor.phase == Phase::Terminated => {
@@ -140,7 +155,7 @@ impl Agent {
             }
             (Some(_), true) => Some(Obstacle::Runs),
             (None, false) => Some(Obstacle::Missing),
-            (Some(_), false) | (None, true) => None,
+            (Some(_), false) | (None, true) => taken.then_some(Obstacle::IdInUse),
         }
     }
 
@@ -155,9 +170,8 @@ impl Agent {
         let terminated = StatusReason::ExecutorTerminated;
         match obstacle {
             Obstacle::IdInUse => {
-                let message =
-                    "Cannot launch a task with a command: an executor of its id is still here";
-                self.report_refused(cx, run, dropped, StatusReason::TaskInvalid, message);
+                let message = "Cannot launch the task: one of its id is still here";
+                self.refuse(cx, run, dropped, StatusReason::TaskInvalid, message);
             }
             Obstacle::Missing => {
                 self.report_refused(cx, run, dropped, terminated, "The executor is not running");
@@ -195,7 +209,7 @@ impl Agent {
             reason,
             message,
         };
-        self.report(cx, &run.framework_id, &report);
+        self.report_unowned(cx, &run.framework_id, &report);
         self.tables.clean_framework(&run.framework_id);
     }
 
@@ -242,16 +256,18 @@ impl Agent {
                 return;
             }
         }
-        let Some((executor, user)) = self.tables.executor_with_user(&framework_id, executor_id)
+        let Some(verdict) = self
+            .tables
+            .launch(&framework_id, executor_id, run.task.clone())
         else {
             return;
         };
-        let verdict = executor.launch(run.task.clone(), (&framework_id, &user));
         debug!(framework = %framework_id, task = %run.task.task_id, executor = %executor_id, ?verdict, "task launched");
         match verdict {
             LaunchVerdict::Queued => {}
             LaunchVerdict::Send => {
-                if let Some(pid) = executor.pid.clone() {
+                let executor = self.tables.executor(&framework_id, executor_id);
+                if let Some(pid) = executor.and_then(|executor| executor.pid.clone()) {
                     cx.send(&pid, LaunchTask { task: run.task });
                 }
             }

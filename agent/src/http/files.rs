@@ -133,7 +133,9 @@ fn whole_characters(bytes: &[u8]) -> usize {
     let tail = bytes.len().saturating_sub(LONGEST);
     (tail..bytes.len())
         .rev()
-        .find(|at| std::str::from_utf8(&bytes[*at..]).is_err_and(|error| error.error_len().is_none()))
+        .find(|at| {
+            std::str::from_utf8(&bytes[*at..]).is_err_and(|error| error.error_len().is_none())
+        })
         .filter(|at| *at > 0)
         .unwrap_or(bytes.len())
 }

@@ -238,6 +238,7 @@ impl Agent {
             let executors = framework
                 .completed_executors
                 .iter()
+                .chain(framework.superseded.values())
                 .chain(framework.executors.values());
             // The newest run comes last and is what `latest` means.
             let runs: Vec<&Executor> = executors.collect();
