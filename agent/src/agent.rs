@@ -25,15 +25,16 @@ use tracing::{debug, error, info, warn};
 
 use crate::config::Config;
 use crate::containerizer::Launch;
-use crate::containerizer::{ContainerEnded, Host, Sweep};
+use crate::containerizer::{ContainerEnded, DESTROY_LIMIT, DESTROY_RETRY, Host, Sweep};
 use crate::executors::Tables;
 use crate::launch_queue::LaunchQueue;
 use crate::registration::{Input, Phase, Registration};
 use crate::status_updates::StatusUpdates;
 use crate::{StopAgent, paths};
 
-/// Whatever happens, an agent that leaves is gone this long after its executors' grace periods.
-const STOP_MARGIN: Duration = Duration::from_secs(5);
+/// Whatever happens, an agent that leaves is gone this long after its executors' grace periods: time for a failed
+/// attempt to end a container to be repeated, and for the repeated one.
+const STOP_MARGIN: Duration = DESTROY_RETRY.saturating_add(DESTROY_LIMIT);
 
 /// The agent.
 pub struct Agent {

@@ -322,7 +322,7 @@ impl Flags {
         let flag = "domain";
         let domain: DomainInfo = serde_json::from_str(&text_or_file(flag, value)?)
             .map_err(|source| ConfigError::Json { flag, source })?;
-        if domain.fault_domain.is_none() {
+        if domain.region().is_none() {
             return Err(ConfigError::NoFaultDomain);
         }
         Ok(Some(domain))

@@ -114,6 +114,8 @@ pub struct Executor {
     pub phase: Phase,
     /// Its PID, once it has subscribed.
     pub pid: Option<Pid>,
+    /// Whether the link to it has broken; it is never taken up again.
+    pub disconnected: bool,
     /// What its tasks are told when it is gone; set by the agent when it ends the executor for a reason.
     pub termination: Option<Termination>,
     /// Whether it ever got a task.
@@ -144,6 +146,7 @@ impl Executor {
             container: Container::default(),
             phase: Phase::Registering,
             pid: None,
+            disconnected: false,
             termination: None,
             was_used: false,
             queued: Vec::new(),
@@ -156,6 +159,12 @@ impl Executor {
     /// The id part of its PID.
     pub fn process_id(&self) -> String {
         process_id(&self.container_id)
+    }
+
+    /// Its PID, if anybody is there to hear what is sent to it.
+    pub fn listener(&self) -> Option<&Pid> {
+        let hears = !self.disconnected && !self.container.has_ended();
+        self.pid.as_ref().filter(|_| hears)
     }
 
     /// A task for it; [`Tables::launch`] notes whose it is.
@@ -791,6 +800,24 @@ mod tests {
         for phase in [Phase::Terminating, Phase::Terminated] {
             assert_eq!(executor(phase).subscribe(&pid(), (&id, user)), None);
         }
+    }
+
+    #[test]
+    fn nothing_is_sent_to_one_that_is_gone() {
+        use crate::containerizer::core::{Exit, Input};
+        let (id, user) = framework();
+        let mut living = executor(Phase::Registering);
+        assert_eq!(living.listener(), None);
+        living.subscribe(&pid(), (&id, user));
+        assert_eq!(living.listener(), Some(&pid()));
+        living.disconnected = true;
+        assert_eq!(living.listener(), None);
+        living.disconnected = false;
+        living.container.step(Input::Ended(Exit {
+            status: 0,
+            complaint: None,
+        }));
+        assert_eq!(living.listener(), None);
     }
 
     #[test]

@@ -147,6 +147,8 @@ struct World {
     orders: Receiver<Order>,
     running: Running,
     refusal: Arc<Mutex<Option<LaunchError>>>,
+    /// How many attempts to end a container fail from now on.
+    stubborn: Arc<Mutex<usize>>,
     /// Of each sweep, whether the agent was leaving.
     sweeps: Arc<Mutex<Vec<bool>>>,
     next_uuid: std::cell::Cell<u8>,
@@ -175,6 +177,8 @@ impl World {
         let (running, refusal) = (Running::default(), Arc::new(Mutex::new(None)));
         let (at_launch, at_destroy) = (Arc::clone(&running), Arc::clone(&running));
         let (refuse, destroyed) = (Arc::clone(&refusal), order.clone());
+        let stubborn = Arc::new(Mutex::new(0));
+        let resists = Arc::clone(&stubborn);
         let sweeps = Arc::new(Mutex::new(Vec::new()));
         let swept = Arc::clone(&sweeps);
         let home = node("agent")
@@ -195,9 +199,16 @@ impl World {
                 async move { outcome }
             })
             .op(move |destroy: Destroy| {
-                end(&at_destroy, &destroy.container, 9, None);
+                let mut left = resists.lock().unwrap();
+                let outcome = if *left > 0 {
+                    *left -= 1;
+                    Err("it does not end".to_owned())
+                } else {
+                    end(&at_destroy, &destroy.container, 9, None);
+                    Ok(())
+                };
                 destroyed.send(Order::Destroy(destroy.container)).unwrap();
-                async move { Ok(()) }
+                async move { outcome }
             })
             .op(move |sweep: Sweep| {
                 swept.lock().unwrap().push(sweep.leaving);
@@ -221,6 +232,7 @@ impl World {
             orders,
             running,
             refusal,
+            stubborn,
             sweeps,
             next_uuid: 100.into(),
             _work_dir: work_dir,
@@ -936,7 +948,11 @@ fn an_id_may_be_used_again_as_soon_as_its_end_is_acknowledged() {
         world.acknowledge(&finished);
         old.push((container, executor));
     }
-    for (container, _) in &old {
+    for (container, executor) in &old {
+        assert!(matches!(
+            executor.heard()[..],
+            [Heard::UpdateAcknowledged(_)]
+        ));
         world.exit(container, 0);
         assert!(matches!(world.order(), Order::Destroy(of) if of == *container));
     }
@@ -1081,6 +1097,37 @@ fn an_agent_that_stops_leaves_nothing_behind() {
     assert!(matches!(world.order(), Order::Destroy(of) if of == container));
     assert_eq!(futures::executor::block_on(stopped), ExitReason::Normal);
     assert_eq!(*world.sweeps.lock().unwrap(), [false, true]);
+}
+
+#[test]
+fn an_agent_that_leaves_tries_again_what_did_not_end() {
+    let world = World::registered();
+    let (container, _executor) = world.running();
+    *world.stubborn.lock().unwrap() = 1;
+    let stopped = meseta_agent::stop(&world.home, &world.agent);
+    world.clock.advance(Duration::from_secs(5));
+    for _ in 0..2 {
+        assert!(matches!(world.order(), Order::Destroy(of) if of == container));
+        world.clock.advance(SECOND);
+    }
+    assert_eq!(futures::executor::block_on(stopped), ExitReason::Normal);
+    assert_eq!(*world.sweeps.lock().unwrap(), [false, true]);
+}
+
+#[test]
+fn a_container_whose_end_is_not_reported_is_gone_all_the_same() {
+    let world = World::registered();
+    let (container, executor) = world.running();
+    drop(world.running.lock().unwrap().remove(&container));
+    executor.node.shutdown();
+    world.clock.advance(Duration::from_secs(5));
+    assert!(matches!(world.order(), Order::Destroy(of) if of == container));
+    assert_eq!(world.updates(), []);
+    world.clock.advance(Duration::from_secs(10));
+    assert_eq!(
+        told(&world.update()).2,
+        "Executor terminated: ended in an unknown way"
+    );
 }
 
 #[test]

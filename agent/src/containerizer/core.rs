@@ -1,17 +1,22 @@
 //! The life of one container, from the order to launch it to the end of its last process.
 //!
 //! Pure: no processes, no clock; the shell is `handlers/executors.rs`, which runs [`super::Launch`] and [`super::Destroy`]. Invariant:
-//! exactly one [`Effect::Gone`] comes out, and only when no process of the container is left.
+//! exactly one [`Effect::Gone`] comes out, and only when no process of the container is left. It does not hang on the
+//! report of the first process's end: when nothing is left and that has not come after a while, it is not waited for.
 //!
 //! ```text
 //! launching ── Launched ──> up ── Ended (its first process) or Destroy ──> ending ── Destroyed and Ended ──> Gone
 //!     └── LaunchFailed ──────────────────────────────────────────────────────────────────────────────────────> Gone
 //! ```
 
+/// Stands for the wait status of a first process that is gone and whose end was not reported.
+const UNREPORTED: i32 = -2;
+
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exit {
-    /// Wait status of its first process, as the operating system gives it; -1 when there was none.
+    /// Wait status of its first process, as the operating system gives it; -1 when there was none, -2 when it is
+    /// not known.
     pub status: i32,
     /// What the launcher said when it could not start the program.
     pub complaint: Option<String>,
@@ -21,7 +26,9 @@ impl Exit {
     /// The status in words.
     pub fn text(&self) -> String {
         let (signal, code) = (self.status & 0x7f, (self.status >> 8) & 0xff);
-        if self.status < 0 {
+        if self.status == UNREPORTED {
+            "ended in an unknown way".to_owned()
+        } else if self.status < 0 {
             "never started".to_owned()
         } else if signal == 0 {
             format!("exited with status {code}")
@@ -49,7 +56,7 @@ pub enum Input {
     Destroyed,
     /// Something of it is left and cannot be ended for now.
     DestroyFailed,
-    /// Another attempt is due.
+    /// Another attempt is due, or the report of the first process's end is overdue.
     RetryDue,
 }
 
@@ -97,6 +104,11 @@ impl Container {
         self.process
     }
 
+    /// Whether its first process is known to have ended.
+    pub fn has_ended(&self) -> bool {
+        self.exit.is_some()
+    }
+
     /// Whether nothing of it is left.
     pub fn is_gone(&self) -> bool {
         self.phase == Phase::Gone
@@ -139,6 +151,17 @@ impl Container {
             (Input::Destroy, Phase::Up) => self.end(),
             (Input::Destroyed, Phase::Ending) => {
                 self.phase = Phase::Emptied;
+                if self.has_ended() {
+                    self.gone()
+                } else {
+                    vec![Effect::ArmRetry]
+                }
+            }
+            (Input::RetryDue, Phase::Emptied) => {
+                self.exit = Some(Exit {
+                    status: UNREPORTED,
+                    complaint: None,
+                });
                 self.gone()
             }
             (Input::DestroyFailed, Phase::Ending) => vec![Effect::ArmRetry],
@@ -238,6 +261,8 @@ mod tests {
                 effects.extend(container.step(input.clone()));
             }
             effects.extend(container.step(Input::Destroy));
+            effects.extend(container.step(Input::RetryDue));
+            effects.retain(|effect| *effect != Effect::ArmRetry);
             assert_eq!(effects, expected, "{inputs:?}");
             assert!(container.is_gone());
         }
@@ -250,11 +275,26 @@ mod tests {
         assert_eq!(container.step(Input::Destroy), [Effect::Destroy]);
         assert_eq!(container.step(Input::DestroyFailed), [Effect::ArmRetry]);
         assert_eq!(container.step(Input::RetryDue), [Effect::Destroy]);
-        assert_eq!(container.step(Input::Destroyed), []);
+        assert_eq!(container.step(Input::Destroyed), [Effect::ArmRetry]);
         assert_eq!(
             container.step(Input::Ended(exit(9))),
             [Effect::Gone(exit(9))]
         );
+        assert_eq!(container.step(Input::RetryDue), []);
+    }
+
+    #[test]
+    fn a_container_of_which_nothing_is_left_is_gone_though_its_end_is_never_reported() {
+        let mut container = Container::default();
+        container.step(Input::Launched(7));
+        container.step(Input::Destroy);
+        assert_eq!(container.step(Input::Destroyed), [Effect::ArmRetry]);
+        assert_eq!(
+            container.step(Input::RetryDue),
+            [Effect::Gone(exit(UNREPORTED))]
+        );
+        assert_eq!(container.step(Input::Ended(exit(9))), []);
+        assert_eq!(exit(UNREPORTED).text(), "ended in an unknown way");
     }
 
     #[test]

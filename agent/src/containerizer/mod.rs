@@ -41,6 +41,8 @@ pub const FREEZER: &str = "/sys/fs/cgroup/freezer";
 const COMPLAINT: u64 = 1024;
 /// How long a destroy goes on before it reports failure, to be ordered again.
 pub const DESTROY_LIMIT: Duration = Duration::from_secs(60);
+/// Time between two attempts to end a container of which something does not end.
+pub const DESTROY_RETRY: Duration = Duration::from_secs(10);
 
 /// What the agent may do on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -24,14 +24,14 @@ use tracing::{debug, info, warn};
 use super::status::Report;
 use crate::agent::{Agent, FromMaster};
 use crate::containerizer::core::{Effect, Exit, Input};
-use crate::containerizer::{ContainerEnded, Destroy, Exits, Launch, LaunchError};
+use crate::containerizer::{ContainerEnded, DESTROY_RETRY, Destroy, Exits, Launch, LaunchError};
 use crate::environment::{self, Surroundings, duration_text, grace_period, program};
 use crate::executors::{Executor, Phase, Termination};
 use crate::launch_queue::PATIENCE;
 use crate::{paths, registration};
 
-/// Time between two attempts to end a container of which something does not end.
-const DESTROY_RETRY: Duration = Duration::from_secs(10);
+/// In place of [`DESTROY_RETRY`] for an agent that leaves.
+const LEAVING_RETRY: Duration = Duration::from_secs(1);
 
 impl Receive<SubscribeExecutor> for Agent {
     fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, subscribe: SubscribeExecutor) {
@@ -381,6 +381,12 @@ impl Agent {
             return;
         };
         info!(framework = %framework_id, executor = %executor_id, ?reason, "executor disconnected");
+        if let Some(executor) = self
+            .tables
+            .executor_in(pid.id().trim_start_matches("executor-"))
+        {
+            executor.disconnected = true;
+        }
         self.shut_down_executor(cx, &framework_id, &executor_id);
     }
 
@@ -398,7 +404,11 @@ impl Agent {
             return;
         }
         info!(framework = %framework_id, executor = %executor_id, "executor is shut down");
-        if let Some(pid) = &executor.pid {
+        // The executor of a command ends by itself after its task, and may have done so.
+        let ends_by_itself = executor.generated && executor.was_used && !executor.is_busy();
+        if let Some(pid) = executor.listener()
+            && !ends_by_itself
+        {
             cx.send(pid, ShutdownExecutorNow {});
         }
         let grace = grace_period(&executor.info, self.config.executor_shutdown_grace_period);
@@ -445,7 +455,13 @@ impl Agent {
                 Effect::Destroy => self.destroy(cx, container),
                 Effect::ArmRetry => {
                     let container = container.to_owned();
-                    cx.after(DESTROY_RETRY, move |agent, cx| {
+                    let leaving = self.is_terminating();
+                    let after = if leaving {
+                        LEAVING_RETRY
+                    } else {
+                        DESTROY_RETRY
+                    };
+                    cx.after(after, move |agent, cx| {
                         agent.container_input(cx, &container, Input::RetryDue);
                     });
                 }
@@ -513,7 +529,9 @@ impl Agent {
                     format!("Executor terminated: {}", exit.text()),
                 ),
             });
-        if let Some(pid) = &executor.pid {
+        if let Some(pid) = &executor.pid
+            && !executor.disconnected
+        {
             cx.unlink(pid);
         }
         cx.unpin_guest(&guest);

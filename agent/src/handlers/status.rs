@@ -181,7 +181,12 @@ impl Agent {
         if verdict == UpdateVerdict::Forward {
             self.forward_news(cx, update);
         }
-        if let (Some((from, _)), Some(_)) = (from, owner) {
+        if let (Some((from, speaker)), Some(_)) = (from, owner)
+            && self
+                .tables
+                .executor(&key.0, speaker)
+                .is_some_and(|executor| executor.listener() == Some(from))
+        {
             let task_id = key.1;
             cx.send(from, UpdateAcknowledged { task_id, uuid });
         }

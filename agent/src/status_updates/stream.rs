@@ -22,6 +22,10 @@ pub const FIRST_RETRY: Duration = Duration::from_secs(10);
 /// Longest time between two retries.
 pub const LONGEST_RETRY: Duration = Duration::from_secs(600);
 
+/// Acknowledged updates by which a repeated one is known. An executor repeats an update only until the agent has said
+/// that it arrived, so one that this many have followed does not come again.
+pub const REMEMBERED: usize = 100;
+
 /// What happens to a stream.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
@@ -57,8 +61,10 @@ pub enum Effect {
 #[derive(Debug, Clone, Default)]
 pub struct Stream {
     waiting: VecDeque<StatusUpdate>,
-    received: BTreeSet<UpdateId>,
-    acknowledged: BTreeSet<UpdateId>,
+    /// Acknowledged last, the oldest first: at most [`REMEMBERED`].
+    acknowledged: VecDeque<UpdateId>,
+    /// Those that wait and those acknowledged last.
+    known: BTreeSet<UpdateId>,
     paused: bool,
     finished: bool,
     retry: Duration,
@@ -74,9 +80,9 @@ impl Stream {
         }
     }
 
-    /// Whether the stream has had this update.
+    /// Whether this update waits, or was one of the [`REMEMBERED`] acknowledged last.
     pub fn knows(&self, uuid: &UpdateId) -> bool {
-        self.received.contains(uuid)
+        self.known.contains(uuid)
     }
 
     /// The update that is in flight or will be next.
@@ -119,7 +125,7 @@ impl Stream {
             debug_assert!(false, "an update in a stream has a uuid");
             return Vec::new();
         };
-        if !self.received.insert(uuid) {
+        if !self.known.insert(uuid) {
             return Vec::new();
         }
         self.waiting.push_back(update);
@@ -134,7 +140,12 @@ impl Stream {
         if self.head().and_then(|head| head.uuid) != Some(uuid) {
             return Vec::new();
         }
-        self.acknowledged.insert(uuid);
+        self.acknowledged.push_back(uuid);
+        if self.acknowledged.len() > REMEMBERED
+            && let Some(oldest) = self.acknowledged.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
         let ended = self
             .waiting
             .pop_front()
@@ -281,6 +292,20 @@ mod tests {
             []
         );
         assert!(stream.is_empty() && stream.knows(&uuid(1)));
+    }
+
+    #[test]
+    fn a_long_task_leaves_no_more_behind_than_its_last_acknowledgements() {
+        let mut stream = Stream::new(false);
+        for n in 0..250 {
+            stream.step(Input::Updated(update(n, TaskState::Running)));
+            stream.step(Input::Acknowledged(uuid(n)));
+        }
+        assert_eq!(
+            (stream.known.len(), stream.acknowledged.len()),
+            (REMEMBERED, REMEMBERED)
+        );
+        assert!(stream.knows(&uuid(150)) && !stream.knows(&uuid(149)));
     }
 
     #[test]
