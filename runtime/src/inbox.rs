@@ -3,7 +3,9 @@
 //! The control lane (start, timers, operations, HTTP, terminate) is served first and never refuses; the user lane
 //! (messages and exit notices) is bounded in messages. A full mailbox drops the newest message and counts it; exit
 //! notices are never dropped, and come after the last message of the process they tell of because they share its
-//! lane. `push` never blocks.
+//! lane. Processes of the own node keep books with each other, so their messages are dropped only when a reserve of
+//! [`OWN_RESERVE`] times the bound is used up too. HTTP requests share the control lane; at most [`MAX_HTTP`] of
+//! them wait. `push` never blocks.
 //!
 //! Wake-up rule: `scheduled` is true from the push that found it false until the drain has found the inbox empty.
 //! The drain clears it, looks once more, and sets it again when something came in between; so no push is missed and
@@ -20,12 +22,17 @@ use crate::clock::Clock;
 use crate::context::{AskError, TimerId};
 use crate::http::{Request, Responder};
 use crate::links::ExitReason;
-use crate::message::{Correlation, Envelope, Kind};
+use crate::message::{Correlation, Envelope, Kind, Payload};
 use crate::pid::Pid;
 use crate::process::Accepted;
 
 /// Default bound of the user lane, in messages.
 pub(crate) const DEFAULT_MAILBOX: usize = 65_536;
+
+/// How many times the bound may wait when the messages come from the own node.
+pub(crate) const OWN_RESERVE: usize = 16;
+/// HTTP requests that may wait for one process.
+pub(crate) const MAX_HTTP: usize = 1_000;
 
 /// An event of the control lane.
 pub(crate) enum Control {
@@ -39,6 +46,8 @@ pub(crate) enum Control {
         number: u64,
         error: AskError,
     },
+    /// An operation has no outcome: its operator panicked, or there is none.
+    OpFailed(String),
     Http(Request, Responder),
 }
 
@@ -57,6 +66,8 @@ pub(crate) enum User {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
     Full,
+    /// Even the reserve for the own node's messages is used up.
+    OwnFull,
     Closed,
 }
 
@@ -70,6 +81,7 @@ pub(crate) struct Inbox {
     control: SegQueue<Control>,
     user: SegQueue<User>,
     user_len: AtomicUsize,
+    http_len: AtomicUsize,
     scheduled: AtomicBool,
     /// User messages wait for an operation under `Gate::HoldUser`.
     held: AtomicBool,
@@ -97,6 +109,7 @@ impl Inbox {
             control: SegQueue::new(),
             user: SegQueue::new(),
             user_len: AtomicUsize::new(0),
+            http_len: AtomicUsize::new(0),
             scheduled: AtomicBool::new(true),
             held: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -126,15 +139,27 @@ impl Inbox {
         self.sweep();
     }
 
+    /// Takes an HTTP request, or hands its responder back when too many wait.
+    pub(crate) fn push_http(&self, request: Request, responder: Responder) -> Option<Responder> {
+        if self.http_len.fetch_add(1, Ordering::AcqRel) >= MAX_HTTP {
+            self.http_len.fetch_sub(1, Ordering::AcqRel);
+            return Some(responder);
+        }
+        self.push_control(Control::Http(request, responder));
+        None
+    }
+
     pub(crate) fn push(&self, event: User) -> Result<(), Refused> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Refused::Closed);
         }
         let len = self.user_len.fetch_add(1, Ordering::AcqRel);
-        if len >= self.capacity && self.may_drop(&event) {
+        if len >= self.capacity
+            && let Some(refused) = self.refused(&event, len)
+        {
             self.user_len.fetch_sub(1, Ordering::AcqRel);
             self.dropped.fetch_add(1, Ordering::Relaxed);
-            return Err(Refused::Full);
+            return Err(refused);
         }
         self.clock.busy();
         self.user.push(event);
@@ -150,11 +175,22 @@ impl Inbox {
         }
     }
 
-    /// Only ordinary messages and requests are dropped: an answer was asked for, an exit notice is promised.
-    fn may_drop(&self, event: &User) -> bool {
+    /// Whether an event is dropped when as many wait as the bound allows. Only ordinary messages and requests are:
+    /// an answer was asked for, an exit notice is promised.
+    fn refused(&self, event: &User, len: usize) -> Option<Refused> {
         match event {
-            User::Message(envelope) => !matches!(envelope.correlation, Correlation::Answer(_)),
-            User::Exited { .. } | User::Terminate(_) => false,
+            User::Message(envelope) => match (&envelope.correlation, &envelope.payload) {
+                (Correlation::Answer(_), _) => None,
+                // Only what came from another node or a guest is in its wire form.
+                (Correlation::None | Correlation::Request(_), Payload::Wire(_)) => {
+                    Some(Refused::Full)
+                }
+                (Correlation::None | Correlation::Request(_), Payload::Local(_)) => {
+                    let reserve = self.capacity.saturating_mul(OWN_RESERVE);
+                    (len >= reserve).then_some(Refused::OwnFull)
+                }
+            },
+            User::Exited { .. } | User::Terminate(_) => None,
         }
     }
 
@@ -167,7 +203,11 @@ impl Inbox {
     }
 
     pub(crate) fn pop_control(&self) -> Option<Control> {
-        self.control.pop()
+        let event = self.control.pop();
+        if matches!(event, Some(Control::Http(..))) {
+            self.http_len.fetch_sub(1, Ordering::AcqRel);
+        }
+        event
     }
 
     pub(crate) fn pop_user(&self) -> Option<User> {
@@ -231,13 +271,27 @@ mod tests {
             reason: ExitReason::Normal,
         }
     }
+    fn own_message() -> User {
+        #[derive(serde::Serialize, serde::Deserialize)]
+        struct Own;
+        impl crate::message::Message for Own {
+            const NAME: &'static str = "test.Own";
+        }
+        match message() {
+            User::Message(envelope) => User::Message(Envelope {
+                payload: Payload::Local(Box::new(Own)),
+                ..envelope
+            }),
+            other @ (User::Exited { .. } | User::Terminate(_)) => other,
+        }
+    }
     fn message() -> User {
         User::Message(Envelope {
             to: "a@127.0.0.1:1".parse().unwrap(),
             from: "b@127.0.0.1:1".parse().unwrap(),
             kind: Kind(1),
             correlation: Correlation::None,
-            payload: crate::message::Payload::Wire(bytes::Bytes::new()),
+            payload: Payload::Wire(bytes::Bytes::new()),
         })
     }
 
@@ -252,6 +306,33 @@ mod tests {
             (inbox.depth(), inbox.dropped.load(Ordering::Relaxed)),
             (3, 1)
         );
+    }
+
+    #[test]
+    fn the_own_node_may_fill_a_reserve_that_other_nodes_may_not() {
+        let inbox = inbox(2);
+        for _ in 0..2 * OWN_RESERVE {
+            assert!(inbox.push(own_message()).is_ok());
+        }
+        assert_eq!(inbox.push(message()), Err(Refused::Full));
+        assert_eq!(inbox.push(own_message()), Err(Refused::OwnFull));
+        assert!(inbox.push(exited()).is_ok());
+        assert_eq!(inbox.dropped.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn so_many_http_requests_may_wait_and_no_more() {
+        let inbox = inbox(2);
+        let ask = || {
+            let (path, query) = (String::new(), std::collections::BTreeMap::new());
+            inbox.push_http(Request { path, query }, Responder::new().0)
+        };
+        for _ in 0..MAX_HTTP {
+            assert!(ask().is_none());
+        }
+        assert!(ask().is_some(), "handed back, to be refused");
+        while inbox.pop_control().is_some() {}
+        assert!(ask().is_none());
     }
 
     #[test]

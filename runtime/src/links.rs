@@ -18,6 +18,11 @@ use serde::{Deserialize, Serialize};
 use crate::pid::Pid;
 use crate::transport::PeerKey;
 
+/// Links that the processes behind one peer may hold here. Beyond it a link ends at once with
+/// [`ExitReason::ConnectionLost`]: a peer is trusted to be itself, not with this node's memory. An agent or a scheduler
+/// holds a few; this allows a node with a process for each of its tasks.
+pub const MAX_REMOTE_WATCHERS: usize = 65_536;
+
 /// Why a process or the link to it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExitReason {
@@ -161,6 +166,8 @@ pub struct Links {
     watched: BTreeMap<Pid, BTreeSet<Pid>>,
     /// Watchers behind peers, by local target.
     remote_watchers: BTreeMap<Pid, BTreeMap<Pid, PeerKey>>,
+    /// How many of them each peer has; none is 0.
+    remote_counts: BTreeMap<PeerKey, usize>,
 }
 
 impl Links {
@@ -213,24 +220,25 @@ impl Links {
                 target,
                 alive,
             } => {
-                if alive {
-                    self.remote_watchers
-                        .entry(target)
-                        .or_default()
-                        .insert(watcher, peer);
-                    Vec::new()
+                let reason = if !alive {
+                    ExitReason::NoProcess
+                } else if self.keep_remote(&watcher, &peer, &target) {
+                    return Vec::new();
                 } else {
-                    vec![Effect::SendExited {
-                        peer,
-                        watcher,
-                        target,
-                        reason: ExitReason::NoProcess,
-                    }]
-                }
+                    ExitReason::ConnectionLost
+                };
+                vec![Effect::SendExited {
+                    peer,
+                    watcher,
+                    target,
+                    reason,
+                }]
             }
             Input::RemoteUnwatch { watcher, target } => {
                 if let Some(watchers) = self.remote_watchers.get_mut(&target) {
-                    watchers.remove(&watcher);
+                    if let Some(peer) = watchers.remove(&watcher) {
+                        uncount(&mut self.remote_counts, &peer);
+                    }
                     if watchers.is_empty() {
                         self.remote_watchers.remove(&target);
                     }
@@ -276,6 +284,24 @@ impl Links {
             .is_none()
     }
 
+    /// Notes a watcher behind a peer; `false` when the peer has too many.
+    fn keep_remote(&mut self, watcher: &Pid, peer: &PeerKey, target: &Pid) -> bool {
+        let known = self.remote_watchers.get(target);
+        if known.is_some_and(|watchers| watchers.get(watcher) == Some(peer)) {
+            return true;
+        }
+        let count = self.remote_counts.entry(peer.clone()).or_default();
+        if *count >= MAX_REMOTE_WATCHERS {
+            return false;
+        }
+        *count += 1;
+        let watchers = self.remote_watchers.entry(target.clone()).or_default();
+        if let Some(before) = watchers.insert(watcher.clone(), peer.clone()) {
+            uncount(&mut self.remote_counts, &before);
+        }
+        true
+    }
+
     /// Removes one link; the outer `None` when there was none.
     fn forget(&mut self, watcher: &Pid, target: &Pid) -> Option<Option<PeerKey>> {
         let targets = self.watching.get_mut(watcher)?;
@@ -319,6 +345,7 @@ impl Links {
             });
         }
         for (watcher, peer) in self.remote_watchers.remove(pid).unwrap_or_default() {
+            uncount(&mut self.remote_counts, &peer);
             effects.push(Effect::SendExited {
                 peer,
                 watcher,
@@ -340,6 +367,7 @@ impl Links {
                     .map(|(target, _)| (watcher.clone(), target.clone()))
             })
             .collect();
+        self.remote_counts.remove(lost);
         self.remote_watchers.retain(|_, watchers| {
             watchers.retain(|_, peer| peer != lost);
             !watchers.is_empty()
@@ -354,6 +382,15 @@ impl Links {
                 }
             })
             .collect()
+    }
+}
+
+fn uncount(counts: &mut BTreeMap<PeerKey, usize>, peer: &PeerKey) {
+    if let Some(count) = counts.get_mut(peer) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(peer);
+        }
     }
 }
 
@@ -438,6 +475,42 @@ mod tests {
         assert_eq!(links.step(watch).len(), 1);
         assert_eq!(links.step(lost()).len(), 1);
         assert_eq!(links.step(exited), []);
+    }
+
+    #[test]
+    fn a_peer_may_name_so_many_watchers_and_no_more() {
+        let target = pid("a@h:1");
+        let watch = |n: usize| Input::RemoteWatch {
+            watcher: pid(&format!("w{n}@h:2")),
+            peer: peer(),
+            target: pid("a@h:1"),
+            alive: true,
+        };
+        let mut links = Links::default();
+        for n in 0..MAX_REMOTE_WATCHERS {
+            assert_eq!(links.step(watch(n)), []);
+        }
+        assert_eq!(links.step(watch(0)), [], "known already");
+        let refused = Effect::SendExited {
+            peer: peer(),
+            watcher: pid(&format!("w{MAX_REMOTE_WATCHERS}@h:2")),
+            target: target.clone(),
+            reason: ExitReason::ConnectionLost,
+        };
+        assert_eq!(links.step(watch(MAX_REMOTE_WATCHERS)), [refused]);
+        links.step(Input::RemoteUnwatch {
+            watcher: pid("w0@h:2"),
+            target: target.clone(),
+        });
+        assert_eq!(links.step(watch(MAX_REMOTE_WATCHERS)), []);
+        let ended = Input::Ended {
+            pid: target,
+            reason: ExitReason::Normal,
+        };
+        assert_eq!(links.step(ended).len(), MAX_REMOTE_WATCHERS);
+        assert_eq!(links.step(watch(1)), []);
+        links.step(lost());
+        assert!(links.remote_counts.is_empty());
     }
 
     #[test]

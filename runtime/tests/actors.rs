@@ -34,6 +34,10 @@ message!(Fail {});
 message!(Quit {});
 message!(WakeMe { after_ms: u64 });
 message!(Store { text: String });
+message!(Misuse { panics: bool });
+message!(Draw {});
+message!(Ahead { to: Pid });
+message!(Burst { operations: u32 });
 impl Ask for Question {
     type Reply = Reply;
 }
@@ -77,7 +81,11 @@ impl Process for Probe {
             .on::<Fail>()
             .on::<Quit>()
             .on::<WakeMe>()
-            .on::<Store>();
+            .on::<Store>()
+            .on::<Misuse>()
+            .on::<Draw>()
+            .on::<Burst>()
+            .on::<Ahead>();
     }
     fn exited(&mut self, _: &mut Context<'_, Self>, pid: &Pid, reason: ExitReason) {
         self.tell(Seen::Exited(pid.clone(), reason));
@@ -140,6 +148,52 @@ impl Receive<Store> for Probe {
     }
 }
 
+struct Unknown;
+impl Op for Unknown {
+    type Out = ();
+}
+struct Panics;
+impl Op for Panics {
+    type Out = ();
+}
+impl Receive<Misuse> for Probe {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, _: &Pid, misuse: Misuse) {
+        let never = |probe: &mut Self, _: &mut Context<'_, Self>, ()| {
+            probe.tell(Seen::Stored("never".into()));
+        };
+        if misuse.panics {
+            cx.run(Panics, Gate::HoldUser, never);
+        } else {
+            cx.run(Unknown, Gate::HoldUser, never);
+        }
+    }
+}
+impl Receive<Ahead> for Probe {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, _: &Pid, ahead: Ahead) {
+        cx.send(&ahead.to, Burst { operations: 5_000 });
+    }
+}
+impl Receive<Draw> for Probe {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, _: &Pid, _: Draw) {
+        let number = rand::Rng::next_u64(cx.random());
+        self.tell(Seen::Stored(number.to_string()));
+    }
+}
+impl Receive<Burst> for Probe {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, burst: Burst) {
+        for number in 0..burst.operations {
+            let (from, write) = (from.clone(), Write(number.to_string()));
+            cx.run(write, Gate::Interleave, move |probe, cx, written| {
+                if number == 0 {
+                    let text = "first".to_owned();
+                    cx.send(&from, Note { text });
+                }
+                probe.tell(Seen::Stored(written));
+            });
+        }
+    }
+}
+
 struct World {
     clock: Clock,
     network: MemoryNetwork,
@@ -156,6 +210,7 @@ impl World {
             .memory(&self.network)
             .clock(self.clock.clone())
             .op(|write: Write| async move { write.0 })
+            .op(|_: Panics| async { panic!("the disk is on fire") })
             .start()
             .unwrap()
     }
@@ -380,7 +435,7 @@ fn held_messages_and_effects_wait_for_the_write_and_a_failed_one_drops_them() {
 }
 
 #[test]
-fn a_full_mailbox_drops_the_newest_and_counts_it() {
+fn a_full_mailbox_drops_the_newest_and_counts_it_of_the_own_node_beyond_the_reserve() {
     let world = World::new();
     let node = Node::builder()
         .memory(&world.network)
@@ -390,7 +445,7 @@ fn a_full_mailbox_drops_the_newest_and_counts_it() {
         .unwrap();
     let (sender, _) = Probe::on(&node, "sender");
     let (receiver, log) = Probe::on(&node, "receiver");
-    let all: Vec<String> = (0..50).map(|n| n.to_string()).collect();
+    let all: Vec<String> = (0..200).map(|n| n.to_string()).collect();
     node.send(
         &sender,
         Relay {
@@ -399,7 +454,7 @@ fn a_full_mailbox_drops_the_newest_and_counts_it() {
         },
     );
     world.clock.settle();
-    assert_eq!(texts(&log), all[..10]);
+    assert_eq!(texts(&log), all[..160]);
     let dropped = node
         .metrics()
         .value("runtime/messages_dropped/mailbox_full");
@@ -459,4 +514,72 @@ fn a_message_is_refused_from_a_role_that_may_not_send_it() {
     for node in [master, stranger, home] {
         node.shutdown();
     }
+}
+
+#[test]
+fn an_operation_that_nobody_carries_out_or_that_panics_ends_its_process() {
+    let world = World::new();
+    let node = world.node();
+    for (panics, text) in [(false, "no operator for"), (true, "the disk is on fire")] {
+        let (pid, log) = Probe::on(&node, "a");
+        let ended = node.ended(&pid);
+        node.send(&pid, Misuse { panics });
+        node.send(&pid, crate::text("held for ever"));
+        world.clock.settle();
+        assert_eq!(log.try_iter().count(), 0);
+        assert!(node.processes().is_empty(), "it has ended");
+        match futures::executor::block_on(ended) {
+            ExitReason::Panic(reason) => assert!(reason.contains(text), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    node.shutdown();
+}
+
+#[test]
+fn a_name_used_again_draws_another_stream_and_the_same_seed_the_same_ones() {
+    let world = World::new();
+    let run = || {
+        let builder = Node::builder().memory(&world.network).seed(11);
+        let node = builder.clock(world.clock.clone()).start().unwrap();
+        let mut draws = Vec::new();
+        for _ in 0..2 {
+            let (pid, log) = Probe::on(&node, "a");
+            node.send(&pid, Draw {});
+            world.clock.settle();
+            draws.extend(log.try_iter());
+            node.terminate(&pid);
+            world.clock.settle();
+        }
+        node.shutdown();
+        draws
+    };
+    let draws = run();
+    assert_eq!(draws.len(), 2);
+    assert_ne!(draws[0], draws[1]);
+    assert_eq!(draws, run());
+}
+
+#[test]
+fn a_burst_of_control_events_leaves_a_turn_to_the_neighbour() {
+    const OPERATIONS: usize = 5_000;
+    let world = World::new();
+    let node = world.node();
+    // Both tell one log, so that it shows who had his turn when.
+    let (seen, log) = channel();
+    let other = seen.clone();
+    let busy = node.spawn("busy", move || Probe { seen }).unwrap();
+    let neighbour = node
+        .spawn("neighbour", move || Probe { seen: other })
+        .unwrap();
+    node.send(&neighbour, Ahead { to: busy });
+    world.clock.settle();
+    let seen: Vec<Seen> = log.try_iter().collect();
+    let turn = seen
+        .iter()
+        .position(|seen| matches!(seen, Seen::Note(..)))
+        .unwrap();
+    assert_eq!(seen.len(), OPERATIONS + 1);
+    assert!(turn < 1_000, "after {turn} operations");
+    node.shutdown();
 }

@@ -29,9 +29,9 @@ use crate::node::NodeHandle;
 use crate::pid::Pid;
 use crate::process::{Process, Routes};
 
-/// User messages handled before a drain gives way to others on its thread.
+/// Events handled before a drain gives way to others on its thread.
 const DRAIN_MESSAGES: usize = 256;
-/// Time after which a drain gives way, looked at after each message.
+/// Time after which a drain gives way, looked at after each event.
 const DRAIN_TIME: Duration = Duration::from_millis(1);
 
 /// Builds a process on the thread that will host it.
@@ -210,6 +210,19 @@ pub(crate) enum Drained {
     Ended,
 }
 
+/// Longest text of a panic that is passed on, in bytes: exit notices must stay small.
+const MAX_PANIC_TEXT: usize = 4096;
+
+/// What a panic says.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without a text");
+    text[..text.floor_char_boundary(MAX_PANIC_TEXT)].to_owned()
+}
+
 /// Feeds one process from its inbox.
 pub(crate) struct Driver {
     inbox: Arc<Inbox>,
@@ -239,25 +252,19 @@ impl Driver {
         }
     }
 
-    /// Handles what waits: control first, then user messages up to the budget.
+    /// Handles what waits, up to the budget: control first, then user messages.
     pub(crate) fn drain(&mut self) -> Drained {
         let began = self.node.clock().now();
         for _ in 0..DRAIN_MESSAGES {
-            while let Some(event) = self.inbox.pop_control() {
-                let ended = self.control(event);
-                self.node.clock().done(1);
-                if ended {
-                    return Drained::Ended;
-                }
-            }
-            let Some(event) = self.inbox.pop_user() else {
-                return if self.inbox.rest() {
-                    Drained::More
-                } else {
-                    Drained::Idle
-                };
+            let ended = if let Some(event) = self.inbox.pop_control() {
+                self.control(event)
+            } else if let Some(event) = self.inbox.pop_user() {
+                self.user(event)
+            } else if self.inbox.rest() {
+                return Drained::More;
+            } else {
+                return Drained::Idle;
             };
-            let ended = self.user(event);
             self.node.clock().done(1);
             if ended {
                 return Drained::Ended;
@@ -279,6 +286,11 @@ impl Driver {
             Control::AskFailed { number, error } => {
                 self.asks.remove(&number);
                 self.turn(Turn::AskFailed(number, error))
+            }
+            Control::OpFailed(reason) => {
+                error!(me = %self.inbox.pid, reason, "process ended: its operation has no outcome");
+                self.end(ExitReason::Panic(reason));
+                true
             }
             Control::Http(request, responder) => self.turn(Turn::Http(request, responder)),
             Control::OpDone { number, out } => {
@@ -332,11 +344,7 @@ impl Driver {
         match catch_unwind(AssertUnwindSafe(|| cell.turn(turn, now, &mut effects))) {
             Ok(()) => Ok(effects),
             Err(panic) => {
-                let text = panic
-                    .downcast_ref::<&str>()
-                    .map(|text| (*text).to_owned())
-                    .or_else(|| panic.downcast_ref::<String>().cloned())
-                    .unwrap_or_else(|| "a panic without a text".to_owned());
+                let text = panic_text(panic.as_ref());
                 error!(me = %self.inbox.pid, panic = %text, "process panicked");
                 Err(ExitReason::Panic(text))
             }

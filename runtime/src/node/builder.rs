@@ -370,6 +370,7 @@ impl NodeBuilder {
             runtime: tokio::runtime::Handle::current(),
             operators: self.operators,
             asks: std::sync::atomic::AtomicU64::new(1),
+            spawns: std::sync::atomic::AtomicU64::new(0),
             outside_asks: DashMap::new(),
             end_waiters: Mutex::default(),
             delegate: OnceLock::new(),

@@ -9,12 +9,14 @@ mod routing;
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix_rt::ArbiterHandle;
 use dashmap::DashMap;
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -88,6 +90,8 @@ pub(crate) struct Shared {
     runtime: tokio::runtime::Handle,
     operators: HashMap<TypeId, OpHandler>,
     asks: AtomicU64,
+    /// Processes started so far.
+    spawns: AtomicU64,
     outside_asks: DashMap<u64, (Pid, oneshot::Sender<Payload>)>,
     end_waiters: Mutex<HashMap<Pid, Vec<oneshot::Sender<ExitReason>>>>,
     delegate: OnceLock<Arc<str>>,
@@ -336,8 +340,12 @@ impl NodeHandle {
             me: pid.clone(),
             node: self.clone(),
         };
-        // Each process draws from its own stream, so that one more draw here changes nothing there.
-        let seed = self.0.seed ^ u64::from(Kind::named(pid.id()).0).rotate_left(32);
+        // Each process draws from its own stream, so that one more draw here changes nothing there; the number of
+        // the start lets a name that is used again draw another one. The multiplier spreads it over all bits.
+        let started = self.0.spawns.fetch_add(1, Ordering::Relaxed);
+        let seed = self.0.seed
+            ^ u64::from(Kind::named(pid.id()).0).rotate_left(32)
+            ^ started.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         host::actix::host(&self.0.arbiter, move || {
             let cell = factory.build(surroundings, seed);
             Driver::new(inbox, cell, node)
@@ -397,18 +405,34 @@ impl NodeHandle {
         }
     }
 
-    /// Has an operation carried out and its outcome put into the inbox.
+    /// Has an operation carried out and its outcome put into the inbox. One that can have no outcome ends the process,
+    /// which may be holding back everything until then.
     pub(crate) fn operate(&self, inbox: &Arc<Inbox>, number: u64, op: AnyOp) {
         let Some(operator) = self.0.operators.get(&op.type_id) else {
-            warn!(me = %inbox.pid, op = op.name, "no operator for this operation: give one to NodeBuilder::op");
+            let reason = format!("no operator for {}: give one to NodeBuilder::op", op.name);
+            inbox.push_control(Control::OpFailed(reason));
             return;
         };
+        let name = op.name;
+        let failed = move |panic: Box<dyn Any + Send>| {
+            let text = host::panic_text(panic.as_ref());
+            Control::OpFailed(format!("operation {name} panicked: {text}"))
+        };
+        // What a panic leaves behind belongs to the operation, and nobody uses it again.
+        let done = match catch_unwind(AssertUnwindSafe(|| operator(op.op))) {
+            Ok(done) => AssertUnwindSafe(done).catch_unwind(),
+            Err(panic) => {
+                inbox.push_control(failed(panic));
+                return;
+            }
+        };
         self.0.clock.busy();
-        let done = operator(op.op);
         let (inbox, clock) = (Arc::clone(inbox), self.0.clock.clone());
         self.0.runtime.spawn(async move {
-            let out = done.await;
-            inbox.push_control(Control::OpDone { number, out });
+            inbox.push_control(match done.await {
+                Ok(out) => Control::OpDone { number, out },
+                Err(panic) => failed(panic),
+            });
             clock.done(1);
         });
     }
@@ -458,7 +482,10 @@ impl NodeHandle {
         })?;
         let (responder, answer) = Responder::new();
         let path = path.to_owned();
-        inbox.push_control(Control::Http(Request { path, query }, responder));
+        if let Some(refused) = inbox.push_http(Request { path, query }, responder) {
+            let text = "Too many requests wait for this process: try again.";
+            refused.respond(Response::text(503, text));
+        }
         Some(answer)
     }
 }

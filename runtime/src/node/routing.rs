@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Weak};
 
-use tracing::{debug, warn};
+use std::sync::atomic::Ordering;
+
+use tracing::{debug, error, warn};
 
 use super::{NodeHandle, OUTSIDE, Shared};
 use crate::codec::{self, Class, Frame};
@@ -68,6 +70,17 @@ impl NodeHandle {
                     .metrics
                     .count("runtime/messages_dropped/mailbox_full");
                 debug!(to = %inbox.pid, "mailbox full: the message is dropped");
+                false
+            }
+            Err(Refused::OwnFull) => {
+                self.0
+                    .metrics
+                    .count("runtime/messages_dropped/mailbox_full");
+                // At 1, 2, 4, 8 …: an overrun process must not be the end of the log too.
+                let dropped = inbox.dropped.load(Ordering::Relaxed);
+                if dropped.is_power_of_two() {
+                    error!(to = %inbox.pid, dropped, "mailbox and reserve full: messages of this node are dropped");
+                }
                 false
             }
         }

@@ -235,19 +235,29 @@ impl Peer {
         bytes: usize,
         queued: usize,
     ) -> Result<Vec<Effect>, Refusal> {
-        match self.phase {
-            Phase::Ended => return Err(Refusal::Unreachable),
-            Phase::Idle if !(self.rules.may_dial && self.dialable) => {
-                return Err(Refusal::Unreachable);
-            }
-            Phase::Idle
-            | Phase::Dialling { .. }
-            | Phase::Waiting { .. }
-            | Phase::Connected { .. } => {}
-        }
+        // A peer that cannot be reached is said to be so, however much waits.
+        self.reach()?;
         if self.is_full(bytes, queued) {
             return Err(Refusal::Full);
         }
+        self.admit_notice(now)
+    }
+
+    fn reach(&self) -> Result<(), Refusal> {
+        match self.phase {
+            Phase::Ended => Err(Refusal::Unreachable),
+            Phase::Idle if !(self.rules.may_dial && self.dialable) => Err(Refusal::Unreachable),
+            Phase::Idle
+            | Phase::Dialling { .. }
+            | Phase::Waiting { .. }
+            | Phase::Connected { .. } => Ok(()),
+        }
+    }
+
+    /// As [`Peer::admit`], for the frames that keep links: they are small, and each link must end in exactly one
+    /// notice, so a full queue takes them all the same.
+    pub(crate) fn admit_notice(&mut self, now: Duration) -> Result<Vec<Effect>, Refusal> {
+        self.reach()?;
         if self.phase != Phase::Idle {
             return Ok(Vec::new());
         }

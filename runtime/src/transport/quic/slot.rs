@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use crate::codec::Frame;
+use crate::codec::{Class, Frame};
 use crate::transport::peers::{self, ConnectionId, Effect, Refusal};
 use crate::transport::{Peer, PeerKey, PeerStatus, SendError};
 
@@ -199,7 +199,8 @@ impl Slot {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         // Known before the frame is written, which for a large one would be for nothing.
-        if state.machine.is_full(frame.body.len(), state.queued) {
+        let bounded = matches!(frame.class, Class::Message { .. });
+        if bounded && state.machine.is_full(frame.body.len(), state.queued) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return Err(SendError::QueueFull {
                 peer: self.key.clone(),
@@ -216,9 +217,12 @@ impl Slot {
             })
             .and_then(|()| {
                 let bytes = queue.open.bytes.len() - before;
-                state
-                    .machine
-                    .admit(now, bytes, state.queued)
+                let admitted = if bounded {
+                    state.machine.admit(now, bytes, state.queued)
+                } else {
+                    state.machine.admit_notice(now)
+                };
+                admitted
                     .map(|effects| (bytes, effects))
                     .map_err(|refusal| match refusal {
                         Refusal::Full => SendError::QueueFull {

@@ -763,6 +763,15 @@ fn the_queue_for_a_peer_is_bounded() {
     let status = a.status(&key);
     assert_eq!((status.sent, status.dropped), (2, 1));
     assert!(!status.connected && status.queued_bytes > 800);
+    for class in [Class::Link, Class::Unlink, Class::Exited] {
+        let notice = Frame {
+            class,
+            body: Bytes::from_static(b"why"),
+            ..frame.clone()
+        };
+        a.send(&key, &notice);
+    }
+    assert_eq!(a.status(&key).sent, 5, "links are kept exactly");
 }
 
 #[test]
