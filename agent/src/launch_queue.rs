@@ -47,7 +47,7 @@ impl<L> LaunchQueue<L> {
     }
 
     /// The next launch that may go on now; it counts as starting from here on.
-    pub fn next(&mut self) -> Option<(String, L)> {
+    pub fn take_next(&mut self) -> Option<(String, L)> {
         if self.starting.len() >= self.limit {
             return None;
         }
@@ -67,7 +67,7 @@ mod tests {
         for container in ["a", "b", "c", "d"] {
             queue.ask(container.to_owned(), ());
         }
-        let next = |queue: &mut LaunchQueue<()>| queue.next().map(|(container, ())| container);
+        let next = |queue: &mut LaunchQueue<()>| queue.take_next().map(|(container, ())| container);
         assert_eq!(next(&mut queue).as_deref(), Some("a"));
         assert_eq!(next(&mut queue).as_deref(), Some("b"));
         assert_eq!(next(&mut queue), None);

@@ -213,7 +213,7 @@ impl Agent {
 
     /// Starts as many of the containers that wait for their turn as may start now.
     fn start_waiting(&mut self, cx: &mut Context<'_, Self>) {
-        while let Some((container, launch)) = self.launches.next() {
+        while let Some((container, launch)) = self.launches.take_next() {
             let named = container.clone();
             cx.run(launch, Gate::Interleave, move |agent, cx, launched| {
                 agent.launched(cx, &named, launched);

@@ -318,11 +318,12 @@ impl Master {
             let framework_id = id.clone();
             self.lead(cx, &agent.pid, ShutdownFramework { framework_id });
         }
-        if let Some((scheduler, freed)) = self.state.remove_framework(id) {
+        if let Some(ended) = self.state.remove_framework(id) {
+            let scheduler = ended.scheduler;
             if let Some(pid) = scheduler.filter(|pid| self.state.framework_at(pid).is_none()) {
                 cx.unlink(&pid);
             }
-            for (agent_id, resources) in freed {
+            for (agent_id, resources) in ended.freed {
                 self.recover(cx, id, &agent_id, resources, None);
             }
         }

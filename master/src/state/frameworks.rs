@@ -13,6 +13,15 @@ use meseta_runtime::Pid;
 
 use super::{Framework, Standing, State};
 
+/// What an ended framework leaves.
+#[derive(Debug)]
+pub struct EndedFramework {
+    /// Its scheduler, unless it was known from agents only.
+    pub scheduler: Option<Pid>,
+    /// What its tasks and executors held, by agent.
+    pub freed: Vec<(AgentId, Resources)>,
+}
+
 /// Statuses remembered of one task: more come only from a task that goes to and fro between states.
 const MAX_STATUSES: usize = 100;
 
@@ -119,10 +128,7 @@ impl State {
 
     /// Ends a framework: its tasks become KILLED, its executors and offers go. Returns its scheduler and what it held
     /// on each agent. It must hold no offers any more.
-    pub fn remove_framework(
-        &mut self,
-        id: &FrameworkId,
-    ) -> Option<(Option<Pid>, Vec<(AgentId, Resources)>)> {
+    pub fn remove_framework(&mut self, id: &FrameworkId) -> Option<EndedFramework> {
         let mut framework = self.frameworks.remove(id)?;
         debug_assert!(framework.offers.is_empty(), "offers are taken back first");
         if let Some(pid) = &framework.pid {
@@ -154,7 +160,7 @@ impl State {
         while self.completed_frameworks.len() > self.limits.completed_frameworks {
             self.completed_frameworks.pop_front();
         }
-        Some((scheduler, freed))
+        Some(EndedFramework { scheduler, freed })
     }
 
     /// Adds a task to its framework and agent; its resources count as used unless it is terminal.

@@ -22,6 +22,7 @@ use meseta_protocol::{AgentId, ExecutorId, FrameworkId, OfferId, Role, TaskId};
 use meseta_runtime::Pid;
 
 pub use agents::Removed;
+pub use frameworks::EndedFramework;
 
 /// How a framework stands with this master.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
