@@ -466,7 +466,7 @@ impl Agent {
                     });
                 }
                 Effect::Gone(exit) => {
-                    self.container_gone(cx, container, (&framework_id, &executor_id), &exit)
+                    self.container_gone(cx, container, (&framework_id, &executor_id), &exit);
                 }
             }
         }
