@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use clap::Args;
+use tracing_subscriber::EnvFilter;
 
 use crate::node::{Credentials, Node, NodeBuilder};
 
@@ -108,7 +109,8 @@ impl NodeFlags {
         self.ip.is_loopback()
     }
 
-    /// Sends what is logged to standard error. A filter that cannot be read falls back to `info`.
+    /// Sends what is logged to standard error. A filter that cannot be read is complained about there and falls back
+    /// to `info`.
     pub fn init_logging(&self) {
         init_logging(&self.logging_level);
     }
@@ -129,10 +131,31 @@ impl Default for NodeFlags {
     }
 }
 
-/// Sends what is logged to standard error, filtered by `level`.
+/// The filter that `level` means.
+fn filter(level: &str) -> Result<EnvFilter, String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let level = level.to_lowercase();
+    // A single word that is no level would be taken for a module's name, and nothing of all others be logged.
+    let word = level.split(',').map(str::trim).find(|part| {
+        let plain = !part.is_empty() && !part.contains(['=', '[']);
+        plain && !LEVELS.contains(part)
+    });
+    match word {
+        Some(word) => Err(format!("`{word}` is no level")),
+        None => EnvFilter::try_new(&level).map_err(|error| error.to_string()),
+    }
+}
+
+/// Sends what is logged to standard error, filtered by `level`. One that cannot be read is complained about there and
+/// becomes `info`.
 pub fn init_logging(level: &str) {
-    let filter = tracing_subscriber::EnvFilter::try_new(level.to_lowercase())
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let filter = filter(level).unwrap_or_else(|reason| {
+        eprintln!(
+            "--logging_level={level}: {reason}: logging at `info`. Use error, warn, info, debug, trace, or a filter \
+             such as `info,meseta_runtime=debug`"
+        );
+        EnvFilter::new("info")
+    });
     let set = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -160,6 +183,20 @@ mod tests {
             NodeFlags::default().credentials(),
             Ok(Credentials::Development)
         ));
+    }
+
+    #[test]
+    fn a_level_that_is_none_is_told_and_not_taken_for_a_module() {
+        for bad in [
+            "verbose",
+            "infoo,meseta_runtime=debug",
+            "meseta_runtime=loud",
+        ] {
+            assert!(filter(bad).is_err(), "{bad}");
+        }
+        for good in ["info", "WARN", "info,meseta_runtime=debug", "off"] {
+            assert!(filter(good).is_ok(), "{good}");
+        }
     }
 
     #[test]

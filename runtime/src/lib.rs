@@ -61,7 +61,7 @@ pub use clock::{Clock, Time};
 pub use context::{AskError, Context, Gate, Op, ReplyTo, TimerId};
 pub use http::{Request, Response};
 pub use links::ExitReason;
-pub use message::{Ask, Message};
+pub use message::{Ask, Message, OWN_NODE};
 pub use metrics::Metrics;
 pub use node::{Credentials, Node, NodeBuilder, NodeError, SpawnError};
 pub use pid::{Address, Pid};

@@ -28,9 +28,15 @@ pub trait Message: Serialize + DeserializeOwned + Send + 'static {
     /// Version of the fields, told to peers when a connection opens. Raise it when a field is added.
     const VERSION: u16 = 1;
     /// Roles whose nodes may send this message to another node, for example `["master"]`. Empty: any
-    /// authenticated peer. Actors of the same node are not checked.
+    /// authenticated peer, guests too, so say [`OWN_NODE`] for what no other node has to send. Actors of the same
+    /// node are not checked.
     const SENDERS: &'static [&'static str] = &[];
 }
+
+/// Value for [`Message::SENDERS`] of messages meant within a node only. It names a role that no certificate can
+/// have: roles are made of letters, digits, `-`, `_` and `.`, so one with spaces is never issued. Processes of the same
+/// node are not checked, every other node and guest is refused.
+pub const OWN_NODE: &[&str] = &["the node itself"];
 
 /// A message that expects one answer.
 pub trait Ask: Message {

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use meseta_runtime::transport::memory::{MemoryNetwork, SILENCE};
 use meseta_runtime::{
-    Ask, AskError, Clock, Context, ExitReason, Gate, Message, Node, Op, Pid, Process, Receive,
-    Routes,
+    Ask, AskError, Clock, Context, ExitReason, Gate, Message, Node, OWN_NODE, Op, Pid, Process,
+    Receive, Routes, SpawnError,
 };
 use serde::{Deserialize, Serialize};
 
@@ -37,7 +37,7 @@ message!(Store { text: String });
 message!(Misuse { panics: bool });
 message!(Draw {});
 message!(Ahead { to: Pid });
-message!(Burst { operations: u32 });
+message!(Burst { events: u64 });
 impl Ask for Question {
     type Reply = Reply;
 }
@@ -170,7 +170,7 @@ impl Receive<Misuse> for Probe {
 }
 impl Receive<Ahead> for Probe {
     fn receive(&mut self, cx: &mut Context<'_, Self>, _: &Pid, ahead: Ahead) {
-        cx.send(&ahead.to, Burst { operations: 5_000 });
+        cx.send(&ahead.to, Burst { events: 5_000 });
     }
 }
 impl Receive<Draw> for Probe {
@@ -181,14 +181,17 @@ impl Receive<Draw> for Probe {
 }
 impl Receive<Burst> for Probe {
     fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, burst: Burst) {
-        for number in 0..burst.operations {
-            let (from, write) = (from.clone(), Write(number.to_string()));
-            cx.run(write, Gate::Interleave, move |probe, cx, written| {
-                if number == 0 {
+        let nobody = Pid::new("nobody", cx.me().address().clone()).unwrap();
+        for number in 1..=burst.events {
+            let from = from.clone();
+            // Each fails at once, which is an event of the control lane.
+            let limit = Duration::from_secs(1);
+            cx.ask(&nobody, Question { number }, limit, move |probe, cx, _| {
+                if number == 1 {
                     let text = "first".to_owned();
                     cx.send(&from, Note { text });
                 }
-                probe.tell(Seen::Stored(written));
+                probe.tell(Seen::Stored(number.to_string()));
             });
         }
     }
@@ -486,10 +489,21 @@ fn a_message_is_refused_from_a_role_that_may_not_send_it() {
         const NAME: &'static str = "test.Order";
         const SENDERS: &'static [&'static str] = &["master"];
     }
+    #[derive(Serialize, Deserialize)]
+    struct Thought {}
+    impl Message for Thought {
+        const NAME: &'static str = "test.Thought";
+        const SENDERS: &'static [&'static str] = OWN_NODE;
+    }
     struct Soldier(Sender<()>);
     impl Process for Soldier {
         fn routes(routes: &mut Routes<Self>) {
-            routes.on::<Order>();
+            routes.on::<Order>().on::<Thought>();
+        }
+    }
+    impl Receive<Thought> for Soldier {
+        fn receive(&mut self, _: &mut Context<'_, Self>, _: &Pid, _: Thought) {
+            self.0.send(()).unwrap();
         }
     }
     impl Receive<Order> for Soldier {
@@ -509,6 +523,12 @@ fn a_message_is_refused_from_a_role_that_may_not_send_it() {
     world.clock.settle();
     assert!(orders.try_recv().is_err());
     master.send(&soldier, Order {});
+    world.clock.settle();
+    assert!(orders.try_recv().is_ok());
+    master.send(&soldier, Thought {});
+    world.clock.settle();
+    assert!(orders.try_recv().is_err());
+    home.send(&soldier, Thought {});
     world.clock.settle();
     assert!(orders.try_recv().is_ok());
     for node in [master, stranger, home] {
@@ -562,7 +582,7 @@ fn a_name_used_again_draws_another_stream_and_the_same_seed_the_same_ones() {
 
 #[test]
 fn a_burst_of_control_events_leaves_a_turn_to_the_neighbour() {
-    const OPERATIONS: usize = 5_000;
+    const EVENTS: usize = 5_000;
     let world = World::new();
     let node = world.node();
     // Both tell one log, so that it shows who had his turn when.
@@ -579,7 +599,47 @@ fn a_burst_of_control_events_leaves_a_turn_to_the_neighbour() {
         .iter()
         .position(|seen| matches!(seen, Seen::Note(..)))
         .unwrap();
-    assert_eq!(seen.len(), OPERATIONS + 1);
-    assert!(turn < 1_000, "after {turn} operations");
+    assert_eq!(seen.len(), EVENTS + 1);
+    assert!(turn < 1_000, "after {turn} events");
+    node.shutdown();
+}
+
+#[test]
+fn two_names_with_one_number_are_refused_across_processes() {
+    #[derive(Serialize, Deserialize)]
+    struct One;
+    impl Message for One {
+        const NAME: &'static str = "costarring";
+    }
+    // The published example of two words with one FNV-1a number.
+    #[derive(Serialize, Deserialize)]
+    struct Other;
+    impl Message for Other {
+        const NAME: &'static str = "liquid";
+    }
+    struct TakesOne;
+    impl Process for TakesOne {
+        fn routes(routes: &mut Routes<Self>) {
+            routes.on::<One>();
+        }
+    }
+    impl Receive<One> for TakesOne {
+        fn receive(&mut self, _: &mut Context<'_, Self>, _: &Pid, _: One) {}
+    }
+    struct TakesOther;
+    impl Process for TakesOther {
+        fn routes(routes: &mut Routes<Self>) {
+            routes.on::<Other>();
+        }
+    }
+    impl Receive<Other> for TakesOther {
+        fn receive(&mut self, _: &mut Context<'_, Self>, _: &Pid, _: Other) {}
+    }
+    let world = World::new();
+    let node = world.node();
+    node.spawn("one", || TakesOne).unwrap();
+    node.spawn("two", || TakesOne).unwrap();
+    let clash = node.spawn("three", || TakesOther);
+    assert_eq!(clash, Err(SpawnError::KindClash("costarring", "liquid")));
     node.shutdown();
 }

@@ -33,7 +33,12 @@ impl Handler<Drain> for HostActor {
     fn handle(&mut self, _: Drain, ctx: &mut Self::Context) {
         match self.0.drain() {
             Drained::Idle => {}
-            Drained::More => ctx.notify(Drain),
+            Drained::More => {
+                // A task of its own, because what an actor notifies itself of runs in the same poll: nobody else on
+                // the thread would have a turn.
+                let address = ctx.address();
+                actix_rt::spawn(async move { address.do_send(Drain) });
+            }
             Drained::Ended => actix::ActorContext::stop(ctx),
         }
     }

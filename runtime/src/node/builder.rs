@@ -28,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::pid::Address;
 use crate::transport::memory::MemoryNetwork;
 use crate::transport::quic::{Mode, QuicConfig, QuicTransport, TransportError};
-use crate::transport::{Incarnation, PeerKey, Transport};
+use crate::transport::{Incarnation, Kinds, PeerKey, Transport};
 
 /// Size asked for of both UDP socket buffers, in bytes; the kernel may grant less.
 const SOCKET_BUFFER: usize = 4 << 20;
@@ -106,7 +106,6 @@ pub struct NodeBuilder {
     guest_of: Option<Address>,
     guest_id: Option<Arc<str>>,
     operators: HashMap<TypeId, OpHandler>,
-    kinds: Vec<(u32, u16)>,
 }
 
 impl Default for NodeBuilder {
@@ -127,7 +126,6 @@ impl Default for NodeBuilder {
             guest_of: None,
             guest_id: None,
             operators: HashMap::new(),
-            kinds: Vec::new(),
         }
     }
 }
@@ -370,6 +368,7 @@ impl NodeBuilder {
             runtime: tokio::runtime::Handle::current(),
             operators: self.operators,
             asks: std::sync::atomic::AtomicU64::new(1),
+            kinds: Kinds::default(),
             spawns: std::sync::atomic::AtomicU64::new(0),
             outside_asks: DashMap::new(),
             end_waiters: Mutex::default(),
@@ -395,7 +394,7 @@ impl NodeBuilder {
                 let mut config = QuicConfig::new(identity, address.clone(), incarnation);
                 config.mode = mode;
                 config.max_message = self.max_message;
-                config.kinds = self.kinds;
+                config.kinds = shared.kinds.clone();
                 QuicTransport::start(config, udp, uplink)?
             }
             (Wire::Quic, _, _) => {

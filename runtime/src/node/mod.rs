@@ -34,7 +34,7 @@ use crate::message::{Ask, Correlation, Envelope, Kind, Message, Payload};
 use crate::metrics::Metrics;
 use crate::pid::{Address, ParsePidError, Pid};
 use crate::process::{Process, Routes, open};
-use crate::transport::{PeerKey, PeerStatus, Transport};
+use crate::transport::{Kinds, PeerKey, PeerStatus, Transport};
 
 /// Id under which code outside all actors sends and asks.
 const OUTSIDE: &str = "node";
@@ -90,6 +90,8 @@ pub(crate) struct Shared {
     runtime: tokio::runtime::Handle,
     operators: HashMap<TypeId, OpHandler>,
     asks: AtomicU64,
+    /// Message kinds its processes have taken so far, told to peers. Only grows.
+    kinds: Kinds,
     /// Processes started so far.
     spawns: AtomicU64,
     outside_asks: DashMap<u64, (Pid, oneshot::Sender<Payload>)>,
@@ -314,6 +316,10 @@ impl NodeHandle {
         let routes = Routes::<P>::of();
         if let Some((one, other)) = routes.clash() {
             return Err(SpawnError::KindClash(one, other));
+        }
+        for (kind, accepted) in routes.accepted() {
+            let added = self.0.kinds.add(kind, accepted.name, accepted.version);
+            added.map_err(|known| SpawnError::KindClash(known, accepted.name))?;
         }
         match self.0.inboxes.entry(pid.shared_id()) {
             dashmap::Entry::Occupied(_) => Err(SpawnError::NameTaken(pid)),

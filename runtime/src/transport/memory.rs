@@ -460,6 +460,7 @@ impl Transport for MemoryTransport {
                 sent: member.sent,
                 received: self.deliveries.load(Ordering::Relaxed),
                 dropped: member.dropped,
+                kinds: 0,
             })
             .collect()
     }

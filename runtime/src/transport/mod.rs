@@ -8,9 +8,13 @@ pub mod memory;
 mod peers;
 pub mod quic;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use crate::codec::{CodecError, Frame};
+use crate::message::Kind;
 use crate::pid::Address;
 
 /// Number that a node draws at its start: two runs at one address differ in it.
@@ -18,6 +22,33 @@ use crate::pid::Address;
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
 pub struct Incarnation(pub u64);
+
+/// The message kinds a node knows, each with its name and version. Clones are the same list.
+#[derive(Debug, Clone, Default)]
+pub struct Kinds(Arc<Mutex<BTreeMap<Kind, (&'static str, u16)>>>);
+
+impl Kinds {
+    /// Adds a kind.
+    ///
+    /// # Errors
+    /// The name that has this number already, when it is another one.
+    pub fn add(&self, kind: Kind, name: &'static str, version: u16) -> Result<(), &'static str> {
+        let mut kinds = self.0.lock();
+        let (known, newest) = kinds.entry(kind).or_insert((name, version));
+        if *known != name {
+            return Err(*known);
+        }
+        *newest = version.max(*newest);
+        Ok(())
+    }
+
+    /// Number and version of each kind, as Hello tells them.
+    pub fn versions(&self) -> Vec<(u32, u16)> {
+        let kinds = self.0.lock();
+        let all = kinds.iter().map(|(kind, (_, version))| (kind.0, *version));
+        all.collect()
+    }
+}
 
 /// Who is at the other end of a connection, by the name frames are sent to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -119,6 +150,9 @@ pub struct PeerStatus {
     pub received: u64,
     /// Frames dropped: queue full, unreachable, or lost with a connection before they were handed over.
     pub dropped: u64,
+    /// How many message kinds the peer said it knows when the connection was made; 0 without one, and over the
+    /// in-memory network, where nobody says Hello. A lower bound: see [`quic::QuicConfig::kinds`].
+    pub kinds: usize,
 }
 
 /// What a node asks of its transport. All calls return at once and may come from any thread.

@@ -123,8 +123,13 @@ async fn connect(shared: &Shared, slot: &Slot, number: u64) -> Result<Greeted, H
         incarnation: hello.incarnation,
     };
     Ok(Greeted {
-        live: Arc::new(Live::new(shared.next_connection(), connection, peer)),
         facts: hello.facts(),
+        live: Arc::new(Live::new(
+            shared.next_connection(),
+            connection,
+            peer,
+            hello.kinds,
+        )),
         control,
         guest: None,
     })
@@ -201,8 +206,13 @@ async fn welcome(
         incarnation: hello.incarnation,
     };
     let greeted = Greeted {
-        live: Arc::new(Live::new(shared.next_connection(), connection, peer)),
         facts: hello.facts(),
+        live: Arc::new(Live::new(
+            shared.next_connection(),
+            connection,
+            peer,
+            hello.kinds,
+        )),
         control: Control {
             send: None,
             receive,
@@ -248,6 +258,12 @@ async fn carry(shared: Arc<Shared>, slot: Arc<Slot>, live: Arc<Live>, mut contro
     while readers.join_next().await.is_some() {}
     drop(control.receive);
     debug!(peer = %slot.key, reason = %end, "connection ended");
+    {
+        let mut state = slot.state.lock();
+        if state.is_current(live.id) {
+            state.ended_orderly = Close::is_orderly(&end);
+        }
+    }
     let closed = Input::Closed {
         connection: live.id,
     };

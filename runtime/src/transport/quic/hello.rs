@@ -74,6 +74,21 @@ impl Close {
     }
 }
 
+impl Close {
+    /// Whether a connection that had stood ended because either side wanted it to, and neither broke a rule: a peer
+    /// that shuts down, a guest that is done, a newer connection.
+    pub(super) fn is_orderly(error: &ConnectionError) -> bool {
+        [
+            Self::Shutdown,
+            Self::Duplicate,
+            Self::Superseded,
+            Self::Unpinned,
+        ]
+        .iter()
+        .any(|close| close.is_why(error))
+    }
+}
+
 /// Why no connection came about.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HandshakeError {
@@ -205,7 +220,7 @@ impl Hello {
             address: config.address.clone(),
             dialable: matches!(config.mode, Mode::Listening),
             cluster_id: config.cluster_id.clone(),
-            kinds: config.kinds.clone(),
+            kinds: config.kinds.versions(),
             dial,
             accepted,
         }
@@ -304,6 +319,31 @@ impl Hello {
                 ours: ours.clone(),
             }),
             (Some(_) | None, _) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_end_that_somebody_wanted_is_orderly() {
+        let closed = |close: Close| {
+            ConnectionError::ApplicationClosed(quinn::ApplicationClose {
+                error_code: close.code(),
+                reason: bytes::Bytes::new(),
+            })
+        };
+        assert!(Close::is_orderly(&closed(Close::Shutdown)));
+        assert!(Close::is_orderly(&closed(Close::Unpinned)));
+        for error in [
+            closed(Close::BadFrame),
+            closed(Close::Violation),
+            ConnectionError::TimedOut,
+            ConnectionError::Reset,
+        ] {
+            assert!(!Close::is_orderly(&error), "{error}");
         }
     }
 }

@@ -12,7 +12,6 @@
 
 mod connection;
 mod hello;
-// Beside this folder and not in it: any transport that keeps connections may use it.
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -38,7 +37,7 @@ use self::hello::{Close, HandshakeError};
 use self::slot::{Live, Slot, State};
 use self::tls::{Gate, Pins};
 use super::peers::{ConnectionId, Effect, Input};
-use super::{Guest, Incarnation, PeerKey, PeerStatus, SendError, Transport, Upcalls};
+use super::{Guest, Incarnation, Kinds, PeerKey, PeerStatus, SendError, Transport, Upcalls};
 use crate::codec::{DEFAULT_MAX_MESSAGE, Frame, max_frame};
 use crate::identity::Identity;
 use crate::pid::Address;
@@ -75,8 +74,9 @@ pub struct QuicConfig {
     pub mode: Mode,
     /// The cluster this node belongs to; nodes that name another are refused. Default: none, which fits any.
     pub cluster_id: Option<String>,
-    /// Message kinds this node knows, each with its version; told to every peer. Default: none.
-    pub kinds: Vec<(u32, u16)>,
+    /// Message kinds this node knows. Each Hello tells those known by then; a node learns its kinds as its processes
+    /// are started, so a connection made before that has told fewer, and is not told of more. Default: none.
+    pub kinds: Kinds,
     /// Largest body of a message in bytes, both ways. Default: 64 MiB.
     pub max_message: usize,
     /// How many bytes may wait for one peer; more are refused. A single larger frame is taken when nothing else
@@ -104,7 +104,7 @@ impl QuicConfig {
             incarnation,
             mode: Mode::Listening,
             cluster_id: None,
-            kinds: Vec::new(),
+            kinds: Kinds::default(),
             max_message: DEFAULT_MAX_MESSAGE,
             max_queue_bytes: 64 << 20,
             idle_timeout: Duration::from_secs(5),
@@ -323,6 +323,7 @@ impl Shared {
                     state.current = candidate.map(Arc::clone);
                     state.dial = None;
                     state.last_failure = None;
+                    state.ended_orderly = false;
                     if let Some(timer) = state.timer.take() {
                         timer.abort();
                     }
@@ -378,13 +379,16 @@ impl Shared {
     }
 
     fn drop_queued(&self, slot: &Slot) {
-        let (frames, reason) = {
+        let (frames, reason, orderly) = {
             let mut state = slot.state.lock();
             state.current = None;
-            (state.drop_queued(), state.last_failure.take())
+            let orderly = std::mem::take(&mut state.ended_orderly);
+            (state.drop_queued(), state.last_failure.take(), orderly)
         };
         slot.dropped.fetch_add(frames, Ordering::Relaxed);
-        if frames > 0 {
+        if frames > 0 && orderly {
+            debug!(peer = %slot.key, frames, "frames for a peer that left dropped");
+        } else if frames > 0 {
             let reason = reason.as_deref().unwrap_or("connection lost");
             warn!(peer = %slot.key, frames, reason, "frames for a lost peer dropped");
         }

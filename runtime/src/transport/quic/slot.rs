@@ -32,6 +32,8 @@ pub(super) struct Live {
     pub(super) id: ConnectionId,
     pub(super) connection: quinn::Connection,
     pub(super) peer: Peer,
+    /// Message kinds the peer said it knows, each with its version.
+    pub(super) kinds: Vec<(u32, u16)>,
     /// Wakes a lane's task: something was queued, or `finishing` was set.
     wake: [Notify; LANES],
     /// Set at the shutdown: lanes end when they are empty.
@@ -43,11 +45,17 @@ pub(super) struct Live {
 }
 
 impl Live {
-    pub(super) fn new(id: ConnectionId, connection: quinn::Connection, peer: Peer) -> Self {
+    pub(super) fn new(
+        id: ConnectionId,
+        connection: quinn::Connection,
+        peer: Peer,
+        kinds: Vec<(u32, u16)>,
+    ) -> Self {
         Self {
             id,
             connection,
             peer,
+            kinds,
             wake: Default::default(),
             finishing: AtomicBool::new(false),
             condemned: AtomicBool::new(false),
@@ -137,10 +145,12 @@ pub(super) struct State {
     pub(super) timer: Option<AbortHandle>,
     /// Why the last dial failed, for the log.
     pub(super) last_failure: Option<String>,
+    /// Whether the connection that is being lost was closed on purpose, which is no news for an operator.
+    pub(super) ended_orderly: bool,
 }
 
 impl State {
-    fn is_current(&self, id: ConnectionId) -> bool {
+    pub(super) fn is_current(&self, id: ConnectionId) -> bool {
         self.current.as_ref().is_some_and(|live| live.id == id)
     }
 
@@ -180,6 +190,7 @@ impl Slot {
                 dial: None,
                 timer: None,
                 last_failure: None,
+                ended_orderly: false,
             }),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
@@ -301,6 +312,7 @@ impl Slot {
             sent: self.sent.load(Ordering::Relaxed),
             received: self.received.load(Ordering::Relaxed),
             dropped: self.dropped.load(Ordering::Relaxed),
+            kinds: state.current.as_ref().map_or(0, |live| live.kinds.len()),
         }
     }
 }

@@ -839,3 +839,22 @@ fn strangers_that_never_finish_cost_only_their_places() {
     b.send(&a.key(), &message("to", "from", &b.address, 7));
     assert_eq!(number(&a.frame().1), 7);
 }
+
+#[test]
+fn each_side_is_told_the_kinds_that_the_other_knew_when_they_connected() {
+    let ca = authority();
+    let (early, late) = (Kinds::default(), Kinds::default());
+    early.add(Kind(1), "one", 1).unwrap();
+    early.add(Kind(2), "two", 3).unwrap();
+    late.add(Kind(1), "one", 1).unwrap();
+    let a = TestNode::with(node(&ca), 0, |c| c.kinds = early.clone());
+    let b = TestNode::with(node(&ca), 0, |c| c.kinds = late.clone());
+    late.add(Kind(9), "nine", 1).unwrap();
+    late.add(Kind(10), "ten", 1).unwrap();
+    a.send(&b.key(), &message("to", "from", &a.address, 1));
+    b.frame();
+    assert_eq!(b.status(&a.key()).kinds, 2);
+    b.send(&a.key(), &message("from", "to", &b.address, 1));
+    a.frame();
+    assert_eq!(a.status(&b.key()).kinds, 3);
+}
