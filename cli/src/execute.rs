@@ -4,10 +4,10 @@
 //! its own is started again under a new task id; one that failed by itself is not.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -20,9 +20,10 @@ use meseta_protocol::messages::scheduler::TaskQuestion;
 use meseta_protocol::offer::{Filters, Offer};
 use meseta_protocol::operation::Operation;
 use meseta_protocol::resources::Resources;
-use meseta_protocol::status::{StatusSource, TaskState, TaskStatus};
+use meseta_protocol::status::{StatusReason, StatusSource, TaskState, TaskStatus};
 use meseta_protocol::task::TaskInfo;
 use meseta_protocol::{AgentId, FrameworkId, Role, TaskId};
+use meseta_runtime::Time;
 use meseta_runtime::flags::NodeFlags;
 use meseta_scheduler_driver::{Config, Handle, Scheduler, SchedulerDriver};
 
@@ -47,6 +48,9 @@ pub(crate) struct Flags {
     /// Environment of the command as NAME=VALUE; repeat for more.
     #[arg(long = "env", env = "MESETA_ENV", value_name = "K=V")]
     variables: Vec<String>,
+    /// How long the tasks live on when the master loses sight of this program; Ctrl-C ends them at once.
+    #[arg(long = "failover_timeout", env = "MESETA_FAILOVER_TIMEOUT", default_value = "30secs", value_parser = humantime::parse_duration)]
+    failover_timeout: Duration,
     /// Name shown for the framework and its tasks.
     #[arg(long, env = "MESETA_NAME", default_value = "execute")]
     name: String,
@@ -157,10 +161,17 @@ fn is_lost(status: &TaskStatus) -> bool {
         | TaskState::GoneByOperator
         | TaskState::Unreachable
         | TaskState::Unknown => true,
-        // The executor was killed or crashed.
+        // The executor was killed, crashed, or could not be started.
         TaskState::Failed => {
             not_by_executor
-                && status.reason == Some(meseta_protocol::status::StatusReason::ExecutorTerminated)
+                && matches!(
+                    status.reason,
+                    Some(
+                        StatusReason::ExecutorTerminated
+                            | StatusReason::ExecutorRegistrationTimeout
+                            | StatusReason::ContainerLaunchFailed
+                    )
+                )
         }
         TaskState::Staging
         | TaskState::Starting
@@ -187,8 +198,15 @@ struct Executions {
     each: Resources,
     name: String,
     verbose: bool,
+    /// Agents that could not start a task, with the time until which they get no more.
+    avoided: BTreeMap<AgentId, Time>,
+    /// Whether it was said that an offer is too small.
+    complained: bool,
     events: Sender<Event>,
 }
+
+/// How long an agent that could not start a task is left alone.
+const AVOID: Duration = Duration::from_secs(10);
 
 /// How often the master is asked about unfinished tasks.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
@@ -201,6 +219,37 @@ impl Executions {
 }
 
 impl Executions {
+    /// As many instances as the offer has room for.
+    fn tasks_for(&mut self, offer: &Offer, now: Time) -> Vec<TaskInfo> {
+        if self.avoided.get(&offer.agent_id).is_some_and(|until| *until > now) {
+            return Vec::new();
+        }
+        let mut room = offer.resources.unallocated();
+        if !self.complained && !self.run.waiting.is_empty() && !room.contains(&self.each) {
+            self.complained = true;
+            self.tell(Event::Line(format!(
+                "an offer holds {room}, an instance needs {}: waiting for a larger one",
+                self.each
+            )));
+        }
+        let mut tasks = Vec::new();
+        while room.contains(&self.each) {
+            let Some(task_id) = self.run.start_next(&offer.agent_id) else {
+                break;
+            };
+            room -= &self.each;
+            tasks.push(TaskInfo {
+                name: self.name.clone(),
+                task_id,
+                agent_id: offer.agent_id.clone(),
+                resources: self.each.clone(),
+                command: Some(self.command.clone()),
+                ..TaskInfo::default()
+            });
+        }
+        tasks
+    }
+
     /// Updates that the master makes itself come at most once: asks whether one was missed.
     fn ask_about_unfinished(&self, driver: &mut Handle<'_>) {
         let questions: Vec<TaskQuestion> = self
@@ -242,22 +291,7 @@ impl Scheduler for Executions {
 
     fn resource_offers(&mut self, driver: &mut Handle<'_>, offers: Vec<Offer>) {
         for offer in offers {
-            let mut room = offer.resources.unallocated();
-            let mut tasks = Vec::new();
-            while room.contains(&self.each) {
-                let Some(task_id) = self.run.start_next(&offer.agent_id) else {
-                    break;
-                };
-                room -= &self.each;
-                tasks.push(TaskInfo {
-                    name: self.name.clone(),
-                    task_id,
-                    agent_id: offer.agent_id.clone(),
-                    resources: self.each.clone(),
-                    command: Some(self.command.clone()),
-                    ..TaskInfo::default()
-                });
-            }
+            let tasks = self.tasks_for(&offer, driver.now());
             if tasks.is_empty() {
                 driver.decline_offer(offer.id, Filters::refusing(1.0));
             } else {
@@ -272,6 +306,13 @@ impl Scheduler for Executions {
 
     fn status_update(&mut self, driver: &mut Handle<'_>, status: &TaskStatus) {
         let fate = self.run.update(status);
+        let unable = matches!(
+            status.reason,
+            Some(StatusReason::ContainerLaunchFailed | StatusReason::ExecutorRegistrationTimeout)
+        );
+        if let Some(agent) = status.agent_id.as_ref().filter(|_| fate == Fate::Again && unable) {
+            self.avoided.insert(agent.clone(), driver.now() + AVOID);
+        }
         let message = status
             .message
             .as_deref()
@@ -312,7 +353,7 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     let mut framework =
         FrameworkInfo::new(flags.user.clone().unwrap_or_default(), flags.name.clone())
             .in_roles([Role::new(flags.role.as_str())]);
-    framework.failover_timeout = 0.0;
+    framework.failover_timeout = flags.failover_timeout.as_secs_f64();
     let mut config = Config::new(&flags.master, framework);
     config.credentials = NodeFlags {
         ca_file: flags.ca_file.clone(),
@@ -326,7 +367,8 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     }
     let driver = SchedulerDriver::start(config, executions)?;
     let instances = flags.instances;
-    let follow = tokio::task::spawn_blocking(move || follow(&log, instances));
+    let master = flags.master.clone();
+    let follow = tokio::task::spawn_blocking(move || follow(&log, instances, &master));
     let outcome = tokio::select! {
         outcome = follow => outcome?,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted: the tasks are killed")),
@@ -374,23 +416,34 @@ fn executions(flags: &Flags, events: Sender<Event>) -> anyhow::Result<Executions
         each,
         name: flags.name.clone(),
         verbose: flags.instances <= VERBOSE,
+        avoided: BTreeMap::new(),
+        complained: false,
         events,
     })
 }
 
+/// How long to wait for the master before saying so.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// Shows what happens until all instances are over.
-fn follow(log: &std::sync::mpsc::Receiver<Event>, instances: u32) -> anyhow::Result<ExitCode> {
-    let bar = ProgressBar::new(u64::from(instances)).with_style(ProgressStyle::with_template(
-        "{bar:40} {pos}/{len} {msg} {elapsed}",
-    )?);
+fn follow(log: &Receiver<Event>, instances: u32, master: &str) -> anyhow::Result<ExitCode> {
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {elapsed}")?;
+    let bar = ProgressBar::new(u64::from(instances)).with_style(style);
     if !std::io::stderr().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
+    let first = match log.recv_timeout(PATIENCE) {
+        Err(RecvTimeoutError::Timeout) => {
+            say(&bar, &format!("no master answers at {master} yet: is it running there? Trying on"));
+            None
+        }
+        first => Some(first.context("the driver has ended")?),
+    };
     let (mut finished, mut ended_failed) = (0, 0);
-    loop {
-        match log.recv().context("the driver has ended")? {
-            Event::Line(line) if bar.is_hidden() => println!("{line}"),
-            Event::Line(line) => bar.println(line),
+    let rest = std::iter::from_fn(|| log.recv().ok());
+    for event in first.into_iter().chain(rest) {
+        match event {
+            Event::Line(line) => say(&bar, &line),
             Event::Ended(fine, failed) => {
                 (finished, ended_failed) = (fine, failed);
                 bar.set_position(u64::from(fine + failed));
@@ -400,7 +453,7 @@ fn follow(log: &std::sync::mpsc::Receiver<Event>, instances: u32) -> anyhow::Res
             }
             Event::Over { failed } => {
                 bar.finish_and_clear();
-                println!("{finished} finished, {ended_failed} failed");
+                say(&bar, &format!("{finished} finished, {ended_failed} failed"));
                 return Ok(if failed == 0 {
                     ExitCode::SUCCESS
                 } else {
@@ -410,6 +463,14 @@ fn follow(log: &std::sync::mpsc::Receiver<Event>, instances: u32) -> anyhow::Res
             Event::Refused(why) => anyhow::bail!("the master refuses the framework: {why}"),
         }
     }
+    anyhow::bail!("the driver has ended")
+}
+
+/// A line of its own, above the bar where there is one. A reader that has gone, as behind a pipe, changes nothing.
+fn say(bar: &ProgressBar, line: &str) {
+    bar.suspend(|| {
+        let _gone = writeln!(std::io::stdout(), "{line}");
+    });
 }
 
 #[cfg(test)]

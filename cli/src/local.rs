@@ -3,6 +3,7 @@
 //! The supervisor starts the master and the agents, prints their pids, starts again whichever ends, with back-off,
 //! and ends all of them when it is told to end.
 
+use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
@@ -25,6 +26,8 @@ use crate::program;
 const STABLE: Duration = Duration::from_secs(10);
 /// How long components may take to end by themselves: an agent waits for its executors first.
 const GRACE: Duration = Duration::from_secs(60);
+/// A component that ends this soon could not start: its last words are shown.
+const SUDDEN: Duration = Duration::from_secs(3);
 /// How long the cluster may take to come up.
 const READY: Duration = Duration::from_secs(60);
 
@@ -86,7 +89,8 @@ impl Component {
             .with_context(|| format!("cannot write {}", self.log.display()))?;
         let child = Command::new(program(self.program))
             .args(&self.flags)
-            .stdin(Stdio::null())
+            // Closed when this process ends, however it does: its children end too.
+            .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
             .stderr(log)
             // A terminal's Ctrl-C goes to the supervisor only, which ends its children in order.
@@ -99,16 +103,23 @@ impl Component {
                     self.program
                 )
             })?;
-        println!(
+        say(&format!(
             "{:<10} pid {:<8} log {}",
             self.name,
             child.id().unwrap_or(0),
             self.log.display()
-        );
+        ));
         self.child = Some(child);
         self.started = now;
         self.due = None;
         Ok(())
+    }
+
+    /// The last line of its log.
+    fn last_word(&self) -> Option<String> {
+        let log = std::fs::read(&self.log).ok()?;
+        let text = String::from_utf8_lossy(&log).into_owned();
+        text.lines().last().map(str::to_owned)
     }
 
     fn signal(&self, signal: Signal) {
@@ -213,10 +224,15 @@ fn tend(component: &mut Component, now: Time, random: &mut StdRng) -> anyhow::Re
             component.backoff.reset();
         }
         let delay = component.backoff.next(random);
-        println!(
+        say(&format!(
             "{:<10} ended ({status}); starts again in {delay:.1?}",
             component.name
-        );
+        ));
+        if now.since(component.started) < SUDDEN
+            && let Some(why) = component.last_word()
+        {
+            say(&format!("{:<10} {why}", ""));
+        }
         component.child = None;
         component.due = Some(now + delay);
     }
@@ -226,9 +242,14 @@ fn tend(component: &mut Component, now: Time, random: &mut StdRng) -> anyhow::Re
     Ok(())
 }
 
+/// A line for whoever watches; nobody may.
+fn say(line: &str) {
+    let _gone = writeln!(std::io::stdout(), "{line}");
+}
+
 /// Ends agents before the master, so that they can take leave of it.
 async fn stop(mut components: Vec<Component>) {
-    println!("ending …");
+    say("ending …");
     components.reverse();
     let (agents, masters): (Vec<_>, Vec<_>) = components
         .into_iter()
@@ -263,6 +284,7 @@ fn components(flags: &Flags, ports: &[u16], work_dir: &Path) -> anyhow::Result<V
             format!("--port={port}"),
             format!("--work_dir={}", dir.display()),
             format!("--logging_level={}", flags.logging_level),
+            "--supervised".to_owned(),
         ]
     };
     let dir = make("master")?;
@@ -335,11 +357,12 @@ async fn announce(master: &str, agents: u16, work_dir: &Path) -> anyhow::Result<
             work_dir.display()
         )
     })?;
-    println!(
-        "\ncluster ready: master {master}, {agents} agent(s), files in {}\n  \
+    say(&format!(
+        "
+cluster ready: master {master}, {agents} agent(s), files in {}\n  \
          meseta execute --master {master} --command 'echo hello'\n  \
          meseta agents --master {master}\n  http://{master}/state\nCtrl-C ends it.",
         work_dir.display()
-    );
+    ));
     Ok(())
 }

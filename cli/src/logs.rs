@@ -60,7 +60,11 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<ExitCode> {
 async fn find(flags: &Flags) -> anyhow::Result<Value> {
     let path = format!("/tasks?limit=1&task_id={}", encode(&flags.task));
     let mut answer = get_json(&flags.master, &path).await?;
-    let task = answer["tasks"][0].take();
+    let task = answer
+        .get_mut("tasks")
+        .and_then(|tasks| tasks.get_mut(0))
+        .map(Value::take)
+        .unwrap_or_default();
     anyhow::ensure!(
         !task.is_null(),
         "the master at {} knows no task {}: `meseta tasks` lists them",

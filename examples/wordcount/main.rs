@@ -16,9 +16,9 @@ mod split;
 mod timeline;
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -27,6 +27,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use meseta_local::LocalCluster;
 use meseta_protocol::framework::FrameworkInfo;
 use meseta_scheduler_driver::{Config, SchedulerDriver};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::count::{Counts, to_text};
 use crate::job::Job;
@@ -84,6 +85,12 @@ fn main() -> ExitCode {
 fn run(flags: &Flags) -> anyhow::Result<()> {
     meseta_runtime::flags::init_logging(&flags.logging_level);
     let files = sizes(&flags.files)?;
+    // Found out before the work, not after it.
+    let unwritable = |path: &Path| format!("--tsv: cannot write {}", path.display());
+    let tsv = match &flags.tsv {
+        Some(path) => Some((std::fs::File::create(path).with_context(|| unwritable(path))?, path)),
+        None => None,
+    };
     let portions = split::split(&files, split::portion_size(&files, flags.slice));
     let total = portions.len();
     let job = if total == 0 {
@@ -101,9 +108,9 @@ fn run(flags: &Flags) -> anyhow::Result<()> {
     print!("{}", timeline::draw(job.spans(), ended, WIDTH));
     println!("{total} tasks, {} run again", job.reruns());
     print_top(job.counts(), flags.top);
-    if let Some(path) = &flags.tsv {
-        std::fs::write(path, to_text(job.counts()))
-            .with_context(|| format!("--tsv: cannot write {}", path.display()))?;
+    if let Some((mut file, path)) = tsv {
+        file.write_all(&to_text(job.counts()))
+            .with_context(|| unwritable(path))?;
     }
     Ok(())
 }
@@ -144,6 +151,7 @@ fn count_on_cluster(flags: &Flags, portions: Vec<Vec<split::Slice>>) -> anyhow::
     };
     let total = portions.len();
     let (progress, events) = channel();
+    end_on_signals(progress.clone())?;
     let program = std::env::current_exe()?.into_os_string();
     let mut framework = FrameworkInfo::new("", "wordcount");
     framework.failover_timeout = FAILOVER_SECONDS;
@@ -165,6 +173,27 @@ fn count_on_cluster(flags: &Flags, portions: Vec<Vec<split::Slice>>) -> anyhow::
         cluster.shutdown();
     }
     outcome
+}
+
+/// Lets Ctrl-C and SIGTERM end the job as a failure does: its tasks and its cluster end with it.
+fn end_on_signals(progress: Sender<Progress>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::spawn(move || {
+        let come = runtime.block_on(async {
+            let mut terminate = signal(SignalKind::terminate())?;
+            tokio::select! {
+                outcome = tokio::signal::ctrl_c() => outcome,
+                _ = terminate.recv() => Ok(()),
+            }
+        });
+        let why = match come {
+            Ok(()) => "interrupted".to_owned(),
+            Err(error) => format!("signals cannot be watched for: {error}"),
+        };
+        // The job may be over; then nobody listens.
+        let _gone = progress.send(Progress::Failed(why));
+    });
+    Ok(())
 }
 
 fn bar(total: usize) -> ProgressBar {

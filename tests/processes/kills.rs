@@ -108,12 +108,8 @@ fn tasks_end_with_their_scheduler() {
     let cluster = start();
     let mut child = cluster
         .command("execute")
-        .args([
-            "--instances",
-            "3",
-            "--command",
-            "setsid sleep 1000 & sleep 1000",
-        ])
+        .args(["--instances", "3", "--failover_timeout", "0secs"])
+        .args(["--command", "setsid sleep 1000 & sleep 1000"])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
