@@ -9,9 +9,10 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser as _;
 use meseta_agent::{Config, Flags};
+use meseta_runtime::flags::NodeFlags;
 use meseta_runtime::identity::Identity;
+use meseta_runtime::lock::DirectoryLock;
 use meseta_runtime::{Credentials, Node, NodeBuilder, error_chain};
-use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
 const PORT: u16 = 5051;
@@ -29,7 +30,13 @@ fn main() -> ExitCode {
 }
 
 fn run(flags: &Flags) -> anyhow::Result<()> {
+    let _lock = DirectoryLock::take(&flags.work_dir).context("--work_dir")?;
     let mut config = flags.config(&meseta_agent::resources::detect(&flags.work_dir))?;
+    anyhow::ensure!(
+        std::path::Path::new(&config.executor_command).exists(),
+        "--launcher_dir: there is no {}: build it, or name the directory it is in",
+        config.executor_command
+    );
     if flags.insecure_http && !flags.node.is_loopback() {
         tracing::warn!("--insecure_http: whoever can reach this agent can read every sandbox");
     }
@@ -38,7 +45,7 @@ fn run(flags: &Flags) -> anyhow::Result<()> {
         .start()
         .context("the node did not start")?;
     let outcome = config.outcome.clone();
-    let ended = serve(&node, config);
+    let ended = serve(&flags.node, &node, config);
     node.shutdown();
     ended?;
     match outcome.fatal() {
@@ -70,24 +77,17 @@ fn identified(flags: &Flags, config: &mut Config) -> anyhow::Result<NodeBuilder>
 }
 
 /// Runs the agent until it ends or a signal says so.
-fn serve(node: &Node, config: Config) -> anyhow::Result<()> {
+fn serve(flags: &NodeFlags, node: &Node, config: Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let (mut terminate, mut interrupt) = (
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::interrupt())?,
-        );
         let agent = meseta_agent::start(node, config).context("the agent did not start")?;
         let reason = tokio::select! {
             reason = node.ended(&agent) => reason,
-            _ = terminate.recv() => {
-                info!("SIGTERM: the agent leaves the cluster");
-                meseta_agent::stop(node, &agent).await
-            }
-            _ = interrupt.recv() => {
-                info!("SIGINT: the agent leaves the cluster");
+            told = flags.told_to_end() => {
+                told?;
+                info!("the agent leaves the cluster");
                 meseta_agent::stop(node, &agent).await
             }
         };

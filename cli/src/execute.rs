@@ -221,7 +221,11 @@ impl Executions {
 impl Executions {
     /// As many instances as the offer has room for.
     fn tasks_for(&mut self, offer: &Offer, now: Time) -> Vec<TaskInfo> {
-        if self.avoided.get(&offer.agent_id).is_some_and(|until| *until > now) {
+        if self
+            .avoided
+            .get(&offer.agent_id)
+            .is_some_and(|until| *until > now)
+        {
             return Vec::new();
         }
         let mut room = offer.resources.unallocated();
@@ -310,7 +314,11 @@ impl Scheduler for Executions {
             status.reason,
             Some(StatusReason::ContainerLaunchFailed | StatusReason::ExecutorRegistrationTimeout)
         );
-        if let Some(agent) = status.agent_id.as_ref().filter(|_| fate == Fate::Again && unable) {
+        if let Some(agent) = status
+            .agent_id
+            .as_ref()
+            .filter(|_| fate == Fate::Again && unable)
+        {
             self.avoided.insert(agent.clone(), driver.now() + AVOID);
         }
         let message = status
@@ -434,7 +442,10 @@ fn follow(log: &Receiver<Event>, instances: u32, master: &str) -> anyhow::Result
     }
     let first = match log.recv_timeout(PATIENCE) {
         Err(RecvTimeoutError::Timeout) => {
-            say(&bar, &format!("no master answers at {master} yet: is it running there? Trying on"));
+            say(
+                &bar,
+                &format!("no master answers at {master} yet: is it running there? Trying on"),
+            );
             None
         }
         first => Some(first.context("the driver has ended")?),

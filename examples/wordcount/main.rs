@@ -88,7 +88,10 @@ fn run(flags: &Flags) -> anyhow::Result<()> {
     // Found out before the work, not after it.
     let unwritable = |path: &Path| format!("--tsv: cannot write {}", path.display());
     let tsv = match &flags.tsv {
-        Some(path) => Some((std::fs::File::create(path).with_context(|| unwritable(path))?, path)),
+        Some(path) => Some((
+            std::fs::File::create(path).with_context(|| unwritable(path))?,
+            path,
+        )),
         None => None,
     };
     let portions = split::split(&files, split::portion_size(&files, flags.slice));
@@ -177,7 +180,9 @@ fn count_on_cluster(flags: &Flags, portions: Vec<Vec<split::Slice>>) -> anyhow::
 
 /// Lets Ctrl-C and SIGTERM end the job as a failure does: its tasks and its cluster end with it.
 fn end_on_signals(progress: Sender<Progress>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     std::thread::spawn(move || {
         let come = runtime.block_on(async {
             let mut terminate = signal(SignalKind::terminate())?;

@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser;
 use meseta_master::config::{DEFAULT_PORT, Flags};
-use tokio::signal::unix::{SignalKind, signal};
+use meseta_runtime::lock::DirectoryLock;
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
@@ -19,8 +20,9 @@ fn main() -> ExitCode {
 }
 
 fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
-    let node = flags.node.builder("master", DEFAULT_PORT)?.start()?;
+    let _lock = DirectoryLock::take(&flags.work_dir).context("--work_dir")?;
     let config = flags.config()?;
+    let node = flags.node.builder("master", DEFAULT_PORT)?.start()?;
     let master = meseta_master::start(&node, config)?;
     tracing::info!(pid = %master, "master ready: http://{}/state", node.address());
     let ended = node.ended(&master);
@@ -28,15 +30,15 @@ fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()?;
     let code = runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
         anyhow::Ok(tokio::select! {
             reason = ended => {
                 tracing::error!(?reason, "the master has ended");
                 ExitCode::FAILURE
             }
-            _ = interrupt.recv() => ExitCode::SUCCESS,
-            _ = terminate.recv() => ExitCode::SUCCESS,
+            told = flags.node.told_to_end() => {
+                told?;
+                ExitCode::SUCCESS
+            }
         })
     })?;
     node.shutdown();

@@ -2,10 +2,12 @@
 //!
 //! Names are those of Mesos; each flag can also come from the environment as `MESETA_<NAME>`.
 
+use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::node::{Credentials, Node, NodeBuilder};
@@ -43,6 +45,9 @@ pub struct NodeFlags {
         ignore_case = true
     )]
     pub logging_level: String,
+    /// Ends the program when its standard input is closed, as it is when the program that started it ends.
+    #[arg(long, hide = true)]
+    pub supervised: bool,
 }
 
 /// Why flags do not go together.
@@ -104,6 +109,31 @@ impl NodeFlags {
             .credentials(self.credentials()?))
     }
 
+    /// Comes when the program is to end: on SIGINT or SIGTERM, or when the program that supervises it is gone.
+    ///
+    /// # Errors
+    /// When the system refuses to tell of signals.
+    pub async fn told_to_end(&self) -> std::io::Result<()> {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let (closed, supervisor) = tokio::sync::oneshot::channel();
+        let supervised = self.supervised;
+        if supervised {
+            std::thread::spawn(move || {
+                let copied = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+                tracing::debug!(?copied, "standard input is closed");
+                // The program may be ending already.
+                let _gone = closed.send(());
+            });
+        }
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = supervisor, if supervised => tracing::warn!("the supervisor is gone: ending"),
+        }
+        Ok(())
+    }
+
     /// Whether only this machine can reach the node.
     pub fn is_loopback(&self) -> bool {
         self.ip.is_loopback()
@@ -127,6 +157,7 @@ impl Default for NodeFlags {
             cert_file: None,
             key_file: None,
             logging_level: "info".to_owned(),
+            supervised: false,
         }
     }
 }
@@ -158,6 +189,9 @@ pub fn init_logging(level: &str) {
     });
     let set = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        // A log that cannot be written, as on a full disk, must not end the program.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr)
         .try_init();
     if set.is_err() {

@@ -49,6 +49,7 @@ pub mod http;
 pub mod identity;
 pub(crate) mod inbox;
 pub mod links;
+pub mod lock;
 pub mod message;
 pub mod metrics;
 pub mod node;

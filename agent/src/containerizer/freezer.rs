@@ -39,11 +39,8 @@ pub fn own(hierarchy: &Path, work_dir: &Path) -> PathBuf {
 /// When it cannot be made or is none of the freezer's.
 pub fn prepare(group: &Path) -> Result<(), String> {
     let text = |error: std::io::Error| format!("{}: {error}", group.display());
-    match fs::create_dir(group) {
-        Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(text(error)),
-    }
+    // With those above it, should somebody have cleaned up.
+    fs::create_dir_all(group).map_err(text)?;
     if group.join("freezer.state").exists() {
         return Ok(());
     }

@@ -128,7 +128,7 @@ impl Master {
             unreachable: &self.unreachable,
             own_prefix: self.info.id.as_str(),
             recovering: self.config.leader_epoch > 1
-                && elapsed < self.config.agent_reregister_timeout,
+                && elapsed < self.config.agent_ping_timeout * self.config.max_agent_ping_timeouts,
         };
         for status in reconciliation::answers(framework, questions, &agents) {
             self.tell_status(cx, id, status);

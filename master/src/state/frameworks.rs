@@ -156,6 +156,7 @@ impl State {
             remember(&mut framework.completed_tasks, task, limit);
         }
         let scheduler = framework.pid.clone();
+        framework.standing = Standing::Disconnected;
         self.completed_frameworks.push_back(framework);
         while self.completed_frameworks.len() > self.limits.completed_frameworks {
             self.completed_frameworks.pop_front();

@@ -65,6 +65,20 @@ pub enum NodeError {
     /// The certificate cannot be used.
     #[error("identity of the node")]
     Identity(#[from] IdentityError),
+    /// The certificate is for something else.
+    #[error(
+        "{certificate} is for role {has}, but this is a {needs}: make one with `meseta certs node --role {needs}` and \
+         pass it as --cert_file",
+        certificate = certificate.display()
+    )]
+    WrongRole {
+        /// The file.
+        certificate: PathBuf,
+        /// Roles it names.
+        has: String,
+        /// Role it lacks.
+        needs: String,
+    },
     /// A socket cannot be bound.
     #[error(
         "cannot listen on {address}: is another process using the port? choose another with --port"
@@ -300,7 +314,18 @@ impl NodeBuilder {
                 ca,
                 certificate,
                 key,
-            } => Identity::from_files(ca, certificate, key)?,
+            } => {
+                let identity = Identity::from_files(ca, certificate, key)?;
+                let roles = identity.names()?.roles;
+                if !roles.iter().any(|role| **role == *self.role) {
+                    return Err(NodeError::WrongRole {
+                        certificate: certificate.clone(),
+                        has: roles.join(", "),
+                        needs: self.role.clone(),
+                    });
+                }
+                identity
+            }
             Credentials::Development => {
                 if !address.is_loopback() || !self.bind.is_loopback() {
                     return Err(NodeError::NeedsCertificates(format!(
