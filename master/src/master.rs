@@ -2,7 +2,7 @@
 //!
 //! It owns the [`State`] tables and speaks with agents, schedulers, the allocator `allocator(1)` and the registrar
 //! `registrar(1)`. Everything that decides lives in pure modules ([`crate::accept`], [`crate::reconciliation`],
-//! [`crate::health`], [`crate::validation`]); the handlers in [`crate::handlers`] look up, decide and perform.
+//! [`crate::health`], [`crate::validation`]); the handlers in `handlers` look up, decide and perform.
 //! Invariant: what the allocator counts as held is what the tables say is offered or used.
 
 use std::collections::{BTreeMap, BTreeSet};
