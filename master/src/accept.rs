@@ -187,26 +187,15 @@ pub fn launches(
             "The `id` field cannot be set on LAUNCH operations".to_owned(),
         ));
     }
-    let mut tasks = match operation.action {
-        OperationAction::Launch(launch) => launch.task_infos,
-        OperationAction::LaunchGroup(_)
-        | OperationAction::Reserve(_)
-        | OperationAction::Unreserve(_)
-        | OperationAction::Create(_)
-        | OperationAction::Destroy(_)
-        | OperationAction::GrowVolume(_)
-        | OperationAction::ShrinkVolume(_)
-        | OperationAction::CreateDisk(_)
-        | OperationAction::DestroyDisk(_)
-        | OperationAction::Unknown => {
-            return Err(refused(
-                name,
-                tasks_of(&operation),
-                StatusReason::TaskGroupInvalid,
-                format!("Operation {name} is not supported by this master"),
-            ));
-        }
+    let OperationAction::Launch(launch) = operation.action else {
+        return Err(refused(
+            name,
+            tasks_of(&operation),
+            StatusReason::TaskGroupInvalid,
+            format!("Operation {name} is not supported by this master"),
+        ));
     };
+    let mut tasks = launch.task_infos;
     if let Err(invalid) = validation::resources::validate_operation(&tasks) {
         return Err(refused(
             name,

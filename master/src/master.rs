@@ -131,9 +131,7 @@ impl Process for Master {
 }
 
 fn describe(cx: &mut Context<'_, Master>, config: &Config) -> MasterInfo {
-    let mut bytes = [0; 16];
-    rand::Rng::fill_bytes(cx.random(), &mut bytes);
-    let id = uuid::Builder::from_random_bytes(bytes).into_uuid();
+    let id = Master::new_uuid(cx);
     let ip = cx.address().host.to_string();
     let number = ip
         .parse::<std::net::Ipv4Addr>()

@@ -12,6 +12,16 @@ use serde::{Deserialize, Serialize};
 /// Unreachable agents to remember; beyond it the one that fell silent first is forgotten.
 pub const MAX_UNREACHABLE: usize = 102_400;
 
+/// Keeps a table of unreachable agents, with the time each fell silent, within [`MAX_UNREACHABLE`].
+pub(crate) fn forget_oldest<T: Ord>(unreachable: &mut BTreeMap<AgentId, T>) {
+    if unreachable.len() > MAX_UNREACHABLE {
+        let oldest = unreachable.iter().min_by_key(|(_, at)| *at);
+        if let Some(oldest) = oldest.map(|(id, _)| id.clone()) {
+            unreachable.remove(&oldest);
+        }
+    }
+}
+
 /// What a master must remember over its own end.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -99,12 +109,7 @@ impl Registry {
                     return Err(RegistryRejection::NotAdmitted(agent_id));
                 }
                 self.unreachable.insert(agent_id, at);
-                if self.unreachable.len() > MAX_UNREACHABLE {
-                    let oldest = self.unreachable.iter().min_by_key(|(_, at)| **at);
-                    if let Some(oldest) = oldest.map(|(id, _)| id.clone()) {
-                        self.unreachable.remove(&oldest);
-                    }
-                }
+                forget_oldest(&mut self.unreachable);
             }
             RegistryOperation::MarkAgentReachable { info } => {
                 let id = self.returning(&info)?;

@@ -301,6 +301,25 @@ fn launched(
     (agent, agent_id, scheduler, id)
 }
 
+/// The agent registers again with its id, and reports its task `t` in this state.
+fn comes_back(agent: &End<AgentHeard>, agent_id: &AgentId, id: &FrameworkId, state: TaskState) {
+    let mut reported = Task::new(&task("t", agent_id), id, "nobody");
+    reported.state = state;
+    let mut info = framework();
+    info.id = Some(id.clone());
+    agent.say(ReregisterAgent {
+        agent: agent_info(Some(agent_id.clone())),
+        version: "1.0.0".into(),
+        capabilities: vec![
+            AgentCapability::MultiRole,
+            AgentCapability::HierarchicalRole,
+        ],
+        tasks: vec![reported],
+        frameworks: vec![info],
+        ..ReregisterAgent::default()
+    });
+}
+
 #[test]
 fn a_repeated_registration_gets_the_same_id() {
     let world = World::new();
@@ -478,21 +497,7 @@ fn a_silent_agent_is_unreachable_after_five_missed_pings_and_welcome_when_it_ret
     });
     assert_eq!(statuses(&scheduler)[0].state, TaskState::Unreachable);
     // It comes back with the task still running.
-    let mut running = Task::new(&task("t", &agent_id), &id, "nobody");
-    running.state = TaskState::Running;
-    let mut info = framework();
-    info.id = Some(id.clone());
-    agent.say(ReregisterAgent {
-        agent: agent_info(Some(agent_id.clone())),
-        version: "1.0.0".into(),
-        capabilities: vec![
-            AgentCapability::MultiRole,
-            AgentCapability::HierarchicalRole,
-        ],
-        tasks: vec![running],
-        frameworks: vec![info],
-        ..ReregisterAgent::default()
-    });
+    comes_back(&agent, &agent_id, &id, TaskState::Running);
     let told = statuses(&scheduler);
     assert_eq!(
         (told[0].state, told[0].reason),
@@ -559,22 +564,8 @@ fn a_framework_hears_nothing_of_a_task_after_its_end() {
         .network
         .disconnect(agent.pid.address(), world.master.address());
     assert_eq!(statuses(&scheduler)[0].state, TaskState::Lost);
-    let mut running = Task::new(&task("t", &agent_id), &id, "nobody");
-    running.state = TaskState::Running;
-    let mut info = framework();
-    info.id = Some(id.clone());
     agent.heard();
-    agent.say(ReregisterAgent {
-        agent: agent_info(Some(agent_id.clone())),
-        version: "1.0.0".into(),
-        capabilities: vec![
-            AgentCapability::MultiRole,
-            AgentCapability::HierarchicalRole,
-        ],
-        tasks: vec![running],
-        frameworks: vec![info],
-        ..ReregisterAgent::default()
-    });
+    comes_back(&agent, &agent_id, &id, TaskState::Running);
     let heard = agent.heard();
     assert!(heard.iter().any(|heard| matches!(heard, AgentHeard::KillAgentTask(kill) if kill.task_id == TaskId::new("t"))), "{heard:?}");
     agent.say(update(&id, &agent_id, "t", TaskState::Killed, 9));
@@ -591,21 +582,9 @@ fn a_master_without_memory_takes_tasks_from_agents_and_frameworks_at_their_word(
     let world = World::new();
     let (agent_id, id) = (AgentId::new("old-S0"), FrameworkId::new("old-0000"));
     let agent = world.agent();
-    let mut running = Task::new(&task("t", &agent_id), &id, "nobody");
-    running.state = TaskState::Running;
+    comes_back(&agent, &agent_id, &id, TaskState::Running);
     let mut info = framework();
     info.id = Some(id.clone());
-    agent.say(ReregisterAgent {
-        agent: agent_info(Some(agent_id.clone())),
-        version: "1.0.0".into(),
-        capabilities: vec![
-            AgentCapability::MultiRole,
-            AgentCapability::HierarchicalRole,
-        ],
-        tasks: vec![running],
-        frameworks: vec![info.clone()],
-        ..ReregisterAgent::default()
-    });
     let (scheduler, again) = world.subscribed(info);
     assert_eq!(again, id);
     world.advance(1);
@@ -735,21 +714,7 @@ fn an_end_that_waits_for_its_acknowledgement_survives_a_break() {
         .network
         .disconnect(agent.pid.address(), world.master.address());
     assert_eq!(statuses(&scheduler), []);
-    let mut finished = Task::new(&task("t", &agent_id), &id, "nobody");
-    finished.state = TaskState::Finished;
-    let mut info = framework();
-    info.id = Some(id.clone());
-    agent.say(ReregisterAgent {
-        agent: agent_info(Some(agent_id.clone())),
-        version: "1.0.0".into(),
-        capabilities: vec![
-            AgentCapability::MultiRole,
-            AgentCapability::HierarchicalRole,
-        ],
-        tasks: vec![finished],
-        frameworks: vec![info],
-        ..ReregisterAgent::default()
-    });
+    comes_back(&agent, &agent_id, &id, TaskState::Finished);
     agent.say(update(&id, &agent_id, "t", TaskState::Finished, 1));
     let told: Vec<TaskState> = statuses(&scheduler).iter().map(|s| s.state).collect();
     assert_eq!(
@@ -774,17 +739,7 @@ fn a_task_id_used_again_elsewhere_is_not_mixed_up() {
         .find(|offer| offer.agent_id == new_id)
         .unwrap();
     accept(&scheduler, &id, &offer, vec![task("t", &new_id)]);
-    let mut running = Task::new(&task("t", &old_id), &id, "nobody");
-    running.state = TaskState::Running;
-    let mut info = framework();
-    info.id = Some(id.clone());
-    old.say(ReregisterAgent {
-        agent: agent_info(Some(old_id.clone())),
-        version: "1.0.0".into(),
-        tasks: vec![running],
-        frameworks: vec![info],
-        ..ReregisterAgent::default()
-    });
+    comes_back(&old, &old_id, &id, TaskState::Running);
     let heard = old.heard();
     assert!(
         heard

@@ -24,7 +24,7 @@ use crate::allocator::messages as allocator;
 use crate::health::Verdict;
 use crate::master::{Master, Transition};
 use crate::registrar::Apply;
-use crate::registry::{MAX_UNREACHABLE, RegistryOperation};
+use crate::registry::{RegistryOperation, forget_oldest};
 use crate::state::Agent;
 use crate::validation;
 
@@ -632,16 +632,6 @@ impl Master {
         self.tell_status(cx, framework, status);
     }
 
-    fn remember_unreachable(&mut self, id: &AgentId, at: Duration) {
-        self.unreachable.insert(id.clone(), at);
-        if self.unreachable.len() > MAX_UNREACHABLE {
-            let oldest = self.unreachable.iter().min_by_key(|(_, at)| **at);
-            if let Some(oldest) = oldest.map(|(id, _)| id.clone()) {
-                self.unreachable.remove(&oldest);
-            }
-        }
-    }
-
     fn mark_unreachable(&mut self, cx: &mut Context<'_, Self>, id: &AgentId, why: &'static str) {
         if self.transitions.contains_key(id) || self.state.agent(id).is_none() {
             return;
@@ -662,7 +652,8 @@ impl Master {
                 cx.metrics().count("master/slave_unreachable_completed");
                 cx.metrics().count("master/slave_removals");
                 cx.metrics().count("master/slave_removals/reason_unhealthy");
-                master.remember_unreachable(&id, at);
+                master.unreachable.insert(id.clone(), at);
+                forget_oldest(&mut master.unreachable);
                 master.lose_agent(cx, &id, why, Some(at));
             }
         });

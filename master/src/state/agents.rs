@@ -157,7 +157,7 @@ impl State {
         }
         let mut removed = Removed::default();
         for (framework, task) in listed {
-            let Some((mut task, _)) = self.take_task(&framework, &task) else {
+            let Some(mut task) = self.take_task(&framework, &task) else {
                 continue;
             };
             removed.tasks.push(task.clone());
@@ -175,15 +175,5 @@ impl State {
             removed.offers = agent.offers;
         }
         Some(removed)
-    }
-
-    fn complete_taken(&mut self, framework_id: &FrameworkId, task: Task) {
-        let limit = self.limits.completed_tasks;
-        if let Some(framework) = self.frameworks.get_mut(framework_id) {
-            framework.completed_tasks.push_back(task);
-            while framework.completed_tasks.len() > limit {
-                framework.completed_tasks.pop_front();
-            }
-        }
     }
 }

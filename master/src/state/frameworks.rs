@@ -288,18 +288,19 @@ impl State {
         }
     }
 
-    /// Moves a task to the completed ones; its resources are freed if they still counted as used.
-    pub fn complete_task(
-        &mut self,
-        framework_id: &FrameworkId,
-        task_id: &TaskId,
-    ) -> Option<Resources> {
-        let (task, freed) = self.take_task(framework_id, task_id)?;
+    /// Moves a task to the completed ones.
+    pub fn complete_task(&mut self, framework_id: &FrameworkId, task_id: &TaskId) {
+        if let Some(task) = self.take_task(framework_id, task_id) {
+            self.complete_taken(framework_id, task);
+        }
+    }
+
+    /// Puts a task that was taken out among the completed ones.
+    pub(super) fn complete_taken(&mut self, framework_id: &FrameworkId, task: Task) {
         let limit = self.limits.completed_tasks;
         if let Some(framework) = self.frameworks.get_mut(framework_id) {
             remember(&mut framework.completed_tasks, task, limit);
         }
-        freed
     }
 
     /// Moves a task to the unreachable ones.
@@ -334,18 +335,17 @@ impl State {
         }
     }
 
-    /// Takes a task out of its framework and agent, with the resources that this frees.
+    /// Takes a task out of its framework and agent; what it still held there is freed.
     pub(super) fn take_task(
         &mut self,
         framework_id: &FrameworkId,
         task_id: &TaskId,
-    ) -> Option<(Task, Option<Resources>)> {
+    ) -> Option<Task> {
         let task = self
             .frameworks
             .get_mut(framework_id)?
             .tasks
             .remove(task_id)?;
-        let mut freed = None;
         if let Some(agent) = self.agents.get_mut(&task.agent_id) {
             if let Some(tasks) = agent.tasks.get_mut(framework_id) {
                 tasks.remove(task_id);
@@ -358,9 +358,8 @@ impl State {
                 .remove(&(framework_id.clone(), task_id.clone()));
             if !task.state.is_terminal() {
                 agent.free(framework_id, &task.resources);
-                freed = Some(task.resources.clone());
             }
         }
-        Some((task, freed))
+        Some(task)
     }
 }
