@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use crate::codec::CodecError;
 use crate::pid::Pid;
 
 /// One kind of message.
@@ -31,6 +32,40 @@ pub trait Message: Serialize + DeserializeOwned + Send + 'static {
     /// authenticated peer, guests too, so say [`OWN_NODE`] for what no other node has to send. Actors of the same
     /// node are not checked.
     const SENDERS: &'static [&'static str] = &[];
+
+    /// Appends the body to `out`: MessagePack, named form. A crate with many large messages overrides this and
+    /// [`Message::read_body`] with calls of [`write_named`] and [`read_named`], so that their serialisation is
+    /// compiled once there and not again in every crate that sends or receives them.
+    ///
+    /// # Errors
+    /// [`CodecError::Encode`] when the value has no MessagePack form, such as a map key that is no string or number.
+    fn write_body(&self, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        write_named(self, out)
+    }
+
+    /// Reads what [`Message::write_body`] wrote, here or in another version.
+    ///
+    /// # Errors
+    /// [`CodecError::Decode`] when the bytes are no such message or nest too deep.
+    fn read_body(body: &[u8]) -> Result<Self, CodecError> {
+        read_named(body)
+    }
+}
+
+/// Appends a value as MessagePack in the named form.
+///
+/// # Errors
+/// [`CodecError::Encode`] when the value has no MessagePack form; what was appended by then stays.
+pub fn write_named<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
+    rmp_serde::encode::write_named(out, value).map_err(CodecError::Encode)
+}
+
+/// Reads a value from MessagePack, refusing one nested deeper than [`crate::codec::MAX_DEPTH`].
+///
+/// # Errors
+/// [`CodecError::Decode`] with the reason.
+pub fn read_named<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> {
+    crate::codec::decode_body(body)
 }
 
 /// Value for [`Message::SENDERS`] of messages meant within a node only. It names a role that no certificate can
@@ -82,8 +117,8 @@ pub trait Parcel: Any + Send {
     /// The MessagePack body, for a receiver on another node.
     ///
     /// # Errors
-    /// When the value cannot be serialised, for example a map key that MessagePack cannot hold.
-    fn encode(&self) -> Result<Vec<u8>, rmp_serde::encode::Error>;
+    /// As [`Message::write_body`].
+    fn encode(&self) -> Result<Vec<u8>, CodecError>;
     /// The wire name.
     fn name(&self) -> &'static str;
     /// The value as `Any`, to be downcast.
@@ -91,8 +126,10 @@ pub trait Parcel: Any + Send {
 }
 
 impl<M: Message> Parcel for M {
-    fn encode(&self) -> Result<Vec<u8>, rmp_serde::encode::Error> {
-        rmp_serde::to_vec_named(self)
+    fn encode(&self) -> Result<Vec<u8>, CodecError> {
+        let mut body = Vec::with_capacity(128);
+        self.write_body(&mut body)?;
+        Ok(body)
     }
 
     fn name(&self) -> &'static str {

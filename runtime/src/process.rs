@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::codec::{CodecError, decode_body};
+use crate::codec::CodecError;
 use crate::context::Context;
 use crate::http::{Request, Response};
 use crate::links::ExitReason;
@@ -138,6 +138,6 @@ pub(crate) fn open<M: Message>(payload: Payload) -> Result<M, CodecError> {
             .downcast::<M>()
             .map(|message| *message)
             .map_err(|_| CodecError::Malformed("another type has this message's kind")),
-        Payload::Wire(bytes) => decode_body(&bytes),
+        Payload::Wire(bytes) => M::read_body(&bytes),
     }
 }

@@ -10,6 +10,7 @@ pub mod executor;
 pub mod scheduler;
 
 use meseta_runtime::Message;
+use meseta_runtime::message::{CodecError, read_named, write_named};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,22 @@ pub trait MasterMessage: Serialize + DeserializeOwned + Send + 'static {
     const NAME: &'static str;
     /// Version of the fields.
     const VERSION: u16 = 1;
+
+    /// As [`Message::write_body`], with the epoch.
+    ///
+    /// # Errors
+    /// [`CodecError::Encode`] when the value has no MessagePack form.
+    fn write_led(led: &Led<Self>, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        write_named(led, out)
+    }
+
+    /// As [`Message::read_body`], with the epoch.
+    ///
+    /// # Errors
+    /// [`CodecError::Decode`] when the bytes are no such message.
+    fn read_led(body: &[u8]) -> Result<Led<Self>, CodecError> {
+        read_named(body)
+    }
 }
 
 /// A master's message with the number of its leadership.
@@ -36,8 +53,18 @@ impl<M: MasterMessage> Message for Led<M> {
     const NAME: &'static str = M::NAME;
     const VERSION: u16 = M::VERSION;
     const SENDERS: &'static [&'static str] = &["master"];
+
+    fn write_body(&self, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        M::write_led(self, out)
+    }
+
+    fn read_body(body: &[u8]) -> Result<Self, CodecError> {
+        M::read_led(body)
+    }
 }
 
+// The bodies are written and read by functions that are not generic: they are compiled here, once, and not in every
+// crate that sends or takes the message.
 macro_rules! catalogue {
     (
         plain { $( $module:ident :: $plain:ident from $( $sender:literal )+ ; )* }
@@ -47,11 +74,27 @@ macro_rules! catalogue {
             impl Message for $module::$plain {
                 const NAME: &'static str = concat!("meseta.", stringify!($plain));
                 const SENDERS: &'static [&'static str] = &[ $( $sender ),+ ];
+
+                fn write_body(&self, out: &mut Vec<u8>) -> Result<(), CodecError> {
+                    write_named(self, out)
+                }
+
+                fn read_body(body: &[u8]) -> Result<Self, CodecError> {
+                    read_named(body)
+                }
             }
         )*
         $(
             impl MasterMessage for $led_module::$led {
                 const NAME: &'static str = concat!("meseta.", stringify!($led));
+
+                fn write_led(led: &Led<Self>, out: &mut Vec<u8>) -> Result<(), CodecError> {
+                    write_named(led, out)
+                }
+
+                fn read_led(body: &[u8]) -> Result<Led<Self>, CodecError> {
+                    read_named(body)
+                }
             }
         )*
 
