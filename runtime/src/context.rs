@@ -15,9 +15,9 @@ use crate::host::Factory;
 use crate::http::{Responder, Response};
 use crate::message::{Ask, Correlation, Envelope, Kind, Message, Payload};
 use crate::metrics::Metrics;
-use crate::node::{NodeHandle, SpawnError};
+use crate::node::SpawnError;
 use crate::pid::{Address, Pid};
-use crate::process::{Process, open};
+use crate::process::{Process, Profile, open};
 use crate::transport::Guest;
 
 /// Names a pending timer of one process.
@@ -151,10 +151,25 @@ impl<P> Default for Continuations<P> {
     }
 }
 
+/// What a [`Context`] asks of its node within a turn, whichever host runs it: a live node or a simulated one. None of
+/// it can be seen from outside the process before the turn's effects are carried out, but a taken name.
+pub(crate) trait Home: Send + Sync {
+    /// Wall-clock time of `now`, since the Unix epoch.
+    fn wall(&self, now: Time) -> Duration;
+    /// Metrics of the node.
+    fn metrics(&self) -> &Metrics;
+    /// Number of the next ask, unique for the node.
+    fn next_ask(&self) -> u64;
+    /// The next id `prefix(n)`, counting from 1.
+    fn next_id(&self, prefix: &str) -> String;
+    /// Takes a name for a process of this profile: from now on messages to it wait for its start.
+    fn reserve(&self, id: &str, profile: Profile) -> Result<Pid, SpawnError>;
+}
+
 /// What stays the same over all turns of a process.
 pub(crate) struct Surroundings {
     pub(crate) me: Pid,
-    pub(crate) node: NodeHandle,
+    pub(crate) home: Arc<dyn Home>,
 }
 
 /// Where an answer to the current request goes; keep it to answer in a later turn.
@@ -192,7 +207,7 @@ impl<P: Process> Context<'_, P> {
 
     /// Wall-clock time at the beginning of the turn, since the Unix epoch; for dates shown to people.
     pub fn wall(&self) -> Duration {
-        self.surroundings.node.clock().wall(self.now)
+        self.surroundings.home.wall(self.now)
     }
 
     /// Random source of this process, seeded from the node's seed and the process's id.
@@ -202,7 +217,7 @@ impl<P: Process> Context<'_, P> {
 
     /// Metrics of this node.
     pub fn metrics(&self) -> &Metrics {
-        self.surroundings.node.metrics()
+        self.surroundings.home.metrics()
     }
 
     /// PID of `id` on this process's own node.
@@ -227,7 +242,7 @@ impl<P: Process> Context<'_, P> {
         limit: Duration,
         k: impl FnOnce(&mut P, &mut Context<'_, P>, Result<M::Reply, AskError>) + 'static,
     ) {
-        let number = self.surroundings.node.next_ask();
+        let number = self.surroundings.home.next_ask();
         let request = self.envelope(to, message, Correlation::Request(number));
         let opened: AskContinuation<P> = Box::new(move |process, cx, answer| {
             let answer = answer
@@ -329,7 +344,7 @@ impl<P: Process> Context<'_, P> {
         id: &str,
         build: impl FnOnce() -> Q + Send + 'static,
     ) -> Result<Pid, SpawnError> {
-        let pid = self.surroundings.node.reserve::<Q>(id)?;
+        let pid = self.surroundings.home.reserve(id, Profile::of::<Q>())?;
         self.effects.push(Effect::Spawn {
             pid: pid.clone(),
             factory: Factory::new(build),
@@ -346,7 +361,7 @@ impl<P: Process> Context<'_, P> {
         prefix: &str,
         build: impl FnOnce() -> Q + Send + 'static,
     ) -> Result<Pid, SpawnError> {
-        let id = self.surroundings.node.next_id(prefix);
+        let id = self.surroundings.home.next_id(prefix);
         self.spawn(&id, build)
     }
 

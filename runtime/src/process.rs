@@ -61,6 +61,31 @@ pub struct Routes<P> {
     clash: Option<(&'static str, &'static str)>,
 }
 
+/// What a node must know of a process before it runs: what it takes, and from whom.
+pub(crate) struct Profile {
+    /// Kinds it takes, with who may send them.
+    pub(crate) accepted: HashMap<Kind, Accepted>,
+    /// HTTP paths it serves.
+    pub(crate) http_paths: Vec<&'static str>,
+    /// Two names that share one kind, if any.
+    pub(crate) clash: Option<(&'static str, &'static str)>,
+}
+
+impl Profile {
+    /// Profile of a process type.
+    pub(crate) fn of<P: Process>() -> Self {
+        let routes = Routes::<P>::of();
+        let accepted = routes.kinds.iter();
+        Self {
+            accepted: accepted
+                .map(|(kind, route)| (*kind, route.accepted))
+                .collect(),
+            http_paths: routes.http.keys().copied().collect(),
+            clash: routes.clash,
+        }
+    }
+}
+
 impl<P: Process> Routes<P> {
     pub(crate) fn of() -> Self {
         let mut routes = Self {
@@ -100,22 +125,6 @@ impl<P: Process> Routes<P> {
     pub fn get(&mut self, path: &'static str, handler: HttpHandler<P>) -> &mut Self {
         self.http.insert(path, handler);
         self
-    }
-
-    /// Two names that share one kind, if any.
-    pub(crate) fn clash(&self) -> Option<(&'static str, &'static str)> {
-        self.clash
-    }
-
-    pub(crate) fn accepted(&self) -> HashMap<Kind, Accepted> {
-        self.kinds
-            .iter()
-            .map(|(kind, route)| (*kind, route.accepted))
-            .collect()
-    }
-
-    pub(crate) fn http_paths(&self) -> Vec<&'static str> {
-        self.http.keys().copied().collect()
     }
 
     pub(crate) fn handler(&self, kind: Kind) -> Option<Handler<P>> {

@@ -70,6 +70,10 @@ pub(crate) enum Turn {
 pub(crate) trait Hosted {
     /// Handles one event and appends its effects.
     fn turn(&mut self, turn: Turn, now: Time, effects: &mut Vec<Effect>);
+
+    /// The process itself, for a host that lets checks look into it.
+    #[expect(dead_code, reason = "for the simulated host")]
+    fn as_any(&self) -> &dyn Any;
 }
 
 /// A process with its dispatch table and everything it waits for.
@@ -121,6 +125,10 @@ impl<P: Process> Hosted for Cell<P> {
                 }
             }
         }
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        &self.process
     }
 }
 

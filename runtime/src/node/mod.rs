@@ -24,8 +24,8 @@ use tracing::warn;
 
 pub use builder::{Credentials, NodeBuilder, NodeError};
 
-use crate::clock::Clock;
-use crate::context::{AnyOp, AskError, Effect, Surroundings};
+use crate::clock::{Clock, Time};
+use crate::context::{AnyOp, AskError, Effect, Home, Surroundings};
 use crate::host::{self, Driver, Factory};
 use crate::http::{Request, Responder, Response};
 use crate::inbox::{Control, Inbox, User};
@@ -33,7 +33,7 @@ use crate::links::{ExitReason, Links};
 use crate::message::{Ask, Correlation, Envelope, Kind, Message, Payload};
 use crate::metrics::Metrics;
 use crate::pid::{Address, ParsePidError, Pid};
-use crate::process::{Process, Routes, open};
+use crate::process::{Process, Profile, open};
 use crate::transport::{Kinds, PeerKey, PeerStatus, Transport};
 
 /// Id under which code outside all actors sends and asks.
@@ -182,7 +182,7 @@ impl Node {
         id: &str,
         build: impl FnOnce() -> P + Send + 'static,
     ) -> Result<Pid, SpawnError> {
-        let pid = self.0.reserve::<P>(id)?;
+        let pid = self.0.0.reserve(id, Profile::of::<P>())?;
         if self.0.start(&pid, Factory::new(build)) {
             Ok(pid)
         } else {
@@ -199,7 +199,7 @@ impl Node {
         prefix: &str,
         build: impl FnOnce() -> P + Send + 'static,
     ) -> Result<Pid, SpawnError> {
-        self.spawn(&self.0.next_id(prefix), build)
+        self.spawn(&self.0.0.next_id(prefix), build)
     }
 
     /// Sends a message from outside all actors.
@@ -212,7 +212,7 @@ impl Node {
     /// Asks from outside all actors.
     pub fn ask<M: Ask>(&self, to: &Pid, message: M, limit: Duration) -> Pending<M::Reply> {
         let (sender, answer) = oneshot::channel();
-        let number = self.0.next_ask();
+        let number = self.0.0.next_ask();
         if let Some(request) = self.0.outside(to, message, Correlation::Request(number)) {
             let shared = &self.0.0;
             shared.outside_asks.insert(number, (to.clone(), sender));
@@ -290,6 +290,51 @@ impl Node {
     }
 }
 
+impl Home for Shared {
+    fn wall(&self, now: Time) -> Duration {
+        self.clock.wall(now)
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    fn next_ask(&self) -> u64 {
+        self.asks.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn next_id(&self, prefix: &str) -> String {
+        let mut counters = self.counters.lock();
+        let n = counters.entry(prefix.to_owned()).or_insert(0);
+        *n += 1;
+        format!("{prefix}({n})")
+    }
+
+    fn reserve(&self, id: &str, profile: Profile) -> Result<Pid, SpawnError> {
+        let pid = Pid::new(id, self.address.clone())?;
+        if let Some((one, other)) = profile.clash {
+            return Err(SpawnError::KindClash(one, other));
+        }
+        for (kind, accepted) in &profile.accepted {
+            let added = self.kinds.add(*kind, accepted.name, accepted.version);
+            added.map_err(|known| SpawnError::KindClash(known, accepted.name))?;
+        }
+        match self.inboxes.entry(pid.shared_id()) {
+            dashmap::Entry::Occupied(_) => Err(SpawnError::NameTaken(pid)),
+            dashmap::Entry::Vacant(free) => {
+                free.insert(Inbox::new(
+                    pid.clone(),
+                    profile.accepted,
+                    profile.http_paths,
+                    self.mailbox,
+                    self.clock.clone(),
+                ));
+                Ok(pid)
+            }
+        }
+    }
+}
+
 impl NodeHandle {
     pub(crate) fn clock(&self) -> &Clock {
         &self.0.clock
@@ -297,43 +342,6 @@ impl NodeHandle {
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.0.metrics
-    }
-
-    pub(crate) fn next_ask(&self) -> u64 {
-        self.0.asks.fetch_add(1, Ordering::Relaxed)
-    }
-
-    pub(crate) fn next_id(&self, prefix: &str) -> String {
-        let mut counters = self.0.counters.lock();
-        let n = counters.entry(prefix.to_owned()).or_insert(0);
-        *n += 1;
-        format!("{prefix}({n})")
-    }
-
-    /// Takes a name: from now on messages to it wait in its inbox.
-    pub(crate) fn reserve<P: Process>(&self, id: &str) -> Result<Pid, SpawnError> {
-        let pid = Pid::new(id, self.0.address.clone())?;
-        let routes = Routes::<P>::of();
-        if let Some((one, other)) = routes.clash() {
-            return Err(SpawnError::KindClash(one, other));
-        }
-        for (kind, accepted) in routes.accepted() {
-            let added = self.0.kinds.add(kind, accepted.name, accepted.version);
-            added.map_err(|known| SpawnError::KindClash(known, accepted.name))?;
-        }
-        match self.0.inboxes.entry(pid.shared_id()) {
-            dashmap::Entry::Occupied(_) => Err(SpawnError::NameTaken(pid)),
-            dashmap::Entry::Vacant(free) => {
-                free.insert(Inbox::new(
-                    pid.clone(),
-                    routes.accepted(),
-                    routes.http_paths(),
-                    self.0.mailbox,
-                    self.0.clock.clone(),
-                ));
-                Ok(pid)
-            }
-        }
     }
 
     /// Starts a process whose name is reserved; `false` when the node's thread has ended.
@@ -344,7 +352,7 @@ impl NodeHandle {
         let node = self.clone();
         let surroundings = Surroundings {
             me: pid.clone(),
-            node: self.clone(),
+            home: Arc::clone(&self.0) as Arc<dyn Home>,
         };
         // Each process draws from its own stream, so that one more draw here changes nothing there; the number of
         // the start lets a name that is used again draw another one. The multiplier spreads it over all bits.
