@@ -20,7 +20,7 @@ use meseta_protocol::messages::agent::{
 use meseta_protocol::messages::executor::{SendToFramework, SubscribeExecutor, UpdateTask};
 use meseta_protocol::messages::{Led, MasterMessage};
 use meseta_protocol::{AgentId, UpdateId};
-use meseta_runtime::{Context, ExitReason, Gate, Node, Pid, Process, Receive, Routes};
+use meseta_runtime::{Context, ExitReason, Gate, Pid, Process, Receive, Routes};
 use tracing::{debug, error, info, warn};
 
 use crate::config::Config;
@@ -40,8 +40,6 @@ const STOP_MARGIN: Duration = DESTROY_RETRY.saturating_add(DESTROY_LIMIT);
 pub struct Agent {
     pub(crate) config: Config,
     pub(crate) host: Host,
-    /// To hear of ends of containers from outside of all actors.
-    pub(crate) node: Node,
     pub(crate) info: AgentInfo,
     pub(crate) started: Duration,
 
@@ -84,8 +82,8 @@ where
 }
 
 impl Agent {
-    /// An agent with these settings on this machine. `node` is the node it runs on.
-    pub fn new(config: Config, host: Host, node: Node) -> Self {
+    /// An agent with these settings on this machine.
+    pub fn new(config: Config, host: Host) -> Self {
         Self {
             registration: Registration::new(config.registration_backoff_factor),
             tables: Tables::new(config.max_completed_executors_per_framework),
@@ -98,7 +96,6 @@ impl Agent {
             stopped: false,
             config,
             host,
-            node,
         }
     }
 }

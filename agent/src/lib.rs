@@ -91,8 +91,7 @@ pub fn start(node: &Node, mut config: Config) -> Result<Pid, StartError> {
         .canonicalize()
         .map_err(|error| failed(&config.work_dir, error))?;
     let host = containerizer::Host::look(&config.containment, &config.work_dir);
-    let own_node = node.clone();
-    let pid = node.spawn_numbered("slave", move || Agent::new(config, host, own_node))?;
+    let pid = node.spawn_numbered("slave", move || Agent::new(config, host))?;
     node.delegate(pid.id());
     Ok(pid)
 }

@@ -17,7 +17,8 @@ use meseta_protocol::messages::executor::{
 use meseta_protocol::status::{TaskState, TaskStatus};
 use meseta_protocol::task::{KillPolicy, TaskGroupInfo, TaskInfo};
 use meseta_runtime::{
-    Context, ExitReason, Gate, Message, Node, Op, Pid, Process, Receive, Routes, SpawnError, Time,
+    Context, ExitReason, Gate, Message, Node, Op, Outside, Pid, Process, Receive, Routes,
+    SpawnError, Time,
 };
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -178,7 +179,7 @@ impl Handle<'_> {
 /// The driver as other threads see it. What they ask for comes after the callback that runs now.
 #[derive(Debug, Clone)]
 pub struct Remote {
-    node: Node,
+    outside: Outside,
     driver: Pid,
 }
 
@@ -199,14 +200,13 @@ impl Remote {
     }
 
     fn order(&self, request: Request) {
-        self.node.send(&self.driver, Order { request });
+        self.outside.send(&self.driver, Order { request });
     }
 }
 
 /// The process.
 pub struct ExecutorDriver {
     environment: ExecutorEnvironment,
-    remote: Remote,
     core: Core,
     executor: Box<dyn Executor>,
 }
@@ -222,24 +222,35 @@ pub fn spawn_on<E: Executor>(
     build: impl FnOnce() -> E + Send + 'static,
 ) -> Result<Pid, SpawnError> {
     let id = environment.process_id.clone();
-    let remote = Remote {
-        node: node.clone(),
-        driver: node.pid(&id)?,
-    };
-    node.spawn(&id, move || ExecutorDriver {
-        core: Core::new(Settings {
-            framework_id: environment.framework_id.clone(),
-            executor_id: environment.executor_id.clone(),
-            agent_id: environment.agent_id.clone(),
-            checkpoint: environment.checkpoint,
-            recovery_timeout: environment.recovery_timeout,
-            subscription_backoff_max: environment.subscription_backoff_max,
-            shutdown_grace_period: environment.shutdown_grace_period,
-        }),
-        environment,
-        remote,
-        executor: Box::new(build()),
+    node.spawn(&id, move || {
+        ExecutorDriver::new(environment, Box::new(build()))
     })
+}
+
+impl ExecutorDriver {
+    /// The driver of an executor, for a host that is no [`Node`], such as a simulated one. It must run under the id
+    /// `environment.process_id`.
+    pub fn new(environment: ExecutorEnvironment, executor: Box<dyn Executor>) -> Self {
+        Self {
+            core: Core::new(Settings {
+                framework_id: environment.framework_id.clone(),
+                executor_id: environment.executor_id.clone(),
+                agent_id: environment.agent_id.clone(),
+                checkpoint: environment.checkpoint,
+                recovery_timeout: environment.recovery_timeout,
+                subscription_backoff_max: environment.subscription_backoff_max,
+                shutdown_grace_period: environment.shutdown_grace_period,
+            }),
+            environment,
+            executor,
+        }
+    }
+
+    /// The executor, if it is an `E`.
+    pub fn executor<E: Executor>(&self) -> Option<&E> {
+        let executor: &dyn Any = self.executor.as_ref();
+        executor.downcast_ref()
+    }
 }
 
 impl Process for ExecutorDriver {
@@ -314,7 +325,7 @@ impl ExecutorDriver {
         let mut wishes = Vec::new();
         let mut handle = Handle {
             wishes: &mut wishes,
-            remote: &self.remote,
+            remote: &remote(cx),
             environment: &self.environment,
             now: cx.now(),
         };
@@ -364,7 +375,7 @@ impl ExecutorDriver {
                 }
                 Effect::Guard(delay) => self.guard(cx, delay),
                 Effect::Call(callback) => {
-                    let wishes = self.call(cx.now(), callback);
+                    let wishes = self.call(cx, callback);
                     for effect in self.granted(cx, wishes).into_iter().rev() {
                         effects.push_front(effect);
                     }
@@ -387,13 +398,13 @@ impl ExecutorDriver {
         }
     }
 
-    fn call(&mut self, now: Time, callback: Callback) -> Vec<Wish> {
+    fn call(&mut self, cx: &Context<'_, Self>, callback: Callback) -> Vec<Wish> {
         let mut wishes = Vec::new();
         let driver = &mut Handle {
             wishes: &mut wishes,
-            remote: &self.remote,
+            remote: &remote(cx),
             environment: &self.environment,
-            now,
+            now: cx.now(),
         };
         let executor = &mut self.executor;
         match callback {
@@ -411,5 +422,12 @@ impl ExecutorDriver {
             Callback::Error(message) => executor.error(driver, &message),
         }
         wishes
+    }
+}
+
+fn remote(cx: &Context<'_, ExecutorDriver>) -> Remote {
+    Remote {
+        outside: cx.outside(),
+        driver: cx.me().clone(),
     }
 }

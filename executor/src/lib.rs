@@ -50,6 +50,6 @@ pub mod process_tree;
 pub mod program;
 mod start;
 
-pub use driver::{Executor, Handle, Remote, spawn_on};
+pub use driver::{Executor, ExecutorDriver, Handle, Remote, spawn_on};
 pub use environment::{ExecutorEnvironment, Guard};
 pub use start::{RunError, run, try_run};

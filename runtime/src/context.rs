@@ -13,7 +13,8 @@ use rand::rngs::StdRng;
 use crate::clock::Time;
 use crate::host::Factory;
 use crate::http::{Responder, Response};
-use crate::message::{Ask, Correlation, Envelope, Kind, Message, Payload};
+use crate::identity::{GuestKey, IdentityError};
+use crate::message::{Ask, Correlation, Envelope, Kind, Message, Parcel, Payload};
 use crate::metrics::Metrics;
 use crate::node::SpawnError;
 use crate::pid::{Address, Pid};
@@ -164,6 +165,28 @@ pub(crate) trait Home: Send + Sync {
     fn next_id(&self, prefix: &str) -> String;
     /// Takes a name for a process of this profile: from now on messages to it wait for its start.
     fn reserve(&self, id: &str, profile: Profile) -> Result<Pid, SpawnError>;
+    /// Delivers what code outside all actors sends.
+    fn send_from_outside(self: Arc<Self>, to: &Pid, parcel: Box<dyn Parcel>, kind: Kind);
+    /// A one-use key for a guest.
+    fn guest_key(&self) -> Result<GuestKey, IdentityError>;
+}
+
+/// What code outside all actors holds of a node, such as another thread or whoever carries out an operation: it sends,
+/// as the node itself.
+#[derive(Clone)]
+pub struct Outside(pub(crate) Arc<dyn Home>);
+
+impl Outside {
+    /// Sends a message. Nothing happens when the node has ended.
+    pub fn send<M: Message>(&self, to: &Pid, message: M) {
+        Arc::clone(&self.0).send_from_outside(to, Box::new(message), Kind::of::<M>());
+    }
+}
+
+impl std::fmt::Debug for Outside {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Outside")
+    }
 }
 
 /// What stays the same over all turns of a process.
@@ -218,6 +241,20 @@ impl<P: Process> Context<'_, P> {
     /// Metrics of this node.
     pub fn metrics(&self) -> &Metrics {
         self.surroundings.home.metrics()
+    }
+
+    /// What code outside all actors may hold of this node.
+    pub fn outside(&self) -> Outside {
+        Outside(Arc::clone(&self.surroundings.home))
+    }
+
+    /// A one-use key for a guest to be pinned. It comes from the system, not from this process's random source, since
+    /// nobody may guess it; a simulated node gives one that opens nothing.
+    ///
+    /// # Errors
+    /// [`IdentityError`] when the system has no random bytes.
+    pub fn guest_key(&self) -> Result<GuestKey, IdentityError> {
+        self.surroundings.home.guest_key()
     }
 
     /// PID of `id` on this process's own node.

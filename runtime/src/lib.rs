@@ -59,7 +59,7 @@ pub mod transport;
 
 pub use backoff::Backoff;
 pub use clock::{Clock, Time};
-pub use context::{AskError, Context, Gate, Op, ReplyTo, TimerId};
+pub use context::{AskError, Context, Gate, Op, Outside, ReplyTo, TimerId};
 pub use http::{Request, Response};
 pub use links::ExitReason;
 pub use message::{Ask, Message, OWN_NODE};

@@ -110,6 +110,7 @@ pub enum Outcome {
 /// A running driver. Dropping it ends a driver that owns its node as [`SchedulerDriver::stop`] with fail-over does.
 #[derive(Debug)]
 pub struct SchedulerDriver {
+    node: Node,
     remote: Remote,
     outcome: mpsc::Receiver<Outcome>,
     owned: bool,
@@ -187,7 +188,7 @@ impl SchedulerDriver {
     /// Waits until the driver has ended and what it sent last is on its way. Must not be called on the node's own
     /// thread, which is where callbacks run.
     pub fn join(self) -> Outcome {
-        let reason = futures::executor::block_on(self.remote.node.ended(&self.remote.driver));
+        let reason = futures::executor::block_on(self.node.ended(&self.remote.driver));
         self.outcome
             .try_recv()
             .unwrap_or(Outcome::Aborted(match reason {
@@ -225,7 +226,7 @@ impl SchedulerDriver {
 impl Drop for SchedulerDriver {
     fn drop(&mut self) {
         if self.owned {
-            self.remote.node.shutdown();
+            self.node.shutdown();
         }
     }
 }
@@ -262,22 +263,12 @@ fn spawn(
     scheduler: Box<dyn Scheduler>,
 ) -> Result<SchedulerDriver, SpawnError> {
     let (ended, outcome) = mpsc::channel();
-    let driver = Driver {
-        core: Core::new(Settings {
-            framework,
-            suppressed_roles: options.suppressed_roles,
-            offer_constraints: options.offer_constraints,
-            explicit_acknowledgements: options.explicit_acknowledgements,
-        }),
-        candidate: master,
-        node: node.clone(),
-        scheduler,
-        ended,
-    };
+    let driver = Driver::new(master, framework, options, scheduler, ended);
     let driver = start(Box::new(move || driver))?;
     Ok(SchedulerDriver {
+        node: node.clone(),
         remote: Remote {
-            node: node.clone(),
+            outside: node.outside(),
             driver,
         },
         outcome,
@@ -285,14 +276,44 @@ fn spawn(
     })
 }
 
-/// The process.
-pub(crate) struct Driver {
+/// The process of a driver, for a host that is no [`Node`], such as a simulated one. [`SchedulerDriver`] puts it on a
+/// node.
+pub struct Driver {
     core: Core,
     /// The only master there is to detect.
     candidate: Pid,
-    node: Node,
     scheduler: Box<dyn Scheduler>,
     ended: mpsc::Sender<Outcome>,
+}
+
+impl Driver {
+    /// The driver of a framework under this master. The framework is used as it is; `ended` is told how the driver
+    /// has ended.
+    pub fn new(
+        master: Pid,
+        framework: FrameworkInfo,
+        options: Options,
+        scheduler: Box<dyn Scheduler>,
+        ended: mpsc::Sender<Outcome>,
+    ) -> Self {
+        Self {
+            core: Core::new(Settings {
+                framework,
+                suppressed_roles: options.suppressed_roles,
+                offer_constraints: options.offer_constraints,
+                explicit_acknowledgements: options.explicit_acknowledgements,
+            }),
+            candidate: master,
+            scheduler,
+            ended,
+        }
+    }
+
+    /// The scheduler, if it is an `S`.
+    pub fn scheduler<S: Scheduler>(&self) -> Option<&S> {
+        let scheduler: &dyn Any = self.scheduler.as_ref();
+        scheduler.downcast_ref()
+    }
 }
 
 impl Process for Driver {
@@ -351,7 +372,7 @@ impl Driver {
         k: impl FnOnce(&mut S, &mut Handle<'_>),
     ) {
         let mut wishes = Vec::new();
-        let remote = self.remote(cx);
+        let remote = remote(cx);
         let handle = &mut Handle {
             wishes: &mut wishes,
             remote: &remote,
@@ -428,7 +449,7 @@ impl Driver {
 
     fn call(&mut self, cx: &Context<'_, Self>, callback: Callback) -> Vec<Wish> {
         let mut wishes = Vec::new();
-        let remote = self.remote(cx);
+        let remote = remote(cx);
         let driver = &mut Handle {
             wishes: &mut wishes,
             remote: &remote,
@@ -460,11 +481,11 @@ impl Driver {
         }
         wishes
     }
+}
 
-    fn remote(&self, cx: &Context<'_, Self>) -> Remote {
-        Remote {
-            node: self.node.clone(),
-            driver: cx.me().clone(),
-        }
+fn remote(cx: &Context<'_, Driver>) -> Remote {
+    Remote {
+        outside: cx.outside(),
+        driver: cx.me().clone(),
     }
 }

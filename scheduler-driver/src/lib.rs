@@ -53,5 +53,5 @@ pub mod driver;
 pub mod scheduler;
 mod to_master;
 
-pub use driver::{Config, Options, Outcome, SchedulerDriver, StartError};
+pub use driver::{Config, Driver, Options, Outcome, SchedulerDriver, StartError};
 pub use scheduler::{Handle, Remote, Scheduler};

@@ -10,7 +10,7 @@ use meseta_protocol::operation::Operation;
 use meseta_protocol::status::TaskStatus;
 use meseta_protocol::task::{KillPolicy, TaskInfo};
 use meseta_protocol::{AgentId, ExecutorId, FrameworkId, OfferId, Role, TaskId};
-use meseta_runtime::{Context, Message, Node, Pid, Time};
+use meseta_runtime::{Context, Message, Outside, Pid, Time};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -167,13 +167,13 @@ impl Handle<'_> {
 /// The driver as other threads see it. What they ask for comes after the callback that runs now.
 #[derive(Debug, Clone)]
 pub struct Remote {
-    pub(crate) node: Node,
+    pub(crate) outside: Outside,
     pub(crate) driver: Pid,
 }
 
 impl Remote {
     fn request(&self, request: Request) {
-        self.node.send(&self.driver, Order { request });
+        self.outside.send(&self.driver, Order { request });
     }
 }
 

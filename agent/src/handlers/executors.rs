@@ -184,7 +184,7 @@ impl Agent {
             &container_id,
         )
         .map_err(|error| failed(&error))?;
-        let key = GuestKey::generate().map_err(|error| failed(&error))?;
+        let key = cx.guest_key().map_err(|error| failed(&error))?;
         let user = self.user_of(framework_id, &info, task);
         let executor = Executor::new(info, generated, container_id, sandbox);
         let guest = Guest {
@@ -196,13 +196,13 @@ impl Agent {
         let plan = self.plan(cx, framework_id, &executor, key, user.clone());
         let container = executor.container_id.value.clone();
         info!(framework = %framework_id, executor = %executor.info.executor_id, container, "executor launched");
-        let (node, me) = (self.node.clone(), cx.me().clone());
+        let (outside, me) = (cx.outside(), cx.me().clone());
         let launch = Launch {
             links: paths::links(work_dir, &agent_id, &executor.directory),
             owner: user,
             launcher: self.config.launcher.clone(),
             plan,
-            exits: Exits::new(move |ended| node.send(&me, ended)),
+            exits: Exits::new(move |ended| outside.send(&me, ended)),
             container: container.clone(),
         };
         self.tables.add_executor(framework_id, executor);

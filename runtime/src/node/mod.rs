@@ -25,12 +25,13 @@ use tracing::warn;
 pub use builder::{Credentials, NodeBuilder, NodeError};
 
 use crate::clock::{Clock, Time};
-use crate::context::{AnyOp, AskError, Effect, Home, Surroundings};
+use crate::context::{AnyOp, AskError, Effect, Home, Outside, Surroundings};
 use crate::host::{self, Driver, Factory};
 use crate::http::{Request, Responder, Response};
+use crate::identity::{GuestKey, IdentityError};
 use crate::inbox::{Control, Inbox, User};
 use crate::links::{ExitReason, Links};
-use crate::message::{Ask, Correlation, Envelope, Kind, Message, Payload};
+use crate::message::{Ask, Correlation, Envelope, Kind, Message, Parcel, Payload};
 use crate::metrics::Metrics;
 use crate::pid::{Address, ParsePidError, Pid};
 use crate::process::{Process, Profile, open};
@@ -202,18 +203,23 @@ impl Node {
         self.spawn(&self.0.0.next_id(prefix), build)
     }
 
+    /// What code outside all actors may hold of this node. It does not keep the node running, only its memory.
+    pub fn outside(&self) -> Outside {
+        Outside(Arc::clone(&self.0.0) as Arc<dyn Home>)
+    }
+
     /// Sends a message from outside all actors.
     pub fn send<M: Message>(&self, to: &Pid, message: M) {
-        if let Some(envelope) = self.0.outside(to, message, Correlation::None) {
-            self.0.deliver(envelope);
-        }
+        self.outside().send(to, message);
     }
 
     /// Asks from outside all actors.
     pub fn ask<M: Ask>(&self, to: &Pid, message: M, limit: Duration) -> Pending<M::Reply> {
         let (sender, answer) = oneshot::channel();
         let number = self.0.0.next_ask();
-        if let Some(request) = self.0.outside(to, message, Correlation::Request(number)) {
+        let (parcel, kind) = (Box::new(message), Kind::of::<M>());
+        let correlation = Correlation::Request(number);
+        if let Some(request) = self.0.outside(to, parcel, kind, correlation) {
             let shared = &self.0.0;
             shared.outside_asks.insert(number, (to.clone(), sender));
             let expire = Arc::downgrade(shared);
@@ -333,6 +339,17 @@ impl Home for Shared {
             }
         }
     }
+
+    fn send_from_outside(self: Arc<Self>, to: &Pid, parcel: Box<dyn Parcel>, kind: Kind) {
+        let node = NodeHandle(self);
+        if let Some(envelope) = node.outside(to, parcel, kind, Correlation::None) {
+            node.deliver(envelope);
+        }
+    }
+
+    fn guest_key(&self) -> Result<GuestKey, IdentityError> {
+        GuestKey::generate()
+    }
 }
 
 impl NodeHandle {
@@ -370,19 +387,20 @@ impl NodeHandle {
         self.0.inboxes.get(id).map(|inbox| Arc::clone(&inbox))
     }
 
-    fn outside<M: Message>(
+    fn outside(
         &self,
         to: &Pid,
-        message: M,
+        parcel: Box<dyn Parcel>,
+        kind: Kind,
         correlation: Correlation,
     ) -> Option<Envelope> {
         let from = Pid::new(OUTSIDE, self.0.address.clone()).ok()?;
         Some(Envelope {
             to: to.clone(),
             from,
-            kind: Kind::of::<M>(),
+            kind,
             correlation,
-            payload: Payload::Local(Box::new(message)),
+            payload: Payload::Local(parcel),
         })
     }
 
