@@ -20,6 +20,7 @@ use crossbeam::queue::SegQueue;
 
 use crate::clock::Clock;
 use crate::context::{AskError, TimerId};
+use crate::host::stats::{Drop, Stats};
 use crate::http::{Request, Responder};
 use crate::links::ExitReason;
 use crate::message::{Correlation, Envelope, Kind, Payload};
@@ -89,6 +90,7 @@ pub(crate) struct Inbox {
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
     pub(crate) handled: AtomicU64,
     pub(crate) dropped: AtomicU64,
+    pub(crate) stats: Stats,
 }
 
 impl Inbox {
@@ -116,6 +118,7 @@ impl Inbox {
             wake: OnceLock::new(),
             handled: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+            stats: Stats::default(),
         };
         inbox.clock.busy();
         inbox.control.push(Control::Start);
@@ -159,6 +162,10 @@ impl Inbox {
         {
             self.user_len.fetch_sub(1, Ordering::AcqRel);
             self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.stats.dropped(match refused {
+                Refused::Full | Refused::Closed => Drop::MailboxFull,
+                Refused::OwnFull => Drop::ReserveFull,
+            });
             return Err(refused);
         }
         self.clock.busy();
@@ -249,6 +256,11 @@ impl Inbox {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    /// Control events that wait.
+    pub(crate) fn control_depth(&self) -> usize {
+        self.control.len()
     }
 
     /// Messages that wait.

@@ -267,6 +267,16 @@ impl Links {
         self.watching.values().map(BTreeMap::len).sum()
     }
 
+    /// How many links this process of the node holds, and how many it is watched by.
+    pub fn of(&self, pid: &Pid) -> (usize, usize) {
+        let watchers = self.watched.get(pid).map_or(0, BTreeSet::len);
+        let remote = self.remote_watchers.get(pid).map_or(0, BTreeMap::len);
+        (
+            self.watching.get(pid).map_or(0, BTreeMap::len),
+            watchers + remote,
+        )
+    }
+
     /// Whether no local process holds a link.
     pub fn is_empty(&self) -> bool {
         self.watching.is_empty()

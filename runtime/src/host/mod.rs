@@ -5,6 +5,7 @@
 //! [`actix`] runs drivers in production; a simulated host can run the same cells one event at a time.
 
 pub(crate) mod actix;
+pub(crate) mod stats;
 
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
@@ -332,7 +333,24 @@ impl Driver {
 
     /// Runs one event and carries out its effects; `true` when the process has ended.
     fn turn(&mut self, turn: Turn) -> bool {
-        match self.handle(turn) {
+        let began = self.node.clock().now();
+        let message = match &turn {
+            Turn::Message(envelope) => self
+                .inbox
+                .accepted
+                .get(&envelope.kind)
+                .map(|accepted| accepted.name),
+            Turn::Start
+            | Turn::Exited(..)
+            | Turn::Timer(_)
+            | Turn::OpDone(..)
+            | Turn::AskFailed(..)
+            | Turn::Http(..) => None,
+        };
+        let handled = self.handle(turn);
+        let took = self.node.clock().now().since(began);
+        self.inbox.stats.turn(message, took);
+        match handled {
             Ok(effects) => self.perform(effects),
             Err(reason) => {
                 self.end(reason);
@@ -374,6 +392,7 @@ impl Driver {
             self.waiting.clear();
         }
         self.inbox.hold(false);
+        self.inbox.stats.hold(None);
         let mut all: Vec<Effect> = self.waiting.drain(..).collect();
         all.extend(effects);
         self.perform(all)
@@ -394,6 +413,7 @@ impl Driver {
                     if gate == Gate::HoldUser {
                         self.holding = Some(number);
                         self.inbox.hold(true);
+                        self.inbox.stats.hold(Some(op.name));
                     }
                     self.node.operate(&self.inbox, number, op);
                 }

@@ -5,6 +5,7 @@
 
 mod builder;
 mod routing;
+mod status;
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -23,6 +24,7 @@ use tokio::sync::oneshot;
 use tracing::warn;
 
 pub use builder::{Credentials, NodeBuilder, NodeError};
+pub use status::{Drops, HandlerStatus, ProcessStatus};
 
 use crate::clock::{Clock, Time};
 use crate::context::{AnyOp, AskError, Effect, Home, Outside, Surroundings};
@@ -59,21 +61,6 @@ pub enum SpawnError {
 
 type OpHandler =
     Arc<dyn Fn(Box<dyn Any + Send>) -> BoxFuture<'static, Box<dyn Any + Send>> + Send + Sync>;
-
-/// One process as `/__processes__` shows it.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct ProcessStatus {
-    /// Id without the address.
-    pub id: String,
-    /// Whole PID.
-    pub pid: String,
-    /// Messages that wait.
-    pub mailbox_depth: usize,
-    /// Messages handled since it started.
-    pub messages_handled: u64,
-    /// Messages dropped because the mailbox was full.
-    pub messages_dropped: u64,
-}
 
 pub(crate) struct Shared {
     address: Address,
@@ -475,23 +462,6 @@ impl NodeHandle {
         {
             tracing::debug!(%pid, "the process had ended before it was terminated");
         }
-    }
-
-    pub(crate) fn processes(&self) -> Vec<ProcessStatus> {
-        let mut all: Vec<ProcessStatus> = self
-            .0
-            .inboxes
-            .iter()
-            .map(|inbox| ProcessStatus {
-                id: inbox.pid.id().to_owned(),
-                pid: inbox.pid.to_string(),
-                mailbox_depth: inbox.depth(),
-                messages_handled: inbox.handled.load(Ordering::Relaxed),
-                messages_dropped: inbox.dropped.load(Ordering::Relaxed),
-            })
-            .collect();
-        all.sort_by(|a, b| a.id.cmp(&b.id));
-        all
     }
 
     /// Puts a request into the inbox of the process that serves its path; `None` when there is none.

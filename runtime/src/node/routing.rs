@@ -8,6 +8,7 @@ use tracing::{debug, error, warn};
 
 use super::{NodeHandle, OUTSIDE, Shared};
 use crate::codec::{self, Class, Frame};
+use crate::host::stats::Drop;
 use crate::inbox::{Inbox, Refused, User};
 use crate::links::{Effect, ExitReason, Input};
 use crate::message::{Correlation, Envelope, Payload};
@@ -332,6 +333,7 @@ impl NodeHandle {
             self.0
                 .metrics
                 .count("runtime/messages_dropped/unknown_kind");
+            inbox.stats.dropped(Drop::UnknownKind);
             debug!(to = %envelope.to, from = %envelope.from, kind = ?envelope.kind, "message of an unknown kind dropped");
             return false;
         };
@@ -342,6 +344,7 @@ impl NodeHandle {
                 .any(|role| accepted.senders.contains(&&**role));
         if !allowed {
             self.0.metrics.count("runtime/messages_dropped/role");
+            inbox.stats.dropped(Drop::WrongRole);
             warn!(to = %envelope.to, from = %envelope.from, message = accepted.name, roles = ?peer.roles,
                 "message dropped: no role of the sender may send it");
         }
