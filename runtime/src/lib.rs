@@ -55,6 +55,7 @@ pub mod metrics;
 pub mod node;
 pub mod pid;
 pub mod process;
+pub mod testing;
 pub mod transport;
 
 pub use backoff::Backoff;

@@ -26,6 +26,7 @@ use crate::inbox::DEFAULT_MAILBOX;
 use crate::links::Links;
 use crate::metrics::Metrics;
 use crate::pid::Address;
+use crate::testing::Filters;
 use crate::transport::memory::MemoryNetwork;
 use crate::transport::quic::{Mode, QuicConfig, QuicTransport, TransportError};
 use crate::transport::{Incarnation, Kinds, PeerKey, Transport};
@@ -398,6 +399,7 @@ impl NodeBuilder {
             outside_asks: DashMap::new(),
             end_waiters: Mutex::default(),
             delegate: OnceLock::new(),
+            filters: Filters::default(),
             stop: Mutex::new(Some(stop)),
             thread: Mutex::new(None),
         });

@@ -330,6 +330,9 @@ impl NodeHandle {
             return true;
         };
         let Some(accepted) = inbox.accepted.get(&envelope.kind) else {
+            if inbox.takes_any {
+                return true;
+            }
             self.0
                 .metrics
                 .count("runtime/messages_dropped/unknown_kind");
