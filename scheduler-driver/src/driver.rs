@@ -132,6 +132,10 @@ impl SchedulerDriver {
             .http(false)
             .role("scheduler")
             .start()?;
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "drawn before there is a node, and unlike that of every other program"
+        )]
         let id = format!("scheduler-{}", uuid::Uuid::new_v4());
         let framework = completed(config.framework);
         let start = |build| node.spawn(&id, build);
@@ -307,6 +311,11 @@ impl Driver {
             scheduler,
             ended,
         }
+    }
+
+    /// The conversation with the master, to look at.
+    pub fn core(&self) -> &Core {
+        &self.core
     }
 
     /// The scheduler, if it is an `S`.
