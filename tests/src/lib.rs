@@ -10,6 +10,8 @@
     reason = "a test fails by panicking"
 )]
 
+pub mod invariants;
+
 use std::io::{BufRead, BufReader, Lines};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
