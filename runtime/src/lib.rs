@@ -50,6 +50,7 @@ pub mod identity;
 pub(crate) mod inbox;
 pub mod links;
 pub mod lock;
+pub mod logging;
 pub mod message;
 pub mod metrics;
 pub mod node;

@@ -264,12 +264,7 @@ impl Node {
 
     /// All peers there is a connection to or was one lately.
     pub fn peers(&self) -> Vec<PeerStatus> {
-        self.0
-            .0
-            .transport
-            .get()
-            .map(|t| t.peers())
-            .unwrap_or_default()
+        self.0.peers()
     }
 
     /// Ends all processes, tells linked ones elsewhere, closes connections and joins the node's thread. Blocks;
@@ -348,6 +343,15 @@ impl Home for Shared {
 }
 
 impl NodeHandle {
+    pub(crate) fn address(&self) -> &Address {
+        &self.0.address
+    }
+
+    pub(crate) fn peers(&self) -> Vec<PeerStatus> {
+        let transport = self.0.transport.get();
+        transport.map(|t| t.peers()).unwrap_or_default()
+    }
+
     pub(crate) fn clock(&self) -> &Clock {
         &self.0.clock
     }
