@@ -6,6 +6,8 @@
 mod diagnosis;
 mod sample;
 mod terminal;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -153,22 +155,4 @@ fn page(last: Option<&View>, trouble: Option<&str>, sort: Sort) -> Vec<String> {
         lines.extend(view::lines(view, sort));
     }
     lines
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_node_that_does_not_answer_is_told_above_its_last_state() {
-        let sample = Sample {
-            address: "h:1".to_owned(),
-            ..Sample::default()
-        };
-        let view = View::new(None, sample);
-        let lines = page(Some(&view), Some("cannot connect to h:1"), Sort::Oldest);
-        assert_eq!(lines[1], "NO ANSWER: cannot connect to h:1; trying on");
-        assert!(lines[2].starts_with("h:1   up "));
-        assert_eq!(page(None, None, Sort::Oldest).len(), 1);
-    }
 }
