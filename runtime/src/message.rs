@@ -119,6 +119,11 @@ pub trait Parcel: Any + Send {
     /// # Errors
     /// As [`Message::write_body`].
     fn encode(&self) -> Result<Vec<u8>, CodecError>;
+    /// As [`Parcel::encode`], behind what `out` holds.
+    ///
+    /// # Errors
+    /// As [`Message::write_body`]; what was appended by then stays.
+    fn encode_into(&self, out: &mut Vec<u8>) -> Result<(), CodecError>;
     /// The wire name.
     fn name(&self) -> &'static str;
     /// The value as `Any`, to be downcast.
@@ -130,6 +135,10 @@ impl<M: Message> Parcel for M {
         let mut body = Vec::with_capacity(128);
         self.write_body(&mut body)?;
         Ok(body)
+    }
+
+    fn encode_into(&self, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        self.write_body(out)
     }
 
     fn name(&self) -> &'static str {

@@ -4,16 +4,20 @@ use std::sync::{Arc, Weak};
 
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use tracing::{debug, error, warn};
 
 use super::{NodeHandle, OUTSIDE, Shared};
-use crate::codec::{self, Class, Frame};
+use crate::codec::{self, Class, CodecError, Frame};
 use crate::host::stats::Drop;
 use crate::inbox::{Inbox, Refused, User};
 use crate::links::{Effect, ExitReason, Input};
 use crate::message::{Correlation, Envelope, Payload};
 use crate::pid::Pid;
-use crate::transport::{Loss, Peer, PeerKey, SendError, Upcalls, Violation};
+use crate::transport::{Body, Known, Loss, Peer, PeerKey, Route, SendError, Upcalls, Violation};
+
+/// Body of links and unlinks.
+static NOTHING: Bytes = Bytes::new();
 
 enum Place {
     Here,
@@ -60,6 +64,11 @@ impl NodeHandle {
             debug!(to = %envelope.to, from = %envelope.from, "message to no process dropped");
             return false;
         };
+        self.push(&inbox, envelope)
+    }
+
+    /// Puts a message into a mailbox; `false` when it was dropped.
+    fn push(&self, inbox: &Inbox, envelope: Envelope) -> bool {
         match inbox.push(User::Message(envelope)) {
             Ok(()) => true,
             Err(Refused::Closed) => {
@@ -103,22 +112,19 @@ impl NodeHandle {
     }
 
     fn deliver_to_peer(&self, peer: &PeerKey, envelope: Envelope) -> bool {
-        let (to, from) = (envelope.to, envelope.from);
-        let body = match envelope.payload {
-            Payload::Local(parcel) => match parcel.encode() {
-                Ok(body) => body.into(),
-                Err(error) => {
-                    warn!(%to, %from, message = parcel.name(), %error, "message does not encode: dropped");
-                    return false;
-                }
-            },
-            Payload::Wire(body) => body,
+        let Envelope {
+            to,
+            from,
+            kind,
+            correlation,
+            payload,
+        } = envelope;
+        let body = match &payload {
+            Payload::Local(parcel) => Body::Value(&**parcel),
+            Payload::Wire(body) => Body::Bytes(body),
         };
-        let class = Class::Message {
-            kind: envelope.kind,
-            correlation: envelope.correlation,
-        };
-        self.send_frame(peer, class, &to, from, body).is_ok()
+        let class = Class::Message { kind, correlation };
+        self.send_frame(peer, class, &to, &from, body).is_ok()
     }
 
     fn send_frame(
@@ -126,21 +132,24 @@ impl NodeHandle {
         peer: &PeerKey,
         class: Class,
         to: &Pid,
-        from: Pid,
-        body: bytes::Bytes,
+        from: &Pid,
+        body: Body<'_>,
     ) -> Result<(), SendError> {
         let Some(transport) = self.0.transport.get() else {
             return Err(SendError::Unreachable(peer.clone()));
         };
-        let frame = Frame {
-            class,
-            to: to.shared_id(),
-            from,
-            body,
-        };
-        transport.send(peer, &frame).inspect_err(|error| {
+        let sent = transport.post(peer, class, to, from, body);
+        sent.inspect_err(|error| {
+            if let SendError::Codec {
+                source: CodecError::Encode(_),
+                ..
+            } = error
+            {
+                warn!(%to, %from, ?class, error = %crate::error_chain(error), "message does not encode: dropped");
+                return;
+            }
             self.0.metrics.count("runtime/messages_dropped/not_sent");
-            debug!(%to, from = %frame.from, error = %crate::error_chain(error), "frame dropped");
+            debug!(%to, %from, error = %crate::error_chain(error), "frame dropped");
         })
     }
 
@@ -193,8 +202,8 @@ impl NodeHandle {
                         &peer,
                         Class::Link,
                         &target,
-                        watcher.clone(),
-                        bytes::Bytes::new(),
+                        &watcher,
+                        Body::Bytes(&NOTHING),
                     );
                     if sent.is_err() {
                         effects.extend(table.step(Input::RemoteExited {
@@ -214,8 +223,8 @@ impl NodeHandle {
                         &peer,
                         Class::Unlink,
                         &target,
-                        watcher,
-                        bytes::Bytes::new(),
+                        &watcher,
+                        Body::Bytes(&NOTHING),
                     );
                 }
                 Effect::SendExited {
@@ -223,14 +232,15 @@ impl NodeHandle {
                     watcher,
                     target,
                     reason,
-                } => self.send_exited(&peer, &watcher, target, &reason),
+                } => self.send_exited(&peer, &watcher, &target, &reason),
             }
         }
     }
 
-    fn send_exited(&self, peer: &PeerKey, watcher: &Pid, target: Pid, reason: &ExitReason) {
+    fn send_exited(&self, peer: &PeerKey, watcher: &Pid, target: &Pid, reason: &ExitReason) {
         match codec::encode_body(reason) {
             Ok(body) => {
+                let body = Body::Bytes(&body);
                 if let Err(error) = self.send_frame(peer, Class::Exited, watcher, target, body) {
                     warn!(%watcher, %error, "exit notice not sent: the watcher hears when the connection ends");
                 }
@@ -279,25 +289,42 @@ impl NodeHandle {
         }
     }
 
-    fn received(&self, peer: &Peer, frame: Frame) -> Result<(), Violation> {
-        self.check_sender(peer, &frame.from)?;
-        let Ok(to) = Pid::new(&frame.to, self.0.address.clone()) else {
-            debug!(from = %frame.from, "frame to an id that cannot be one dropped");
-            return Ok(());
+    /// A route of the peer: its sender must be the peer.
+    fn route(&self, peer: &Peer, to: Arc<str>, from: Pid) -> Result<Route, Violation> {
+        self.check_sender(peer, &from)?;
+        Ok(Route::new(to, from))
+    }
+
+    /// What came on a route, whose sender was checked when it was made.
+    fn arrived(&self, peer: &Peer, route: &mut Route, class: Class, body: Bytes) {
+        let Some((to, inbox)) = self.resolve(route) else {
+            debug!(from = %route.from, "frame to an id that cannot be one dropped");
+            return;
         };
-        let from = frame.from;
-        match frame.class {
+        let from = route.from.clone();
+        match class {
             Class::Message { kind, correlation } => {
                 let envelope = Envelope {
                     to,
                     from,
                     kind,
                     correlation,
-                    payload: Payload::Wire(frame.body),
+                    payload: Payload::Wire(body),
                 };
-                if self.may_receive(peer, &envelope) {
+                let Some(inbox) = inbox else {
                     self.deliver_here(envelope);
+                    return;
+                };
+                let asked = !matches!(correlation, Correlation::Answer(_));
+                if asked && route.known.as_ref().is_none_or(|k| k.kind != Some(kind)) {
+                    if !self.may_receive(peer, &inbox, &envelope) {
+                        return;
+                    }
+                    if let Some(known) = &mut route.known {
+                        known.kind = Some(kind);
+                    }
                 }
+                self.push(&inbox, envelope);
             }
             Class::Link => self.links(Input::RemoteWatch {
                 alive: self.is_alive(&to),
@@ -310,7 +337,7 @@ impl NodeHandle {
                 target: to,
             }),
             Class::Exited => {
-                let reason = codec::decode_body(&frame.body).unwrap_or(ExitReason::Unknown);
+                let reason = codec::decode_body(&body).unwrap_or(ExitReason::Unknown);
                 self.links(Input::RemoteExited {
                     watcher: to,
                     target: from,
@@ -318,21 +345,29 @@ impl NodeHandle {
                 });
             }
         }
-        Ok(())
+    }
+
+    /// The receiver of a route and its mailbox, if such a process lives; `None` when the id cannot be one.
+    fn resolve(&self, route: &mut Route) -> Option<(Pid, Option<Arc<Inbox>>)> {
+        if let Some(known) = &route.known
+            && let Some(inbox) = known.inbox.upgrade()
+            && !inbox.is_closed()
+        {
+            return Some((known.to.clone(), Some(inbox)));
+        }
+        let to = Pid::new(&route.to, self.0.address.clone()).ok()?;
+        let inbox = self.inbox(&route.to);
+        route.known = inbox.as_ref().map(|inbox| Known {
+            to: to.clone(),
+            inbox: Arc::downgrade(inbox),
+            kind: None,
+        });
+        Some((to, inbox))
     }
 
     /// Whether the peer's role may send a message of this kind; answers are matched with what was asked instead.
-    fn may_receive(&self, peer: &Peer, envelope: &Envelope) -> bool {
-        if matches!(envelope.correlation, Correlation::Answer(_)) {
-            return true;
-        }
-        let Some(inbox) = self.inbox(envelope.to.id()) else {
-            return true;
-        };
+    fn may_receive(&self, peer: &Peer, inbox: &Inbox, envelope: &Envelope) -> bool {
         let Some(accepted) = inbox.accepted.get(&envelope.kind) else {
-            if inbox.takes_any {
-                return true;
-            }
             self.0
                 .metrics
                 .count("runtime/messages_dropped/unknown_kind");
@@ -360,10 +395,28 @@ pub(super) struct Uplink(pub(super) Weak<Shared>);
 
 impl Upcalls for Uplink {
     fn received(&self, peer: &Peer, frame: Frame) -> Result<(), Violation> {
+        let mut route = self.route(peer, frame.to, frame.from)?;
+        self.arrived(peer, &mut route, frame.class, frame.body)
+    }
+
+    fn route(&self, peer: &Peer, to: Arc<str>, from: Pid) -> Result<Route, Violation> {
         match self.0.upgrade() {
-            Some(shared) => NodeHandle(shared).received(peer, frame),
-            None => Ok(()),
+            Some(shared) => NodeHandle(shared).route(peer, to, from),
+            None => Ok(Route::new(to, from)),
         }
+    }
+
+    fn arrived(
+        &self,
+        peer: &Peer,
+        route: &mut Route,
+        class: Class,
+        body: Bytes,
+    ) -> Result<(), Violation> {
+        if let Some(shared) = self.0.upgrade() {
+            NodeHandle(shared).arrived(peer, route, class, body);
+        }
+        Ok(())
     }
 
     fn lost(&self, peer: &PeerKey, loss: Loss) {

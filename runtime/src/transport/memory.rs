@@ -19,7 +19,7 @@ use tracing::warn;
 
 use super::{Guest, Incarnation, Loss, Peer, PeerKey, PeerStatus, SendError, Transport, Upcalls};
 use crate::clock::{Clock, Time};
-use crate::codec::{self, DEFAULT_MAX_MESSAGE, Frame};
+use crate::codec::{DEFAULT_MAX_MESSAGE, Frame};
 use crate::pid::Address;
 
 /// How long a connection may be silent before its ends give it up.
@@ -328,7 +328,7 @@ impl MemoryTransport {
 
 impl Transport for MemoryTransport {
     fn send(&self, to: &PeerKey, frame: &Frame) -> Result<(), SendError> {
-        let limit = codec::max_frame(DEFAULT_MAX_MESSAGE);
+        let limit = DEFAULT_MAX_MESSAGE;
         let refused = |source| SendError::Codec {
             peer: to.clone(),
             source,
@@ -460,7 +460,7 @@ impl Transport for MemoryTransport {
                 sent: member.sent,
                 received: self.deliveries.load(Ordering::Relaxed),
                 dropped: member.dropped,
-                kinds: 0,
+                ..PeerStatus::default()
             })
             .collect()
     }

@@ -4,18 +4,21 @@
 //! node what arrived and which peers were lost. It never re-sends: what was queued for a connection that breaks is
 //! gone (at most once). Two transports exist: [`quic`] for production and [`memory`] for tests.
 
+pub(crate) mod lanes;
 pub mod memory;
 mod peers;
 pub mod quic;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::codec::{CodecError, Frame};
-use crate::message::Kind;
-use crate::pid::Address;
+use crate::codec::{Class, CodecError, Frame};
+use crate::inbox::Inbox;
+use crate::message::{Kind, Parcel};
+use crate::pid::{Address, Pid};
 
 /// Number that a node draws at its start: two runs at one address differ in it.
 #[derive(
@@ -135,8 +138,25 @@ pub struct Violation {
     pub claimed: String,
 }
 
+/// Counters of one data lane to and from a peer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct LaneStatus {
+    /// Which lane, from 0.
+    pub lane: usize,
+    /// Bytes that wait to be handed to the connection.
+    pub queued_bytes: usize,
+    /// Frames queued since the peer was met.
+    pub sent_frames: u64,
+    /// Bytes handed to connections since then.
+    pub sent_bytes: u64,
+    /// Frames received since then.
+    pub received_frames: u64,
+    /// Bytes received since then.
+    pub received_bytes: u64,
+}
+
 /// Counters of one peer, for `/__processes__`.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct PeerStatus {
     /// The peer's name as text.
     pub peer: String,
@@ -153,6 +173,62 @@ pub struct PeerStatus {
     /// How many message kinds the peer said it knows when the connection was made; 0 without one, and over the
     /// in-memory network, where nobody says Hello. A lower bound: see [`quic::QuicConfig::kinds`].
     pub kinds: usize,
+    /// Which run of the peer the connection is with, as 16 hexadecimal digits; `None` without one, and over the
+    /// in-memory network.
+    pub incarnation: Option<String>,
+    /// Smoothed round-trip time of the connection, in microseconds; 0 without one.
+    pub rtt_us: u64,
+    /// Packets of this connection that were declared lost.
+    pub lost_packets: u64,
+    /// Congestion window of the connection, in bytes; 0 without one.
+    pub congestion_window: u64,
+    /// Bytes of frames handed to connections since the peer was met.
+    pub sent_bytes: u64,
+    /// Bytes of frames received since then.
+    pub received_bytes: u64,
+    /// The same for each data lane; empty over the in-memory network.
+    pub lanes: Vec<LaneStatus>,
+}
+
+/// A pair of PIDs that a peer sends on: what a transport keeps for it on the receiving side.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Id of the receiver on this node.
+    pub to: Arc<str>,
+    /// The sender.
+    pub from: Pid,
+    /// What the node has found out about it.
+    pub(crate) known: Option<Known>,
+}
+
+impl Route {
+    /// A route of which nothing is known yet.
+    pub fn new(to: Arc<str>, from: Pid) -> Self {
+        Self {
+            to,
+            from,
+            known: None,
+        }
+    }
+}
+
+/// What a node has found out about a route, so that it need not be looked up for each message.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    /// The receiver.
+    pub(crate) to: Pid,
+    /// Its mailbox; a process that took the name later has another.
+    pub(crate) inbox: Weak<Inbox>,
+    /// The kind that the peer was last found to be allowed to send to it.
+    pub(crate) kind: Option<Kind>,
+}
+
+/// The body of a frame to be sent.
+pub enum Body<'a> {
+    /// A value, encoded where it will be sent from.
+    Value(&'a dyn Parcel),
+    /// Encoded already.
+    Bytes(&'a Bytes),
 }
 
 /// What a node asks of its transport. All calls return at once and may come from any thread.
@@ -162,6 +238,40 @@ pub trait Transport: Send + Sync + 'static {
     /// # Errors
     /// [`SendError`]; the frame is dropped and counted.
     fn send(&self, to: &PeerKey, frame: &Frame) -> Result<(), SendError>;
+
+    /// As [`Transport::send`], without a frame made first: from `from`, for the process `to` at the peer.
+    ///
+    /// # Errors
+    /// As [`Transport::send`].
+    fn post(
+        &self,
+        peer: &PeerKey,
+        class: Class,
+        to: &Pid,
+        from: &Pid,
+        body: Body<'_>,
+    ) -> Result<(), SendError> {
+        let body = match body {
+            Body::Bytes(bytes) => bytes.clone(),
+            Body::Value(value) => {
+                value
+                    .encode()
+                    .map(Bytes::from)
+                    .map_err(|source| SendError::Codec {
+                        peer: peer.clone(),
+                        source,
+                    })?
+            }
+        };
+        let frame = Frame {
+            class,
+            to: to.shared_id(),
+            from: from.clone(),
+            body,
+        };
+        self.send(peer, &frame)
+    }
+
     /// Lets a guest connect, from now until [`Transport::unpin`].
     fn pin(&self, guest: Guest);
     /// Refuses the guest from now on and closes its connection.
@@ -181,6 +291,35 @@ pub trait Upcalls: Send + Sync + 'static {
     /// # Errors
     /// [`Violation`] when the frame's sender is not the connection's peer; the transport then closes the connection.
     fn received(&self, peer: &Peer, frame: Frame) -> Result<(), Violation>;
+
+    /// The peer names a pair on which it will send.
+    ///
+    /// # Errors
+    /// As [`Upcalls::received`].
+    fn route(&self, _peer: &Peer, to: Arc<str>, from: Pid) -> Result<Route, Violation> {
+        Ok(Route::new(to, from))
+    }
+
+    /// As [`Upcalls::received`], on a route that [`Upcalls::route`] has returned for this peer.
+    ///
+    /// # Errors
+    /// As [`Upcalls::received`].
+    fn arrived(
+        &self,
+        peer: &Peer,
+        route: &mut Route,
+        class: Class,
+        body: Bytes,
+    ) -> Result<(), Violation> {
+        let frame = Frame {
+            class,
+            to: Arc::clone(&route.to),
+            from: route.from.clone(),
+            body,
+        };
+        self.received(peer, frame)
+    }
+
     /// The peer is lost; comes exactly once for each connection that had stood, and once for a first dial that
     /// failed. No frame of that connection comes after it.
     fn lost(&self, peer: &PeerKey, loss: Loss);

@@ -14,7 +14,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use quinn::{ConnectionError, RecvStream, SendStream};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::OwnedSemaphorePermit;
@@ -23,12 +23,16 @@ use tracing::{debug, warn};
 
 use super::Shared;
 use super::hello::{Close, HandshakeError, Hello};
-use super::slot::{CHUNK, LANES, Live, Slot, Taken};
+use super::slot::{Live, Slot, Taken};
 use super::tls::Who;
-use crate::codec::Frame;
+use crate::codec::stream::{ReadError, Reader};
 use crate::identity::Fingerprint;
+use crate::transport::lanes::{CHUNK, LANES};
 use crate::transport::peers::{Facts, Input};
-use crate::transport::{Peer, PeerKey, Violation};
+use crate::transport::{Peer, PeerKey, Route, Violation};
+
+/// Pieces taken from a lane at once.
+const READS: usize = 32;
 
 /// The control streams of a connection.
 struct Control {
@@ -230,13 +234,9 @@ async fn carry(shared: Arc<Shared>, slot: Arc<Slot>, live: Arc<Live>, mut contro
         debug!(peer = %slot.key, "Hello could not be answered");
         Close::Protocol.close(&live.connection);
     }
-    for lane in 0..LANES {
-        let task = write_lane(shared.clone(), slot.clone(), live.clone(), lane);
-        shared.handle.spawn(async move {
-            let live = task.await;
-            live.lane_ended();
-        });
-    }
+    slot.state.lock().rouse_all(|live, lane| {
+        open_lane(&shared, &slot, live, lane);
+    });
     let mut readers = JoinSet::new();
     let mut opened = 0;
     let end = loop {
@@ -280,6 +280,15 @@ async fn answer(shared: &Shared, live: &Live, control: &mut Control) -> Result<(
     Ok(())
 }
 
+/// Starts the task of a lane that has something to send for the first time.
+pub(super) fn open_lane(shared: &Arc<Shared>, slot: &Arc<Slot>, live: &Arc<Live>, lane: usize) {
+    let task = write_lane(shared.clone(), slot.clone(), live.clone(), lane);
+    shared.handle.spawn(async move {
+        let live = task.await;
+        live.lane_ended();
+    });
+}
+
 /// Hands a lane's chunks to quinn. Ends with the connection, or when the lane is empty and the node ends.
 async fn write_lane(
     shared: Arc<Shared>,
@@ -290,6 +299,10 @@ async fn write_lane(
     let Ok(mut stream) = live.connection.open_uni().await else {
         return live;
     };
+    let number = Bytes::from(vec![u8::try_from(lane).unwrap_or(u8::MAX)]);
+    if stream.write_chunk(number).await.is_err() {
+        return live;
+    }
     loop {
         match slot.take(live.id, lane) {
             Taken::Gone => return live,
@@ -305,7 +318,7 @@ async fn write_lane(
                         return live;
                     }
                 }
-                if slot.written(live.id, length) && shared.is_closing() {
+                if slot.written(live.id, lane, length) && shared.is_closing() {
                     shared.drained.notify_one();
                 }
             }
@@ -322,11 +335,22 @@ async fn write_lane(
 
 /// Reads frames from one lane and delivers them, until the lane or the connection ends.
 async fn read_lane(shared: Arc<Shared>, slot: Arc<Slot>, live: Arc<Live>, mut stream: RecvStream) {
-    let mut buffer = BytesMut::new();
+    let mut number = [0];
+    if stream.read_exact(&mut number).await.is_err() {
+        // Reported by `carry`.
+        return;
+    }
+    let lane = usize::from(number[0]);
+    if lane >= LANES || !live.claim(lane) {
+        condemn(&live, Close::Protocol, "a lane of no or another's number");
+        return;
+    }
+    let mut reader = Reader::new(shared.config.max_message);
+    let mut pieces: [Bytes; READS] = Default::default();
     loop {
-        match stream.read_chunk(CHUNK, true).await {
-            Ok(Some(chunk)) => buffer.extend_from_slice(&chunk.bytes),
-            Ok(None) if buffer.is_empty() => return,
+        let count = match stream.read_chunks(&mut pieces).await {
+            Ok(Some(count)) => count,
+            Ok(None) if reader.is_at_rest() => return,
             Ok(None) => {
                 condemn(&live, Close::BadFrame, "the lane ends within a frame");
                 return;
@@ -337,19 +361,24 @@ async fn read_lane(shared: Arc<Shared>, slot: Arc<Slot>, live: Arc<Live>, mut st
             }
             // Reported by `carry`.
             Err(_) => return,
-        }
+        };
         let mut outcome = Ok(());
         let counts = slot.in_turn(&live, || {
-            outcome = deliver(&shared, &slot, &live, &mut buffer);
+            for piece in &mut pieces[..count] {
+                outcome = deliver(&shared, &slot, &live, lane, &mut reader, piece);
+                if outcome.is_err() {
+                    break;
+                }
+            }
         });
         match outcome {
             Ok(()) if counts => {}
             Ok(()) => return,
-            Err(Broken::Frame(error)) => {
+            Err(ReadError::Codec(error)) => {
                 condemn(&live, Close::BadFrame, &error.to_string());
                 return;
             }
-            Err(Broken::Rule(violation)) => {
+            Err(ReadError::Route(violation)) => {
                 condemn(&live, Close::Violation, &violation.to_string());
                 return;
             }
@@ -357,26 +386,47 @@ async fn read_lane(shared: Arc<Shared>, slot: Arc<Slot>, live: Arc<Live>, mut st
     }
 }
 
-/// What a peer may do wrong on a lane.
-enum Broken {
-    Frame(crate::codec::CodecError),
-    Rule(Violation),
-}
-
-/// Delivers the whole frames of `buffer`.
-fn deliver(shared: &Shared, slot: &Slot, live: &Live, buffer: &mut BytesMut) -> Result<(), Broken> {
+/// Delivers the whole frames that `piece` ends.
+fn deliver(
+    shared: &Shared,
+    slot: &Slot,
+    live: &Live,
+    lane: usize,
+    reader: &mut Reader<Route>,
+    piece: &mut Bytes,
+) -> Result<(), ReadError<crate::codec::CodecError, Violation>> {
+    let received = &slot.received[lane];
+    let bytes = piece.len() as u64;
+    let mut frames = 0;
+    let mut outcome = Ok(());
     loop {
-        let frame = Frame::decode(shared.max_frame, buffer).map_err(Broken::Frame)?;
-        let Some(frame) = frame else {
-            return Ok(());
-        };
-        slot.received.fetch_add(1, Ordering::Relaxed);
-        shared
-            .upcalls
-            .received(&live.peer, frame)
-            .inspect_err(|_| live.condemn())
-            .map_err(Broken::Rule)?;
+        let name = |to, from| shared.upcalls.route(&live.peer, to, from);
+        match reader.next(piece, name) {
+            Ok(Some(arrived)) => {
+                frames += 1;
+                let (class, body) = (arrived.class, arrived.body);
+                let taken = shared
+                    .upcalls
+                    .arrived(&live.peer, arrived.route, class, body);
+                if let Err(violation) = taken {
+                    outcome = Err(ReadError::Route(violation));
+                    break;
+                }
+            }
+            Ok(None) => break,
+            Err(error) => {
+                outcome = Err(error);
+                break;
+            }
+        }
     }
+    *piece = Bytes::new();
+    received.frames.fetch_add(frames, Ordering::Relaxed);
+    received.bytes.fetch_add(bytes, Ordering::Relaxed);
+    if outcome.is_err() {
+        live.condemn();
+    }
+    outcome
 }
 
 /// Closes a connection whose peer broke a rule; nothing more of it is delivered.

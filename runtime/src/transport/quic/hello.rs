@@ -3,7 +3,8 @@
 //! ```text
 //! control stream   the first stream each side opens
 //!                  u32 length, big endian, at most MAX_HELLO | MessagePack of Hello, named form
-//! data lanes       the next LANES streams, opened after Hello: frames of codec.rs, back to back
+//! data lane        opened after Hello, when there is something to send on it, once for each number
+//!                  u8 number of the lane, below LANES | frames of codec/stream.rs, back to back
 //! ```
 //!
 //! The dialler says Hello at once; the other side answers only when it takes the connection, and nothing but Hello
@@ -21,8 +22,8 @@ use crate::pid::Address;
 use crate::transport::peers::{DialId, Facts};
 use crate::transport::{Incarnation, PeerKey};
 
-/// The protocol this code speaks.
-const PROTOCOL: u16 = 1;
+/// The protocol this code speaks. 2: lanes are numbered and opened when needed, pairs of PIDs are named once.
+pub(super) const PROTOCOL: u16 = 2;
 /// Largest Hello, in bytes.
 const MAX_HELLO: usize = 64 << 10;
 

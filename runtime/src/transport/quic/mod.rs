@@ -34,13 +34,15 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use self::hello::{Close, HandshakeError};
-use self::slot::{Live, Slot, State};
+use self::slot::{Live, Next, Slot, State};
 use self::tls::{Gate, Pins};
 use super::peers::{ConnectionId, Effect, Input};
-use super::{Guest, Incarnation, Kinds, PeerKey, PeerStatus, SendError, Transport, Upcalls};
-use crate::codec::{DEFAULT_MAX_MESSAGE, Frame, max_frame};
+use super::{
+    Body, Guest, Incarnation, Kinds, PeerKey, PeerStatus, SendError, Transport, Upcalls, lanes,
+};
+use crate::codec::{Class, CodecError, DEFAULT_MAX_MESSAGE, Frame};
 use crate::identity::Identity;
-use crate::pid::Address;
+use crate::pid::{Address, Pid};
 
 /// How long a shutdown waits for peers to take what is queued, and again for the connections to close.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
@@ -142,7 +144,6 @@ pub enum TransportError {
 /// What all tasks of a transport share.
 struct Shared {
     config: QuicConfig,
-    max_frame: usize,
     handle: Handle,
     endpoint: quinn::Endpoint,
     local: SocketAddr,
@@ -193,7 +194,6 @@ impl QuicTransport {
         let random = StdRng::try_from_rng(&mut SysRng)
             .map_err(|error| TransportError::Random(error.to_string()))?;
         let shared = Arc::new(Shared {
-            max_frame: max_frame(config.max_message),
             handle,
             endpoint,
             local,
@@ -245,6 +245,50 @@ async fn accept_all(shared: Arc<Shared>) {
 }
 
 impl Shared {
+    /// Queues a frame for a peer.
+    fn queue(
+        self: &Arc<Self>,
+        to: &PeerKey,
+        class: Class,
+        pair: (&Arc<str>, &Pid),
+        body: lanes::Body<'_>,
+    ) -> Result<(), SendError> {
+        if self.is_closing() {
+            return Err(SendError::Unreachable(to.clone()));
+        }
+        if body.len() > self.config.max_message {
+            return Err(SendError::Codec {
+                peer: to.clone(),
+                source: CodecError::TooLarge {
+                    length: body.len(),
+                    limit: self.config.max_message,
+                },
+            });
+        }
+        let slot = match to {
+            PeerKey::Node(_) => self.slot(to),
+            // A guest has a place from its first connection on.
+            PeerKey::Guest(_) => {
+                let known = self.slots.read().get(to).cloned();
+                known.ok_or_else(|| SendError::Unreachable(to.clone()))?
+            }
+        };
+        slot.send(
+            || self.now(),
+            class,
+            pair,
+            body,
+            |next| match next {
+                Next::Perform(state, effects) => {
+                    for effect in effects {
+                        self.start(&slot, state, effect);
+                    }
+                }
+                Next::Open(live, lane) => connection::open_lane(self, &slot, &live, lane),
+            },
+        )
+    }
+
     fn now(&self) -> Duration {
         self.started.elapsed()
     }
@@ -476,23 +520,35 @@ impl Shared {
 
 impl Transport for QuicTransport {
     fn send(&self, to: &PeerKey, frame: &Frame) -> Result<(), SendError> {
-        let shared = &self.shared;
-        if shared.is_closing() {
-            return Err(SendError::Unreachable(to.clone()));
+        let body = lanes::Body::Bytes(&frame.body);
+        self.shared
+            .queue(to, frame.class, (&frame.to, &frame.from), body)
+    }
+
+    fn post(
+        &self,
+        peer: &PeerKey,
+        class: Class,
+        to: &Pid,
+        from: &Pid,
+        body: Body<'_>,
+    ) -> Result<(), SendError> {
+        let pair = (to.id_shared(), from);
+        match body {
+            Body::Bytes(bytes) => self
+                .shared
+                .queue(peer, class, pair, lanes::Body::Bytes(bytes)),
+            Body::Value(value) => lanes::with_buffer(|buffer| {
+                value
+                    .encode_into(buffer)
+                    .map_err(|source| SendError::Codec {
+                        peer: peer.clone(),
+                        source,
+                    })?;
+                let body = lanes::Body::Encoded(buffer);
+                self.shared.queue(peer, class, pair, body)
+            }),
         }
-        let slot = match to {
-            PeerKey::Node(_) => shared.slot(to),
-            // A guest has a place from its first connection on.
-            PeerKey::Guest(_) => {
-                let known = shared.slots.read().get(to).cloned();
-                known.ok_or_else(|| SendError::Unreachable(to.clone()))?
-            }
-        };
-        slot.send(shared.now(), shared.max_frame, frame, |state, effects| {
-            for effect in effects {
-                shared.start(&slot, state, effect);
-            }
-        })
     }
 
     fn pin(&self, guest: Guest) {

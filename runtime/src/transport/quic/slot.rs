@@ -6,26 +6,20 @@
 //!   order and no frame of a connection is delivered after its loss was told. Senders never take it.
 //! - `state` is held for a moment only: by senders to append a frame, by lane tasks to take a chunk.
 
-use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use crate::codec::{Class, Frame};
+use crate::codec::Class;
+use crate::pid::Pid;
+use crate::transport::lanes::{Body, LANES, Outbox, lane_of};
 use crate::transport::peers::{self, ConnectionId, Effect, Refusal};
-use crate::transport::{Peer, PeerKey, PeerStatus, SendError};
-
-/// Data lanes of each side. A pair of PIDs always uses the same one, which keeps its order.
-pub(super) const LANES: usize = 4;
-/// Bytes after which a chunk is closed and the next is begun; also the largest piece handed to quinn, which counts
-/// a partly acknowledged piece in full against its window.
-pub(super) const CHUNK: usize = 64 << 10;
+use crate::transport::{LaneStatus, Peer, PeerKey, PeerStatus, SendError};
 
 /// A connection that may carry frames.
 pub(super) struct Live {
@@ -36,6 +30,10 @@ pub(super) struct Live {
     pub(super) kinds: Vec<(u32, u16)>,
     /// Wakes a lane's task: something was queued, or `finishing` was set.
     wake: [Notify; LANES],
+    /// One bit for each lane that has a task. A lane gets one when the first frame is queued for it.
+    opened: AtomicUsize,
+    /// One bit for each lane that the peer has opened.
+    claimed: AtomicUsize,
     /// Set at the shutdown: lanes end when they are empty.
     finishing: AtomicBool,
     /// Set when the peer broke a rule: nothing more of the connection is delivered.
@@ -57,9 +55,11 @@ impl Live {
             peer,
             kinds,
             wake: Default::default(),
+            opened: AtomicUsize::new(0),
+            claimed: AtomicUsize::new(0),
             finishing: AtomicBool::new(false),
             condemned: AtomicBool::new(false),
-            open_lanes: AtomicUsize::new(LANES),
+            open_lanes: AtomicUsize::new(0),
             lanes_ended: Notify::new(),
         }
     }
@@ -79,6 +79,20 @@ impl Live {
         self.wake[lane].notified().await;
     }
 
+    /// Wakes the task of a lane; `true` when it has none yet and the caller must start it.
+    #[must_use]
+    pub(super) fn rouse(&self, lane: usize) -> bool {
+        let bit = 1 << lane;
+        if self.opened.load(Ordering::Acquire) & bit == 0
+            && self.opened.fetch_or(bit, Ordering::AcqRel) & bit == 0
+        {
+            self.open_lanes.fetch_add(1, Ordering::SeqCst);
+            return true;
+        }
+        self.wake[lane].notify_one();
+        false
+    }
+
     pub(super) fn lane_ended(&self) {
         if self.open_lanes.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.lanes_ended.notify_one();
@@ -87,7 +101,15 @@ impl Live {
 
     /// Waits until all lanes have ended. For one caller.
     pub(super) async fn lanes_ended(&self) {
-        self.lanes_ended.notified().await;
+        while self.open_lanes.load(Ordering::SeqCst) > 0 {
+            self.lanes_ended.notified().await;
+        }
+    }
+
+    /// Notes that the peer has opened this lane; `false` when it had already.
+    pub(super) fn claim(&self, lane: usize) -> bool {
+        let bit = 1 << lane;
+        self.claimed.fetch_or(bit, Ordering::AcqRel) & bit == 0
     }
 
     pub(super) fn condemn(&self) {
@@ -96,32 +118,6 @@ impl Live {
 
     fn is_condemned(&self) -> bool {
         self.condemned.load(Ordering::SeqCst)
-    }
-}
-
-/// Whole frames, back to back.
-#[derive(Default)]
-struct Chunk {
-    bytes: BytesMut,
-    frames: u64,
-}
-
-/// What waits for one lane: closed chunks, then the open one.
-#[derive(Default)]
-struct Queue {
-    closed: VecDeque<Chunk>,
-    open: Chunk,
-}
-
-impl Queue {
-    fn is_empty(&self) -> bool {
-        self.closed.is_empty() && self.open.frames == 0
-    }
-
-    fn take(&mut self) -> Option<Chunk> {
-        self.closed
-            .pop_front()
-            .or_else(|| (self.open.frames > 0).then(|| std::mem::take(&mut self.open)))
     }
 }
 
@@ -137,9 +133,7 @@ pub(super) enum Taken {
 
 pub(super) struct State {
     pub(super) machine: peers::Peer,
-    lanes: [Queue; LANES],
-    /// Bytes in the lanes and in the chunks their tasks are writing.
-    queued: usize,
+    outbox: Outbox,
     pub(super) current: Option<Arc<Live>>,
     pub(super) dial: Option<AbortHandle>,
     pub(super) timer: Option<AbortHandle>,
@@ -156,24 +150,40 @@ impl State {
 
     /// Drops what waits and says how many frames that were.
     pub(super) fn drop_queued(&mut self) -> u64 {
-        let mut frames = 0;
-        for queue in &mut self.lanes {
-            while let Some(chunk) = queue.take() {
-                frames += chunk.frames;
-            }
-            *queue = Queue::default();
-        }
-        self.queued = 0;
-        frames
+        self.outbox.clear()
     }
+
+    /// Starts or wakes the tasks of all lanes in which something waits.
+    pub(super) fn rouse_all(&self, mut start: impl FnMut(&Arc<Live>, usize)) {
+        let Some(live) = &self.current else { return };
+        for lane in 0..LANES {
+            if !self.outbox.is_empty(lane) && live.rouse(lane) {
+                start(live, lane);
+            }
+        }
+    }
+}
+
+/// What came over one lane.
+#[derive(Default)]
+pub(super) struct Received {
+    pub(super) frames: AtomicU64,
+    pub(super) bytes: AtomicU64,
+}
+
+/// What has to be done outside after a frame was queued.
+pub(super) enum Next<'a> {
+    /// Carry these out: they start dials and timers.
+    Perform(&'a mut State, Vec<Effect>),
+    /// Start the task of this lane.
+    Open(Arc<Live>, usize),
 }
 
 pub(super) struct Slot {
     pub(super) key: PeerKey,
     pub(super) turn: Mutex<()>,
     pub(super) state: Mutex<State>,
-    pub(super) sent: AtomicU64,
-    pub(super) received: AtomicU64,
+    pub(super) received: [Received; LANES],
     pub(super) dropped: AtomicU64,
 }
 
@@ -184,88 +194,83 @@ impl Slot {
             turn: Mutex::new(()),
             state: Mutex::new(State {
                 machine,
-                lanes: Default::default(),
-                queued: 0,
+                outbox: Outbox::default(),
                 current: None,
                 dial: None,
                 timer: None,
                 last_failure: None,
                 ended_orderly: false,
             }),
-            sent: AtomicU64::new(0),
-            received: AtomicU64::new(0),
+            received: Default::default(),
             dropped: AtomicU64::new(0),
         }
     }
 
-    /// Queues a frame. The effects, which only start dials and timers, are for `perform`, under the same lock.
+    /// Queues a frame. What follows from it is for `next`, under the same lock.
     pub(super) fn send(
         &self,
-        now: Duration,
-        max_frame: usize,
-        frame: &Frame,
-        perform: impl FnOnce(&mut State, Vec<Effect>),
+        now: impl FnOnce() -> Duration,
+        class: Class,
+        (to, from): (&Arc<str>, &Pid),
+        body: Body<'_>,
+        next: impl FnOnce(Next<'_>),
     ) -> Result<(), SendError> {
-        let lane = lane_of(frame);
+        let lane = lane_of(to, from.id());
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        // Known before the frame is written, which for a large one would be for nothing.
-        let bounded = matches!(frame.class, Class::Message { .. });
-        if bounded && state.machine.is_full(frame.body.len(), state.queued) {
+        let effects = self
+            .admit(state, now, class, body.len())
+            .and_then(|effects| {
+                let was_empty = state.outbox.push(lane, class, to, from, body);
+                let was_empty = was_empty.map_err(|source| SendError::Codec {
+                    peer: self.key.clone(),
+                    source,
+                })?;
+                Ok((was_empty, effects))
+            });
+        let (was_empty, effects) = effects.inspect_err(|_| {
             self.dropped.fetch_add(1, Ordering::Relaxed);
-            return Err(SendError::QueueFull {
-                peer: self.key.clone(),
-                queued: state.queued,
-            });
-        }
-        let queue = &mut state.lanes[lane];
-        let (before, was_empty) = (queue.open.bytes.len(), queue.is_empty());
-        let outcome = frame
-            .encode(max_frame, &mut queue.open.bytes)
-            .map_err(|source| SendError::Codec {
-                peer: self.key.clone(),
-                source,
-            })
-            .and_then(|()| {
-                let bytes = queue.open.bytes.len() - before;
-                let admitted = if bounded {
-                    state.machine.admit(now, bytes, state.queued)
-                } else {
-                    state.machine.admit_notice(now)
-                };
-                admitted
-                    .map(|effects| (bytes, effects))
-                    .map_err(|refusal| match refusal {
-                        Refusal::Full => SendError::QueueFull {
-                            peer: self.key.clone(),
-                            queued: state.queued,
-                        },
-                        Refusal::Unreachable => SendError::Unreachable(self.key.clone()),
-                    })
-            });
-        let (bytes, effects) = match outcome {
-            Ok(admitted) => admitted,
-            Err(error) => {
-                queue.open.bytes.truncate(before);
-                self.dropped.fetch_add(1, Ordering::Relaxed);
-                return Err(error);
-            }
-        };
-        queue.open.frames += 1;
-        if queue.open.bytes.len() >= CHUNK {
-            let full = std::mem::take(&mut queue.open);
-            queue.closed.push_back(full);
-        }
-        state.queued += bytes;
-        self.sent.fetch_add(1, Ordering::Relaxed);
-        // A lane that had something already has its task awake or about to be.
-        if was_empty && let Some(live) = &state.current {
-            live.wake[lane].notify_one();
-        }
+        })?;
         if !effects.is_empty() {
-            perform(state, effects);
+            next(Next::Perform(state, effects));
+        } else if was_empty
+            // A lane that had something already has its task awake or about to be.
+            && let Some(live) = &state.current
+            && live.rouse(lane)
+        {
+            next(Next::Open(Arc::clone(live), lane));
         }
         Ok(())
+    }
+
+    /// Whether there is room and a way for a frame.
+    fn admit(
+        &self,
+        state: &mut State,
+        now: impl FnOnce() -> Duration,
+        class: Class,
+        bytes: usize,
+    ) -> Result<Vec<Effect>, SendError> {
+        let queued = state.outbox.queued();
+        let bounded = matches!(class, Class::Message { .. });
+        let admitted = if state.machine.is_connected() {
+            if bounded && state.machine.is_full(bytes, queued) {
+                Err(Refusal::Full)
+            } else {
+                Ok(Vec::new())
+            }
+        } else if bounded {
+            state.machine.admit(now(), bytes, queued)
+        } else {
+            state.machine.admit_notice(now())
+        };
+        admitted.map_err(|refusal| match refusal {
+            Refusal::Full => SendError::QueueFull {
+                peer: self.key.clone(),
+                queued,
+            },
+            Refusal::Unreachable => SendError::Unreachable(self.key.clone()),
+        })
     }
 
     /// The next chunk of a lane for the connection `id`.
@@ -274,19 +279,19 @@ impl Slot {
         if !state.is_current(id) {
             return Taken::Gone;
         }
-        match state.lanes[lane].take() {
-            Some(chunk) => Taken::Chunk(chunk.bytes.freeze(), chunk.frames),
+        match state.outbox.take(lane) {
+            Some(chunk) => Taken::Chunk(chunk.bytes, chunk.frames),
             None => Taken::Empty,
         }
     }
 
     /// A taken chunk of `bytes` was handed to the connection `id`. Says whether nothing waits any more.
-    pub(super) fn written(&self, id: ConnectionId, bytes: usize) -> bool {
+    pub(super) fn written(&self, id: ConnectionId, lane: usize, bytes: usize) -> bool {
         let mut state = self.state.lock();
         if state.is_current(id) {
-            state.queued = state.queued.saturating_sub(bytes);
+            state.outbox.written(lane, bytes);
         }
-        state.queued == 0
+        state.outbox.queued() == 0
     }
 
     /// Calls `deliver` for a connection that still counts, in turn; `false` when it counts no more.
@@ -300,27 +305,46 @@ impl Slot {
     }
 
     pub(super) fn queued(&self) -> usize {
-        self.state.lock().queued
+        self.state.lock().outbox.queued()
     }
 
     pub(super) fn status(&self) -> PeerStatus {
         let state = self.state.lock();
+        let lanes: Vec<_> = (0..LANES)
+            .map(|lane| {
+                let (queued_bytes, sent, _) = state.outbox.lane(lane);
+                let received = &self.received[lane];
+                LaneStatus {
+                    lane,
+                    queued_bytes,
+                    sent_frames: sent.frames,
+                    sent_bytes: sent.bytes,
+                    received_frames: received.frames.load(Ordering::Relaxed),
+                    received_bytes: received.bytes.load(Ordering::Relaxed),
+                }
+            })
+            .collect();
+        let (queued_bytes, connected) = (state.outbox.queued(), state.machine.is_connected());
+        let live = state.current.clone();
+        drop(state);
+        let path = live.as_ref().map(|live| live.connection.stats().path);
         PeerStatus {
             peer: self.key.to_string(),
-            connected: state.machine.is_connected(),
-            queued_bytes: state.queued,
-            sent: self.sent.load(Ordering::Relaxed),
-            received: self.received.load(Ordering::Relaxed),
+            connected,
+            queued_bytes,
+            sent: lanes.iter().map(|lane| lane.sent_frames).sum(),
+            received: lanes.iter().map(|lane| lane.received_frames).sum(),
             dropped: self.dropped.load(Ordering::Relaxed),
-            kinds: state.current.as_ref().map_or(0, |live| live.kinds.len()),
+            kinds: live.as_ref().map_or(0, |live| live.kinds.len()),
+            incarnation: live.map(|live| format!("{:016x}", live.peer.incarnation.0)),
+            rtt_us: path.map_or(0, |path| {
+                u64::try_from(path.rtt.as_micros()).unwrap_or(u64::MAX)
+            }),
+            lost_packets: path.map_or(0, |path| path.lost_packets),
+            congestion_window: path.map_or(0, |path| path.cwnd),
+            sent_bytes: lanes.iter().map(|lane| lane.sent_bytes).sum(),
+            received_bytes: lanes.iter().map(|lane| lane.received_bytes).sum(),
+            lanes,
         }
     }
-}
-
-fn lane_of(frame: &Frame) -> usize {
-    let mut hasher = DefaultHasher::new();
-    frame.from.hash(&mut hasher);
-    frame.to.hash(&mut hasher);
-    // The remainder is below LANES.
-    usize::try_from(hasher.finish() % LANES as u64).unwrap_or(0)
 }

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::sync::oneshot;
 
-use super::hello::Hello;
+use super::hello::{Hello, PROTOCOL};
 use super::*;
 use crate::codec::Class;
 use crate::identity::{CertificateAuthority, GuestKey};
@@ -443,8 +443,8 @@ fn a_hello_that_does_not_fit_is_cut_off() {
             ..rogue.hello()
         },
         Hello {
-            protocol_min: 2,
-            protocol_max: 3,
+            protocol_min: PROTOCOL + 1,
+            protocol_max: PROTOCOL + 2,
             ..rogue.hello()
         },
     ];
@@ -488,6 +488,7 @@ fn rubbish_on_a_lane_ends_that_connection_and_nothing_else() {
             .unwrap();
         rogue.limited(async {
             let mut lane = connection.open_uni().await.unwrap();
+            lane.write_all(&[0]).await.unwrap();
             lane.write_all(&bytes).await.unwrap();
             if finish {
                 lane.finish().unwrap();
@@ -511,12 +512,13 @@ fn more_lanes_than_there_are_end_the_connection() {
     let (connection, _control) = rogue
         .connect(&a.address, rogue.client(), &rogue.hello())
         .unwrap();
-    let mut lanes = Vec::new();
+    let mut opened = Vec::new();
     rogue.limited(async {
-        for _ in 0..=slot::LANES {
+        for number in 0..=lanes::LANES {
             let mut lane = connection.open_uni().await.unwrap();
-            lane.write_all(&[0]).await.unwrap();
-            lanes.push(lane);
+            let number = u8::try_from(number).unwrap();
+            lane.write_all(&[number]).await.unwrap();
+            opened.push(lane);
         }
         connection.closed().await;
     });
@@ -529,8 +531,8 @@ fn a_newer_connection_replaces_the_older_whose_unread_frames_are_discarded() {
     let a = TestNode::start(node(&ca));
     let rogue = Rogue::new(node(&ca));
     let own = rogue.config.address.clone();
-    let send = |connection: &quinn::Connection, number: u64, cut: usize| {
-        let mut bytes = BytesMut::new();
+    let send = |connection: &quinn::Connection, lane: u8, number: u64, cut: usize| {
+        let mut bytes = BytesMut::from(&[lane][..]);
         message("to", "from", &own, number)
             .encode(4096, &mut bytes)
             .unwrap();
@@ -543,15 +545,15 @@ fn a_newer_connection_replaces_the_older_whose_unread_frames_are_discarded() {
     let (older, _control) = rogue
         .connect(&a.address, rogue.client(), &rogue.hello())
         .unwrap();
-    let _lane = send(&older, 1, 0);
+    let _lane = send(&older, 0, 1, 0);
     assert_eq!(number(&a.frame().1), 1);
-    let _rest_never_comes = send(&older, 2, 1);
+    let _rest_never_comes = send(&older, 1, 2, 1);
     let again = Hello {
         dial: 2,
         ..rogue.hello()
     };
     let (newer, _control) = rogue.connect(&a.address, rogue.client(), &again).unwrap();
-    let _lane = send(&newer, 3, 0);
+    let _lane = send(&newer, 0, 3, 0);
     let key = PeerKey::Node(own.clone());
     assert_eq!(a.lost(), (key, Loss::ConnectionLost));
     assert_eq!(number(&a.frame().1), 3);
@@ -561,7 +563,7 @@ fn a_newer_connection_replaces_the_older_whose_unread_frames_are_discarded() {
         .connect(&a.address, rogue.client(), &rogue.hello())
         .unwrap_err();
     assert!(late.is_duplicate());
-    let _lane = send(&newer, 4, 0);
+    let _lane = send(&newer, 1, 4, 0);
     assert_eq!(number(&a.frame().1), 4);
 }
 

@@ -1,31 +1,22 @@
 //! Frames: what two nodes write to each other's data lanes.
 //!
-//! Pure: bytes in, frames out. A frame is a fixed binary header and, for messages, a MessagePack body:
-//!
-//! ```text
-//! u32  length of everything after this field, big endian, at most `max_frame`
-//! u8   class        0 message, 1 link, 2 unlink, 3 exited
-//! u8   correlation  0 none, 1 request, 2 answer
-//! u32  kind         FNV-1a of the message's name; 0 unless class is 0
-//! u64  number       of the request or answer; 0 when correlation is 0
-//! u16  n, n bytes   receiver: id of a PID on the node that reads the frame
-//! u16  n, n bytes   sender: whole PID text, checked against the connection's authenticated peer
-//! rest              body: MessagePack of the message, or of the exit reason; empty for link and unlink
-//! ```
-//!
-//! The length is checked against the limit before anything is allocated, and every error ends the connection it
-//! came from: after one bad frame the position of the next is not known.
+//! Pure: bytes in, frames out. [`stream`] has the layout, and the two ends of a lane: a frame is a fixed binary header,
+//! in which a pair of PIDs is a small number once it was named, and for messages a MessagePack body. A [`Frame`] is one
+//! such message with everything it carries, for transports and tests that treat each by itself.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+pub mod stream;
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use self::stream::{MAX_WHOLE, PART, ReadError, Reader, Writer};
 use crate::message::{Correlation, Kind};
-use crate::pid::{MAX_ID_BYTES, Pid};
+use crate::pid::Pid;
 
-/// Bytes of the header before the two PIDs, without the length field.
-const FIXED_HEADER: usize = 1 + 1 + 4 + 8;
-/// Room for header and PIDs beyond the body, added to the message limit to get the frame limit.
+/// Room for the header beyond the body, added to the message limit to get the frame limit.
 const HEADER_ROOM: usize = 4096;
 /// How deep arrays and maps of a body may nest.
 pub const MAX_DEPTH: usize = 64;
@@ -56,7 +47,7 @@ pub struct Frame {
     /// What it does.
     pub class: Class,
     /// Id of the receiver on the node that reads the frame.
-    pub to: std::sync::Arc<str>,
+    pub to: Arc<str>,
     /// PID of the sender.
     pub from: Pid,
     /// Body.
@@ -124,129 +115,64 @@ pub fn decode_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> {
 }
 
 impl Frame {
-    /// Appends the frame's bytes to `out`.
+    /// Appends the bytes of a lane that carries this frame and nothing else.
     ///
     /// # Errors
-    /// [`CodecError::TooLarge`] when it is over `max_frame` bytes; nothing is appended then.
-    pub fn encode(&self, max_frame: usize, out: &mut BytesMut) -> Result<(), CodecError> {
-        let from = self.from.to_string();
-        let length = FIXED_HEADER + 4 + self.to.len() + from.len() + self.body.len();
-        let too_large = CodecError::TooLarge {
-            length,
-            limit: max_frame,
-        };
-        if length > max_frame {
-            return Err(too_large);
+    /// [`CodecError::TooLarge`] when its body is over `max_message` bytes; nothing is appended then.
+    pub fn encode(&self, max_message: usize, out: &mut BytesMut) -> Result<(), CodecError> {
+        if self.body.len() > max_message {
+            return Err(CodecError::TooLarge {
+                length: self.body.len(),
+                limit: max_message,
+            });
         }
-        let Ok(length) = u32::try_from(length) else {
-            return Err(too_large);
-        };
-        let (to_len, from_len) = (short_len(&self.to)?, short_len(&from)?);
-        out.reserve(4 + length as usize);
-        out.put_u32(length);
-        let (class, correlation, kind, number) = match self.class {
-            Class::Message { kind, correlation } => match correlation {
-                Correlation::None => (0, 0, kind.0, 0),
-                Correlation::Request(number) => (0, 1, kind.0, number),
-                Correlation::Answer(number) => (0, 2, kind.0, number),
-            },
-            Class::Link => (1, 0, 0, 0),
-            Class::Unlink => (2, 0, 0, 0),
-            Class::Exited => (3, 0, 0, 0),
-        };
-        out.put_u8(class);
-        out.put_u8(correlation);
-        out.put_u32(kind);
-        out.put_u64(number);
-        out.put_u16(to_len);
-        out.put_slice(self.to.as_bytes());
-        out.put_u16(from_len);
-        out.put_slice(from.as_bytes());
-        out.put_slice(&self.body);
+        let mut writer = Writer::default();
+        let mut header = Vec::new();
+        match self.class {
+            Class::Message { kind, correlation } if self.body.len() > MAX_WHOLE => {
+                let total = self.body.len();
+                for (at, part) in self.body.chunks(PART).enumerate() {
+                    let lengths = (at * PART, part.len(), total);
+                    header.clear();
+                    let message = (kind, correlation);
+                    writer.part_header(message, &self.to, &self.from, lengths, &mut header);
+                    out.extend_from_slice(&header);
+                    out.extend_from_slice(part);
+                }
+            }
+            class @ (Class::Message { .. } | Class::Link | Class::Unlink | Class::Exited) => {
+                writer.header(class, &self.to, &self.from, self.body.len(), &mut header)?;
+                out.extend_from_slice(&header);
+                out.extend_from_slice(&self.body);
+            }
+        }
         Ok(())
     }
 
-    /// Takes the next whole frame off the front of `buffer`; `None` when more bytes are needed.
+    /// Takes the frame that `buffer` begins with off its front, as one written by [`Frame::encode`] to a lane of its
+    /// own; `None` when more bytes are needed.
     ///
     /// # Errors
-    /// Any [`CodecError`] but `Encode` and `Decode`; the stream cannot be read on after one.
-    pub fn decode(max_frame: usize, buffer: &mut BytesMut) -> Result<Option<Self>, CodecError> {
-        let Some(head) = buffer.first_chunk::<4>() else {
-            return Ok(None);
+    /// Any [`CodecError`] but `Encode` and `Decode`; the buffer cannot be read on after one.
+    pub fn decode(max_message: usize, buffer: &mut BytesMut) -> Result<Option<Self>, CodecError> {
+        let all = buffer.split().freeze();
+        let mut rest = all.clone();
+        let mut reader = Reader::new(max_message);
+        let pair = |to, from| Ok::<_, std::convert::Infallible>((to, from));
+        let frame = match reader.next(&mut rest, pair) {
+            Ok(Some(arrived)) => Some(Self {
+                class: arrived.class,
+                to: Arc::clone(&arrived.route.0),
+                from: arrived.route.1.clone(),
+                body: arrived.body,
+            }),
+            Ok(None) => None,
+            Err(ReadError::Codec(error)) => return Err(error),
+            Err(ReadError::Route(never)) => match never {},
         };
-        let length = u32::from_be_bytes(*head) as usize;
-        if length > max_frame {
-            return Err(CodecError::TooLarge {
-                length,
-                limit: max_frame,
-            });
-        }
-        if length < FIXED_HEADER + 4 {
-            return Err(CodecError::Malformed("shorter than its header"));
-        }
-        if buffer.len() < 4 + length {
-            return Ok(None);
-        }
-        buffer.advance(4);
-        Self::parse(buffer.split_to(length).freeze()).map(Some)
+        *buffer = BytesMut::from(if frame.is_some() { rest } else { all });
+        Ok(frame)
     }
-
-    fn parse(mut bytes: Bytes) -> Result<Self, CodecError> {
-        let class = bytes.get_u8();
-        let correlation = bytes.get_u8();
-        let kind = Kind(bytes.get_u32());
-        let number = bytes.get_u64();
-        let to = take_text(&mut bytes)?;
-        let from = take_text(&mut bytes)?;
-        let correlation = match correlation {
-            0 => Correlation::None,
-            1 => Correlation::Request(number),
-            2 => Correlation::Answer(number),
-            value => {
-                return Err(CodecError::Unknown {
-                    what: "correlation",
-                    value,
-                });
-            }
-        };
-        let class = match class {
-            0 => Class::Message { kind, correlation },
-            1 => Class::Link,
-            2 => Class::Unlink,
-            3 => Class::Exited,
-            value => {
-                return Err(CodecError::Unknown {
-                    what: "class",
-                    value,
-                });
-            }
-        };
-        if to.is_empty() || to.len() > MAX_ID_BYTES {
-            return Err(CodecError::Malformed("receiver id empty or too long"));
-        }
-        Ok(Self {
-            class,
-            to: std::sync::Arc::from(to.as_str()),
-            from: from.parse().map_err(CodecError::BadPid)?,
-            body: bytes,
-        })
-    }
-}
-
-fn short_len(text: &str) -> Result<u16, CodecError> {
-    u16::try_from(text.len()).map_err(|_| CodecError::Malformed("PID over 65535 bytes"))
-}
-
-fn take_text(bytes: &mut Bytes) -> Result<String, CodecError> {
-    if bytes.len() < 2 {
-        return Err(CodecError::Malformed("no room for a PID's length"));
-    }
-    let length = usize::from(bytes.get_u16());
-    if bytes.len() < length {
-        return Err(CodecError::Malformed("PID longer than its frame"));
-    }
-    String::from_utf8(bytes.split_to(length).to_vec())
-        .map_err(|_| CodecError::Malformed("PID is not UTF-8"))
 }
 
 #[cfg(test)]
@@ -316,7 +242,7 @@ mod tests {
         ));
         let mut out = BytesMut::new();
         assert!(
-            frame(Class::Exited, &[0; LIMIT])
+            frame(Class::Exited, &[0; LIMIT + 1])
                 .encode(LIMIT, &mut out)
                 .is_err()
         );
@@ -334,8 +260,8 @@ mod tests {
         #[test]
         fn random_bytes_are_an_error_or_incomplete_but_never_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
             let mut with_length = BytesMut::new();
-            with_length.put_u32(u32::try_from(bytes.len()).unwrap());
-            with_length.put_slice(&bytes);
+            with_length.extend_from_slice(&u32::try_from(bytes.len()).unwrap().to_be_bytes());
+            with_length.extend_from_slice(&bytes);
             let _outcome = Frame::decode(LIMIT, &mut with_length);
             let mut raw = BytesMut::from(&bytes[..]);
             let _outcome = Frame::decode(LIMIT, &mut raw);
