@@ -171,6 +171,29 @@ impl Receive<StopAgent> for Agent {
     }
 }
 
+/// To look at from outside.
+impl Agent {
+    /// What runs here.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// Updates on their way.
+    pub fn updates(&self) -> &StatusUpdates {
+        &self.updates
+    }
+
+    /// Where it stands with the master.
+    pub fn registration(&self) -> &Registration {
+        &self.registration
+    }
+
+    /// What it says of itself, with its id once it has one.
+    pub fn info(&self) -> &AgentInfo {
+        &self.info
+    }
+}
+
 /// What every handler uses.
 impl Agent {
     /// The agent's id; empty before the first registration.

@@ -23,6 +23,8 @@
 //! # });
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+// A seed must replay a run, so nothing that processes say may hang on the order of a hash table.
+#![warn(clippy::iter_over_hash_type)]
 
 pub mod agent;
 pub mod config;

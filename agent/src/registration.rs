@@ -99,6 +99,8 @@ pub struct Registration {
     ping_timeout: Duration,
     retry_timer: u64,
     ping_timer: u64,
+    /// Attempts since the agent was last in, or since it began.
+    attempts: u32,
 }
 
 impl Registration {
@@ -112,12 +114,18 @@ impl Registration {
             ping_timeout: DEFAULT_PING_TIMEOUT,
             retry_timer: 0,
             ping_timer: 0,
+            attempts: 0,
         }
     }
 
     /// Where the agent stands.
     pub fn phase(&self) -> Phase {
         self.phase
+    }
+
+    /// How many attempts have had no answer when the next is made.
+    pub fn unanswered(&self) -> u32 {
+        self.attempts.saturating_sub(1)
     }
 
     /// The agent's id, once it has one.
@@ -171,6 +179,7 @@ impl Registration {
         if number != self.retry_timer || self.phase != Phase::Disconnected {
             return Vec::new();
         }
+        self.attempts = self.attempts.saturating_add(1);
         let after = self.backoff.next(random);
         vec![Effect::Attempt, self.arm_retry(after)]
     }
@@ -187,6 +196,7 @@ impl Registration {
             return Vec::new();
         }
         self.phase = Phase::Running;
+        self.attempts = 0;
         self.ping_timeout = ping_timeout
             .filter(|timeout| !timeout.is_zero())
             .unwrap_or(DEFAULT_PING_TIMEOUT);
@@ -234,6 +244,22 @@ mod tests {
     struct World {
         machine: Registration,
         random: StdRng,
+    }
+
+    #[test]
+    fn attempts_without_an_answer_are_counted_until_one_comes() {
+        let mut world = World::new();
+        world.step(Input::Begin);
+        let mut unanswered = Vec::new();
+        for number in 1..=3 {
+            world.step(Input::RetryDue(number));
+            unanswered.push(world.machine.unanswered());
+        }
+        assert_eq!(unanswered, [0, 1, 2]);
+        world.accept("S0");
+        world.step(Input::MasterLost);
+        world.step(Input::RetryDue(5));
+        assert_eq!(world.machine.unanswered(), 0);
     }
 
     impl World {

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -24,8 +23,9 @@ use meseta_protocol::status::{StatusReason, StatusSource, TaskState, TaskStatus}
 use meseta_protocol::task::TaskInfo;
 use meseta_protocol::{AgentId, FrameworkId, Role, TaskId};
 use meseta_runtime::Time;
-use meseta_runtime::flags::NodeFlags;
 use meseta_scheduler_driver::{Config, Handle, Scheduler, SchedulerDriver};
+
+use crate::identity::Identity;
 
 #[derive(Debug, Args)]
 pub(crate) struct Flags {
@@ -60,18 +60,8 @@ pub(crate) struct Flags {
     /// User to run as; that of the agent when not given.
     #[arg(long, env = "MESETA_USER")]
     user: Option<String>,
-    /// Certificate of the cluster's CA, PEM; not needed on loopback.
-    #[arg(long = "ca_file", env = "MESETA_CA_FILE")]
-    ca_file: Option<PathBuf>,
-    /// Certificate with role scheduler, PEM.
-    #[arg(long = "cert_file", env = "MESETA_CERT_FILE")]
-    cert_file: Option<PathBuf>,
-    /// Its private key, PEM.
-    #[arg(long = "key_file", env = "MESETA_KEY_FILE")]
-    key_file: Option<PathBuf>,
-    /// Address of this machine that master can reach; needed off loopback.
-    #[arg(long = "advertise_ip", env = "MESETA_ADVERTISE_IP")]
-    advertise_ip: Option<String>,
+    #[command(flatten)]
+    identity: Identity,
     /// What to log: error, warn, info, debug.
     #[arg(
         long = "logging_level",
@@ -355,7 +345,7 @@ impl Scheduler for Executions {
 const VERBOSE: u32 = 20;
 
 pub(crate) async fn run(flags: Flags) -> anyhow::Result<ExitCode> {
-    meseta_runtime::flags::init_logging(&flags.logging_level);
+    meseta_runtime::logging::init(&flags.logging_level);
     let (events, log) = channel();
     let executions = executions(&flags, events)?;
     let mut framework =
@@ -363,14 +353,8 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<ExitCode> {
             .in_roles([Role::new(flags.role.as_str())]);
     framework.failover_timeout = flags.failover_timeout.as_secs_f64();
     let mut config = Config::new(&flags.master, framework);
-    config.credentials = NodeFlags {
-        ca_file: flags.ca_file.clone(),
-        cert_file: flags.cert_file.clone(),
-        key_file: flags.key_file.clone(),
-        ..NodeFlags::default()
-    }
-    .credentials()?;
-    if let Some(ip) = &flags.advertise_ip {
+    config.credentials = flags.identity.credentials()?;
+    if let Some(ip) = &flags.identity.advertise_ip {
         config.host.clone_from(ip);
     }
     let driver = SchedulerDriver::start(config, executions)?;

@@ -7,9 +7,12 @@
 mod certs;
 mod client;
 mod execute;
+mod identity;
 mod local;
+mod log_level;
 mod logs;
 mod tables;
+mod top;
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -57,8 +60,12 @@ enum Action {
     Tasks(tables::Flags),
     /// Show the actors of a master or agent.
     Processes(tables::Flags),
+    /// Watch the actors and peers of a node, and where messages are stuck.
+    Top(top::Flags),
     /// Print what a task has written.
     Logs(logs::Flags),
+    /// Show what a node logs, or change it for a time.
+    LogLevel(Box<log_level::Flags>),
     /// Make a cluster's CA and the certificates of its nodes.
     Certs(certs::Flags),
 }
@@ -84,7 +91,9 @@ fn run(action: Action) -> anyhow::Result<ExitCode> {
         Action::Frameworks(flags) => block_on(tables::frameworks(flags)),
         Action::Tasks(flags) => block_on(tables::tasks(flags)),
         Action::Processes(flags) => block_on(tables::processes(flags)),
+        Action::Top(flags) => block_on(top::run(flags)),
         Action::Logs(flags) => block_on(logs::run(flags)),
+        Action::LogLevel(flags) => block_on(log_level::run(*flags)),
         Action::Certs(flags) => certs::run(&flags),
     }
 }

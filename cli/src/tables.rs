@@ -69,7 +69,7 @@ pub(crate) async fn tasks(flags: Flags) -> anyhow::Result<ExitCode> {
 }
 
 pub(crate) async fn processes(flags: Flags) -> anyhow::Result<ExitCode> {
-    let processes = get_json(&flags.master, "/__processes__").await?;
+    let processes = get_json(&flags.master, "/__processes__").await?["processes"].take();
     let columns: &[Column] = &[
         ("PID", |one| text(&one["pid"])),
         ("MAILBOX", |one| text(&one["mailbox_depth"])),

@@ -153,7 +153,7 @@ fn main() -> ExitCode {
 }
 
 fn run(flags: &Flags) -> anyhow::Result<bool> {
-    meseta_runtime::flags::init_logging(&flags.logging_level);
+    meseta_runtime::logging::init(&flags.logging_level);
     let before = fork_loop(flags.tasks)?;
     let measured = launch(flags)?;
     let after = fork_loop(flags.tasks)?;

@@ -83,7 +83,7 @@ fn main() -> ExitCode {
 }
 
 fn run(flags: &Flags) -> anyhow::Result<()> {
-    meseta_runtime::flags::init_logging(&flags.logging_level);
+    meseta_runtime::logging::init(&flags.logging_level);
     let files = sizes(&flags.files)?;
     // Found out before the work, not after it.
     let unwritable = |path: &Path| format!("--tsv: cannot write {}", path.display());

@@ -246,6 +246,11 @@ impl ExecutorDriver {
         }
     }
 
+    /// The conversation with the agent, to look at.
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
     /// The executor, if it is an `E`.
     pub fn executor<E: Executor>(&self) -> Option<&E> {
         let executor: &dyn Any = self.executor.as_ref();

@@ -39,6 +39,8 @@
 //! | [`process_tree`] | signals to, and the end of, everything below this program |
 //! | [`program`] | what the binary `meseta-executor` does |
 //! | [`launch`] | the program that becomes a container's first process |
+// A seed must replay a run, so nothing that processes say may hang on the order of a hash table.
+#![warn(clippy::iter_over_hash_type)]
 
 pub mod command;
 pub mod core;

@@ -88,7 +88,7 @@ pub fn try_run<E: Executor>(
     )?;
     let node = Node::builder()
         .guest_of(environment.agent.address().clone(), &environment.process_id)
-        .bind(unspecified_for(&environment))
+        .bind(environment.agent.address().dialling_ip())
         .credentials(Credentials::Given(Box::new(identity)))
         .role("executor");
     let node = settings(node).start()?;
@@ -107,19 +107,6 @@ pub fn try_run<E: Executor>(
         | ExitReason::NodeRestarted
         | ExitReason::ConnectionLost
         | ExitReason::Unknown => Ok(()),
-    }
-}
-
-/// Address to bind to: loopback when the agent is there, else any of the agent's family.
-fn unspecified_for(environment: &ExecutorEnvironment) -> std::net::IpAddr {
-    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-    let address = environment.agent.address();
-    let is_v6 = matches!(address.host.parse(), Ok(IpAddr::V6(_)));
-    match (address.is_loopback(), is_v6) {
-        (true, false) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        (true, true) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        (false, false) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        (false, true) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     }
 }
 

@@ -7,6 +7,8 @@
 //! ```
 //!
 //! [`start`] puts the three processes on a [`Node`]; `meseta-master` is that with flags.
+// A seed must replay a run, so nothing that processes say may hang on the order of a hash table.
+#![warn(clippy::iter_over_hash_type)]
 
 pub mod accept;
 pub mod allocator;

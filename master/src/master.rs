@@ -79,6 +79,21 @@ impl Master {
             registrar: None,
         }
     }
+
+    /// The tables, to look at.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Agents that this master has marked unreachable and not seen since, each with the time since the Unix epoch.
+    pub fn unreachable(&self) -> &BTreeMap<AgentId, Duration> {
+        &self.unreachable
+    }
+
+    /// Agents with which something is under way that the registry has not stored yet.
+    pub fn unsettled(&self) -> impl Iterator<Item = &AgentId> {
+        self.transitions.keys()
+    }
 }
 
 impl Process for Master {

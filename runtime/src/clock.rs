@@ -227,12 +227,24 @@ impl Clock {
     /// # Panics
     /// When the nodes do not come to rest; see [`Clock::settle`].
     pub fn advance(&self, by: Duration) {
+        self.advance_until(by, || false);
+    }
+
+    /// Advances as [`Clock::advance`] does, but no further than to the first timer after which `done` says so;
+    /// `done` is also asked before the first. Returns whether it said so.
+    ///
+    /// # Panics
+    /// When the nodes do not come to rest; see [`Clock::settle`].
+    pub fn advance_until(&self, by: Duration, mut done: impl FnMut() -> bool) -> bool {
         let Source::Paused { now } = &self.inner.source else {
-            return;
+            return done();
         };
         self.settle();
         let end = *now.lock() + by;
         loop {
+            if done() {
+                return true;
+            }
             let due = {
                 let timers = self.inner.timers.lock();
                 timers.pending.first_key_value().map(|(key, _)| key.0)
@@ -252,6 +264,7 @@ impl Clock {
             }
         }
         *now.lock() = end;
+        done()
     }
 
     /// Waits until no actor of the nodes on this paused clock has anything to do, nothing is under way between them,

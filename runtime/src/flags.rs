@@ -2,14 +2,13 @@
 //!
 //! Names are those of Mesos; each flag can also come from the environment as `MESETA_<NAME>`.
 
-use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
+use crate::logging;
 use crate::node::{Credentials, Node, NodeBuilder};
 
 /// Flags of a node. Flatten it into a program's own flags.
@@ -142,7 +141,7 @@ impl NodeFlags {
     /// Sends what is logged to standard error. A filter that cannot be read is complained about there and falls back
     /// to `info`.
     pub fn init_logging(&self) {
-        init_logging(&self.logging_level);
+        logging::init(&self.logging_level);
     }
 }
 
@@ -159,43 +158,6 @@ impl Default for NodeFlags {
             logging_level: "info".to_owned(),
             supervised: false,
         }
-    }
-}
-
-/// The filter that `level` means.
-fn filter(level: &str) -> Result<EnvFilter, String> {
-    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    let level = level.to_lowercase();
-    // A single word that is no level would be taken for a module's name, and nothing of all others be logged.
-    let word = level.split(',').map(str::trim).find(|part| {
-        let plain = !part.is_empty() && !part.contains(['=', '[']);
-        plain && !LEVELS.contains(part)
-    });
-    match word {
-        Some(word) => Err(format!("`{word}` is no level")),
-        None => EnvFilter::try_new(&level).map_err(|error| error.to_string()),
-    }
-}
-
-/// Sends what is logged to standard error, filtered by `level`. One that cannot be read is complained about there and
-/// becomes `info`.
-pub fn init_logging(level: &str) {
-    let filter = filter(level).unwrap_or_else(|reason| {
-        eprintln!(
-            "--logging_level={level}: {reason}: logging at `info`. Use error, warn, info, debug, trace, or a filter \
-             such as `info,meseta_runtime=debug`"
-        );
-        EnvFilter::new("info")
-    });
-    let set = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        // A log that cannot be written, as on a full disk, must not end the program.
-        .log_internal_errors(false)
-        .with_writer(std::io::stderr)
-        .try_init();
-    if set.is_err() {
-        tracing::debug!("logging was set up before: it stays");
     }
 }
 
@@ -217,20 +179,6 @@ mod tests {
             NodeFlags::default().credentials(),
             Ok(Credentials::Development)
         ));
-    }
-
-    #[test]
-    fn a_level_that_is_none_is_told_and_not_taken_for_a_module() {
-        for bad in [
-            "verbose",
-            "infoo,meseta_runtime=debug",
-            "meseta_runtime=loud",
-        ] {
-            assert!(filter(bad).is_err(), "{bad}");
-        }
-        for good in ["info", "WARN", "info,meseta_runtime=debug", "off"] {
-            assert!(filter(good).is_ok(), "{good}");
-        }
     }
 
     #[test]

@@ -457,6 +457,10 @@ impl CertificateAuthority {
             fs::create_dir_all(parent).map_err(|source| io_error("make", parent, source))?;
         }
         let mut beside = dir.as_os_str().to_owned();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a name that no other program uses at the same time; no process sees it"
+        )]
         beside.push(format!(".new-{}", uuid::Uuid::new_v4()));
         let beside = PathBuf::from(beside);
         Self::create(name)?.save(&beside)?;

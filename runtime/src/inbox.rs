@@ -61,6 +61,8 @@ pub(crate) enum User {
     },
     /// End, with this reason, when it is reached.
     Terminate(ExitReason),
+    /// Nothing by itself: stands for an event that the test kit has ready; see [`crate::testing`].
+    Nudge,
 }
 
 /// Why a message was not put into a mailbox.
@@ -76,6 +78,8 @@ pub(crate) struct Inbox {
     pub(crate) pid: Pid,
     /// Kinds the process takes, with who may send them.
     pub(crate) accepted: HashMap<Kind, Accepted>,
+    /// Takes other kinds as well, from anybody: a probe of the test kit.
+    pub(crate) takes_any: bool,
     pub(crate) http_paths: Vec<&'static str>,
     capacity: usize,
     clock: Clock,
@@ -98,6 +102,7 @@ impl Inbox {
     pub(crate) fn new(
         pid: Pid,
         accepted: HashMap<Kind, Accepted>,
+        takes_any: bool,
         http_paths: Vec<&'static str>,
         capacity: usize,
         clock: Clock,
@@ -105,6 +110,7 @@ impl Inbox {
         let inbox = Self {
             pid,
             accepted,
+            takes_any,
             http_paths,
             capacity,
             clock,
@@ -197,7 +203,7 @@ impl Inbox {
                     (len >= reserve).then_some(Refused::OwnFull)
                 }
             },
-            User::Exited { .. } | User::Terminate(_) => None,
+            User::Exited { .. } | User::Terminate(_) | User::Nudge => None,
         }
     }
 
@@ -275,7 +281,14 @@ mod tests {
 
     fn inbox(capacity: usize) -> Arc<Inbox> {
         let pid = "a@127.0.0.1:1".parse().unwrap();
-        Inbox::new(pid, HashMap::new(), Vec::new(), capacity, Clock::live())
+        Inbox::new(
+            pid,
+            HashMap::new(),
+            false,
+            Vec::new(),
+            capacity,
+            Clock::live(),
+        )
     }
     fn exited() -> User {
         User::Exited {
@@ -294,7 +307,7 @@ mod tests {
                 payload: Payload::Local(Box::new(Own)),
                 ..envelope
             }),
-            other @ (User::Exited { .. } | User::Terminate(_)) => other,
+            other @ (User::Exited { .. } | User::Terminate(_) | User::Nudge) => other,
         }
     }
     fn message() -> User {

@@ -50,11 +50,13 @@ pub mod identity;
 pub(crate) mod inbox;
 pub mod links;
 pub mod lock;
+pub mod logging;
 pub mod message;
 pub mod metrics;
 pub mod node;
 pub mod pid;
 pub mod process;
+pub mod testing;
 pub mod transport;
 
 pub use backoff::Backoff;

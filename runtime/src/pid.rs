@@ -7,6 +7,9 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -63,11 +66,19 @@ impl Address {
 
     /// Whether the host is a loopback address or `localhost`.
     pub fn is_loopback(&self) -> bool {
-        &*self.host == "localhost"
-            || self
-                .host
-                .parse::<std::net::IpAddr>()
-                .is_ok_and(|ip| ip.is_loopback())
+        &*self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+
+    /// IP address to bind to for a node of this host that only dials: loopback for loopback, else any address of the
+    /// same family.
+    pub fn dialling_ip(&self) -> IpAddr {
+        let is_v6 = matches!(self.host.parse(), Ok(IpAddr::V6(_)));
+        match (self.is_loopback(), is_v6) {
+            (true, false) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            (true, true) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+            (false, false) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            (false, true) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        }
     }
 }
 
@@ -244,6 +255,11 @@ mod tests {
         let six: Pid = "master@[::1]:5050".parse().unwrap();
         assert_eq!(&*six.address().host, "::1");
         assert!(six.address().is_loopback());
+        let dialling = |host: &str| Address::new(host, 0).dialling_ip().to_string();
+        assert_eq!(
+            ["localhost", "::1", "host.example", "10.0.0.7", "fd00::7"].map(dialling),
+            ["127.0.0.1", "::1", "0.0.0.0", "0.0.0.0", "::"]
+        );
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub(crate) struct Profile {
     pub(crate) http_paths: Vec<&'static str>,
     /// Two names that share one kind, if any.
     pub(crate) clash: Option<(&'static str, &'static str)>,
+    /// Takes every kind, from anybody: a probe of the test kit.
+    pub(crate) takes_any: bool,
 }
 
 impl Profile {
@@ -82,6 +84,17 @@ impl Profile {
                 .collect(),
             http_paths: routes.http.keys().copied().collect(),
             clash: routes.clash,
+            takes_any: false,
+        }
+    }
+
+    /// Profile of a probe, whatever it will be sent.
+    pub(crate) fn of_a_probe() -> Self {
+        Self {
+            accepted: HashMap::new(),
+            http_paths: Vec::new(),
+            clash: None,
+            takes_any: true,
         }
     }
 }

@@ -26,15 +26,17 @@ impl Message for Save {
     const NAME: &'static str = "test.status.Save";
 }
 
-/// Lasts until somebody lets it end.
-struct Write(oneshot::Receiver<()>);
+/// Says when it begins, and lasts until somebody lets it end.
+struct Write {
+    begun: Sender<()>,
+    end: oneshot::Receiver<()>,
+}
 impl Op for Write {
     type Out = ();
 }
 
 struct Worker {
-    write: Option<oneshot::Receiver<()>>,
-    holding: Sender<()>,
+    write: Option<Write>,
 }
 impl Process for Worker {
     fn routes(routes: &mut Routes<Self>) {
@@ -52,8 +54,7 @@ impl Receive<Watch> for Worker {
 impl Receive<Save> for Worker {
     fn receive(&mut self, cx: &mut Context<'_, Self>, _: &Pid, _: Save) {
         if let Some(write) = self.write.take() {
-            cx.run(Write(write), Gate::HoldUser, |_, _, ()| {});
-            self.holding.send(()).unwrap();
+            cx.run(write, Gate::HoldUser, |_, _, ()| {});
         }
     }
 }
@@ -70,19 +71,20 @@ impl World {
             .clock(clock.clone())
             .mailbox(3)
             .op(|write: Write| async move {
+                write.begun.send(()).unwrap();
                 // Whether it was let go or forgotten is all one.
-                let _either = write.0.await;
+                let _either = write.end.await;
             })
             .start()
             .unwrap();
         Self { clock, node }
     }
     fn worker(&self, id: &str) -> (Pid, oneshot::Sender<()>, Receiver<()>) {
-        let (release, write) = oneshot::channel();
-        let (holding, holds) = channel();
-        let write = Some(write);
-        let pid = self.node.spawn(id, move || Worker { write, holding });
-        (pid.unwrap(), release, holds)
+        let (release, end) = oneshot::channel();
+        let (begun, begins) = channel();
+        let write = Some(Write { begun, end });
+        let pid = self.node.spawn(id, move || Worker { write });
+        (pid.unwrap(), release, begins)
     }
     fn status(&self, pid: &Pid) -> ProcessStatus {
         let all = self.node.processes();
@@ -118,9 +120,9 @@ fn a_process_tells_what_it_handled_and_who_watches_whom() {
 #[test]
 fn a_process_that_holds_its_messages_says_for_what_and_how_many_wait() {
     let world = World::new();
-    let (one, release, holds) = world.worker("one");
+    let (one, release, begins) = world.worker("one");
     world.node.send(&one, Save);
-    holds.recv().unwrap();
+    begins.recv().unwrap();
     for _ in 0..3 * 16 + 1 {
         world.node.send(&one, Note);
     }

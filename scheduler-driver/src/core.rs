@@ -213,6 +213,16 @@ impl Core {
         self.settings.framework.id.as_ref()
     }
 
+    /// Whether the master has taken the subscription, and nothing has ended it since.
+    pub fn is_subscribed(&self) -> bool {
+        self.phase == Phase::Subscribed
+    }
+
+    /// Whether the driver has ended.
+    pub fn has_ended(&self) -> bool {
+        self.phase == Phase::Ended
+    }
+
     /// The followed master.
     pub fn master(&self) -> Option<&Pid> {
         self.master.as_ref()

@@ -6,7 +6,7 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::mpsc;
 
 use meseta_protocol::Role;
@@ -73,14 +73,8 @@ impl Config {
     }
 
     fn bind_ip(&self) -> IpAddr {
-        let is_v6 = matches!(self.host.parse(), Ok(IpAddr::V6(_)));
         self.bind
-            .unwrap_or(match (Address::new(&self.host, 0).is_loopback(), is_v6) {
-                (true, false) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-                (true, true) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-                (false, false) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-                (false, true) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-            })
+            .unwrap_or_else(|| Address::new(&self.host, 0).dialling_ip())
     }
 }
 
@@ -132,6 +126,10 @@ impl SchedulerDriver {
             .http(false)
             .role("scheduler")
             .start()?;
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "drawn before there is a node, and unlike that of every other program"
+        )]
         let id = format!("scheduler-{}", uuid::Uuid::new_v4());
         let framework = completed(config.framework);
         let start = |build| node.spawn(&id, build);
@@ -307,6 +305,11 @@ impl Driver {
             scheduler,
             ended,
         }
+    }
+
+    /// The conversation with the master, to look at.
+    pub fn core(&self) -> &Core {
+        &self.core
     }
 
     /// The scheduler, if it is an `S`.

@@ -47,6 +47,8 @@
 //! | [`scheduler`] | [`Scheduler`], and what it may ask for: [`Handle`] in a callback, [`Remote`] elsewhere |
 //! | [`core`] | pure: subscription, leadership, what is passed on and what is not |
 //! | [`driver`] | the process, and [`SchedulerDriver`], which owns its node |
+// A seed must replay a run, so nothing that processes say may hang on the order of a hash table.
+#![warn(clippy::iter_over_hash_type)]
 
 pub mod core;
 pub mod driver;

@@ -1,7 +1,13 @@
 //! The real programs: what a user types, and what must happen when a part is killed.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod commands;
 mod kills;
+mod log_level;
+mod two_hosts;
 mod wordcount;

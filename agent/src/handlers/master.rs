@@ -10,7 +10,7 @@ use meseta_protocol::messages::agent::{
 use meseta_protocol::status::{StatusReason, TaskState};
 use meseta_protocol::task::Task;
 use meseta_runtime::Context;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::status::Report;
 use crate::agent::{Agent, FromMaster};
@@ -70,7 +70,10 @@ impl Agent {
     pub(crate) fn registration_input(&mut self, cx: &mut Context<'_, Self>, input: Input) {
         for effect in self.registration.step(input, cx.random()) {
             match effect {
-                Effect::Attempt => self.register(cx),
+                Effect::Attempt => {
+                    self.tell_if_unanswered();
+                    self.register(cx);
+                }
                 Effect::ArmRetry { after, number } => {
                     cx.after(after, move |agent, cx| {
                         agent.registration_input(cx, Input::RetryDue(number));
@@ -93,6 +96,17 @@ impl Agent {
                 Effect::Pong => self.tell_master(cx, Pong {}),
                 Effect::Fail(reason) => self.fail(cx, &reason),
             }
+        }
+    }
+
+    /// Says that nobody has answered yet, each time when it tries again: at first soon, later about once a minute.
+    fn tell_if_unanswered(&self) {
+        let attempts = self.registration.unanswered();
+        if attempts > 0 {
+            warn!(
+                master = %self.config.master, attempts,
+                "no master answers: is one running there, and are its certificates of the same CA? Trying on"
+            );
         }
     }
 

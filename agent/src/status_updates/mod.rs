@@ -44,6 +44,11 @@ impl StatusUpdates {
         self.streams.get(key)?.head()
     }
 
+    /// All streams, by task.
+    pub fn streams(&self) -> impl Iterator<Item = (&Key, &Stream)> {
+        self.streams.iter()
+    }
+
     /// How many streams there are.
     pub fn len(&self) -> usize {
         self.streams.len()

@@ -230,6 +230,17 @@ impl View {
     }
 }
 
+/// One agent in the books.
+#[derive(Debug, Clone)]
+pub struct Holdings<'a> {
+    /// All it has, without allocations.
+    pub total: &'a Resources,
+    /// What nobody holds.
+    pub free: &'a Resources,
+    /// What each framework holds, offered or used, with its allocation role.
+    pub held: BTreeMap<FrameworkId, Resources>,
+}
+
 /// The books.
 #[derive(Debug, Default)]
 pub struct Allocator {
@@ -315,6 +326,31 @@ impl Allocator {
     /// Whether a run has something to look at.
     pub fn has_candidates(&self) -> bool {
         !self.candidates.is_empty()
+    }
+
+    /// What each agent has in all, what of it is free, and who holds the rest, by agent id. Frameworks that only the
+    /// agent has named hold something too.
+    pub fn holdings(&self) -> BTreeMap<&AgentId, Holdings<'_>> {
+        let held_on = |agent: &Agent| {
+            let held = agent.used.iter().filter_map(|(f, held)| {
+                let framework = self.frameworks.get(*f)?;
+                Some((framework.id.clone(), held.clone()))
+            });
+            let unclaimed = agent.unclaimed.iter();
+            held.chain(unclaimed.map(|(id, held)| (id.clone(), held.clone())))
+                .collect()
+        };
+        self.agents
+            .iter()
+            .map(|(_, agent)| {
+                let holdings = Holdings {
+                    total: &agent.total,
+                    free: &agent.available,
+                    held: held_on(agent),
+                };
+                (&agent.id, holdings)
+            })
+            .collect()
     }
 
     /// Makes every agent a candidate of the next run.

@@ -34,7 +34,7 @@ use meseta_protocol::Role;
 use meseta_runtime::{Context, ExitReason, Pid, Process, Receive, Routes, Time};
 use tracing::{debug, error};
 
-pub use core::{Allocator, BookError, Config, parse_min_allocatable};
+pub use core::{Allocator, BookError, Config, Holdings, parse_min_allocatable};
 pub use filters::{MAX_REFUSAL, refusal};
 pub use messages::Allocation;
 pub use role_tree::{DEFAULT_WEIGHT, Node as RoleNode, RoleTree};
@@ -72,6 +72,13 @@ impl AllocatorProcess {
             shown_roles: BTreeSet::new(),
             master,
         }
+    }
+}
+
+impl AllocatorProcess {
+    /// The books, to look at.
+    pub fn books(&self) -> &Allocator {
+        &self.books
     }
 }
 

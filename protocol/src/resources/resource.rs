@@ -685,6 +685,9 @@ impl Resource {
             Value::Scalar(amount) if *amount < Scalar::ZERO => {
                 return Err(ResourceError::NegativeScalar);
             }
+            Value::Scalar(amount) if *amount > Scalar::MOST => {
+                return Err(ResourceError::TooMuch(self.name.to_string()));
+            }
             Value::Scalar(_) | Value::Ranges(_) | Value::Set(_) => {}
         }
         if let Some(disk) = &self.disk {
@@ -754,6 +757,9 @@ fn validate_stack(stack: &[Reservation]) -> Result<(), ResourceError> {
 /// What is wrong with a resource by itself.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ResourceError {
+    /// More than [`Scalar::MOST`], or infinite.
+    #[error("{0} is more than {most}: check its unit and number", most = Scalar::MOST)]
+    TooMuch(String),
     /// The name is empty.
     #[error("Empty resource name")]
     EmptyName,

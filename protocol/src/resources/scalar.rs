@@ -24,6 +24,10 @@ impl Scalar {
     /// No bound; only limits use it.
     pub const INFINITE: Self = Self(i64::MAX);
 
+    /// The most there can be of one resource: 10^12, which as mem or disk is an exbibyte. More is a slip of the pen, and
+    /// sums of amounts up to it stay far from the end of the range.
+    pub const MOST: Self = Self::whole(1_000_000_000_000);
+
     /// `n` thousandths.
     pub const fn from_thousandths(n: i64) -> Self {
         Self(n)

@@ -51,6 +51,11 @@ impl Factory {
         }))
     }
 
+    /// Of a process that needs nothing of its surroundings but its turns: a probe of the test kit.
+    pub(crate) fn hosting(build: impl FnOnce() -> Box<dyn Hosted> + Send + 'static) -> Self {
+        Self(Box::new(|_, _| build()))
+    }
+
     pub(crate) fn build(self, surroundings: Surroundings, seed: u64) -> Box<dyn Hosted> {
         (self.0)(surroundings, seed)
     }
@@ -268,7 +273,11 @@ impl Driver {
             let ended = if let Some(event) = self.inbox.pop_control() {
                 self.control(event)
             } else if let Some(event) = self.inbox.pop_user() {
-                self.user(event)
+                // A test may have this event dropped or held; in production nobody has asked for that.
+                match self.node.filters().pass(&self.inbox, event) {
+                    Some(event) => self.user(event),
+                    None => false,
+                }
             } else if self.inbox.rest() {
                 return Drained::More;
             } else {
@@ -328,6 +337,7 @@ impl Driver {
                 self.end(reason);
                 true
             }
+            User::Nudge => false,
         }
     }
 

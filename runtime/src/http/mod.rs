@@ -3,9 +3,11 @@
 //! Every process may serve paths under its id (`/master/state`, `/slave(1)/state`); a node may name one of its
 //! processes the delegate, whose paths also stand without the id (`/state`). A request is an event of the process's
 //! control lane, so it is answered from one consistent state between two messages. The node itself serves
-//! `/health`, `/version`, `/metrics/snapshot`, `/metrics` and `/__processes__`.
+//! `/health`, `/version`, `/metrics/snapshot`, `/metrics`, and `/__processes__`, which tells of its processes and peers
+//! without asking them. `/logging` is its process [`crate::logging::Logging`].
 
 pub(crate) mod server;
+mod status;
 
 use std::collections::BTreeMap;
 

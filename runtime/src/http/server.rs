@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Query, State};
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use tracing::warn;
 
+use super::status::NodeStatus;
 use super::{JSON, Response};
+use crate::clock::Time;
 use crate::node::NodeHandle;
+use crate::pid::Address;
 
 /// How long a process may take to answer before the client gets 503.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -20,13 +23,27 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// Serves until the node's runtime ends.
 pub(crate) fn serve(listener: TcpListener, node: NodeHandle) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
+    let started = node.clock().now();
+    let on_loopback = listener.local_addr()?.ip().is_loopback();
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let router = Router::new()
         .route("/health", get(|| async { Response::empty() }))
         .route("/version", get(version))
         .route("/metrics", get(prometheus))
         .route("/metrics/snapshot", get(snapshot))
-        .route("/__processes__", get(processes))
+        .route(
+            "/__processes__",
+            get(move |State(node), Query(query)| processes(node, started, query)),
+        )
+        .route(
+            "/logging/toggle",
+            get(move |headers: HeaderMap, state, uri, query| async move {
+                match may_change(on_loopback, &headers) {
+                    Ok(()) => process(state, uri, query).await,
+                    Err(why) => Response::text(403, why),
+                }
+            }),
+        )
         .fallback(get(process))
         .with_state(node);
     tokio::spawn(async move {
@@ -53,13 +70,19 @@ async fn snapshot(State(node): State<NodeHandle>) -> Response {
     Response::json(&serde_json::Value::Object(node.metrics().snapshot()))
 }
 
-async fn processes(State(node): State<NodeHandle>) -> Response {
-    match serde_json::to_vec(&node.processes()) {
-        Ok(body) => Response {
+/// `/__processes__`, or one process with `?id=`.
+async fn processes(node: NodeHandle, started: Time, query: BTreeMap<String, String>) -> Response {
+    let status = tokio::task::spawn_blocking(move || {
+        let status = NodeStatus::of(&node, started, query.get("id").map(String::as_str));
+        serde_json::to_vec(&status)
+    });
+    match status.await {
+        Ok(Ok(body)) => Response {
             status: 200,
             content_type: Some(JSON),
             body: body.into(),
         },
+        Ok(Err(error)) => Response::text(500, error.to_string()),
         Err(error) => Response::text(500, error.to_string()),
     }
 }
@@ -80,6 +103,30 @@ async fn process(
     }
 }
 
+/// Whether a request may change something: nobody proves over HTTP who they are, so only where all who can reach the
+/// node are on its machine, and not when a web page in somebody's browser asks.
+fn may_change(on_loopback: bool, headers: &HeaderMap) -> Result<(), &'static str> {
+    if !on_loopback {
+        return Err(
+            "Over HTTP this can be changed on nodes bound to loopback only: use `meseta log-level` with a certificate \
+             of role operator.\n",
+        );
+    }
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .and_then(|host| host.parse::<axum::http::uri::Authority>().ok());
+    let here = host.is_none_or(|host| Address::new(host.host(), 0).is_loopback());
+    let foreign = headers
+        .get("sec-fetch-site")
+        .is_some_and(|site| site != "none" && site != "same-origin");
+    if here && !foreign {
+        Ok(())
+    } else {
+        Err("A web page may not change this: use `meseta log-level`, or curl.\n")
+    }
+}
+
 impl IntoResponse for Response {
     fn into_response(self) -> axum::response::Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -87,5 +134,31 @@ impl IntoResponse for Response {
             Some(kind) => (status, [(header::CONTENT_TYPE, kind)], self.body).into_response(),
             None => (status, self.body).into_response(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_is_on_the_machine_and_no_web_page_may_change_something() {
+        let asked = |on_loopback, headers: &[(&'static str, &'static str)]| {
+            let headers = headers.iter().map(|(name, value)| {
+                let name = header::HeaderName::from_static(name);
+                (name, header::HeaderValue::from_static(value))
+            });
+            may_change(on_loopback, &headers.collect()).is_ok()
+        };
+        let here = ("host", "127.0.0.1:5050");
+        assert!(asked(true, &[here]));
+        assert!(asked(
+            true,
+            &[("host", "localhost:5050"), ("sec-fetch-site", "none")]
+        ));
+        assert!(asked(true, &[("host", "[::1]:5050")]));
+        assert!(!asked(false, &[here]));
+        assert!(!asked(true, &[("host", "rebound.example:5050")]));
+        assert!(!asked(true, &[here, ("sec-fetch-site", "cross-site")]));
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tracing::{error, info};
 
 use super::routing::Uplink;
-use super::{Node, NodeHandle, OpHandler, Shared};
+use super::{Node, NodeHandle, OpHandler, Shared, SpawnError};
 use crate::clock::Clock;
 use crate::codec::DEFAULT_MAX_MESSAGE;
 use crate::context::Op;
@@ -24,8 +24,10 @@ use crate::http::server;
 use crate::identity::{Identity, IdentityError};
 use crate::inbox::DEFAULT_MAILBOX;
 use crate::links::Links;
+use crate::logging::{LOGGING, Logging};
 use crate::metrics::Metrics;
 use crate::pid::Address;
+use crate::testing::Filters;
 use crate::transport::memory::MemoryNetwork;
 use crate::transport::quic::{Mode, QuicConfig, QuicTransport, TransportError};
 use crate::transport::{Incarnation, Kinds, PeerKey, Transport};
@@ -93,6 +95,9 @@ pub enum NodeError {
     /// The transport did not start.
     #[error("transport")]
     Transport(#[from] TransportError),
+    /// A process that every node has did not start.
+    #[error("a process of the node itself")]
+    Spawn(#[from] SpawnError),
     /// The system refused a thread or random bytes.
     #[error("system resources")]
     System(#[source] std::io::Error),
@@ -398,9 +403,13 @@ impl NodeBuilder {
             outside_asks: DashMap::new(),
             end_waiters: Mutex::default(),
             delegate: OnceLock::new(),
+            filters: Filters::default(),
             stop: Mutex::new(Some(stop)),
             thread: Mutex::new(None),
         });
+        // Who cannot be dialled cannot be told what to log; a guest's id is that of its one actor.
+        let quic = matches!(self.wire, Wire::Quic);
+        let operable = quic && self.accepts && self.guest_of.is_none();
         let uplink = Arc::new(Uplink(Arc::downgrade(&shared)));
         let transport: Arc<dyn Transport> = match (self.wire, identity, sockets.udp) {
             (Wire::Memory(network), _, _) => {
@@ -434,11 +443,15 @@ impl NodeBuilder {
             tokio::spawn(self.clock.clone().drive());
         }
         let handle = NodeHandle(shared);
+        let node = Node(handle);
+        if operable {
+            node.spawn(LOGGING, Logging::of_program)?;
+        }
         if let Some(tcp) = sockets.tcp {
-            server::serve(tcp, handle.clone()).map_err(NodeError::System)?;
+            server::serve(tcp, node.0.clone()).map_err(NodeError::System)?;
         }
         info!(%address, role = %self.role, "node started");
-        Ok(Node(handle))
+        Ok(node)
     }
 }
 

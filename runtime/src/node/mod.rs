@@ -37,6 +37,7 @@ use crate::message::{Ask, Correlation, Envelope, Kind, Message, Parcel, Payload}
 use crate::metrics::Metrics;
 use crate::pid::{Address, ParsePidError, Pid};
 use crate::process::{Process, Profile, open};
+use crate::testing::{Filters, Testing};
 use crate::transport::{Kinds, PeerKey, PeerStatus, Transport};
 
 /// Id under which code outside all actors sends and asks.
@@ -85,6 +86,7 @@ pub(crate) struct Shared {
     outside_asks: DashMap<u64, (Pid, oneshot::Sender<Payload>)>,
     end_waiters: Mutex<HashMap<Pid, Vec<oneshot::Sender<ExitReason>>>>,
     delegate: OnceLock<Arc<str>>,
+    filters: Filters,
     stop: Mutex<Option<oneshot::Sender<()>>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
@@ -227,7 +229,7 @@ impl Node {
 
     /// Ends a process of this node after what is in its mailbox now.
     pub fn terminate(&self, pid: &Pid) {
-        self.0.terminate(pid);
+        self.0.terminate(pid, ExitReason::Terminated);
     }
 
     /// Waits until a process of this node has ended; at once when there is none.
@@ -241,6 +243,11 @@ impl Node {
             }
         }
         async move { receiver.await.unwrap_or(ExitReason::NoProcess) }
+    }
+
+    /// What a test may do with this node: watch, drop, hold or double messages, and spawn probes.
+    pub fn testing(&self) -> Testing {
+        Testing::of(&self.0)
     }
 
     /// Names the process whose HTTP paths also stand without its id.
@@ -257,12 +264,7 @@ impl Node {
 
     /// All peers there is a connection to or was one lately.
     pub fn peers(&self) -> Vec<PeerStatus> {
-        self.0
-            .0
-            .transport
-            .get()
-            .map(|t| t.peers())
-            .unwrap_or_default()
+        self.0.peers()
     }
 
     /// Ends all processes, tells linked ones elsewhere, closes connections and joins the node's thread. Blocks;
@@ -318,6 +320,7 @@ impl Home for Shared {
                 free.insert(Inbox::new(
                     pid.clone(),
                     profile.accepted,
+                    profile.takes_any,
                     profile.http_paths,
                     self.mailbox,
                     self.clock.clone(),
@@ -340,12 +343,31 @@ impl Home for Shared {
 }
 
 impl NodeHandle {
+    pub(crate) fn address(&self) -> &Address {
+        &self.0.address
+    }
+
+    pub(crate) fn peers(&self) -> Vec<PeerStatus> {
+        let transport = self.0.transport.get();
+        transport.map(|t| t.peers()).unwrap_or_default()
+    }
+
     pub(crate) fn clock(&self) -> &Clock {
         &self.0.clock
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.0.metrics
+    }
+
+    /// What a process asks of this node.
+    pub(crate) fn home(&self) -> &dyn Home {
+        &*self.0
+    }
+
+    /// What a test does to messages before its actors see them.
+    pub(crate) fn filters(&self) -> &Filters {
+        &self.0.filters
     }
 
     /// Starts a process whose name is reserved; `false` when the node's thread has ended.
@@ -402,7 +424,7 @@ impl NodeHandle {
             Effect::Spawn { pid, factory } => {
                 self.start(&pid, factory);
             }
-            Effect::Terminate(pid) => self.terminate(&pid),
+            Effect::Terminate(pid) => self.terminate(&pid, ExitReason::Terminated),
             Effect::Respond(responder, response) => responder.respond(response),
             Effect::Pin(guest) => {
                 if let Some(transport) = self.0.transport.get() {
@@ -456,9 +478,9 @@ impl NodeHandle {
         });
     }
 
-    pub(crate) fn terminate(&self, pid: &Pid) {
+    pub(crate) fn terminate(&self, pid: &Pid, reason: ExitReason) {
         if let Some(inbox) = self.inbox(pid.id())
-            && inbox.push(User::Terminate(ExitReason::Terminated)).is_err()
+            && inbox.push(User::Terminate(reason)).is_err()
         {
             tracing::debug!(%pid, "the process had ended before it was terminated");
         }

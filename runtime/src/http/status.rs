@@ -1,0 +1,138 @@
+//! `/__processes__`: what a node tells of itself while it runs.
+//!
+//! Counters are kept by whoever does the work and only read here, so that the answer comes also when processes are
+//! stuck. Threads and memory are those of the whole program, which may hold several nodes.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::clock::Time;
+use crate::node::{NodeHandle, ProcessStatus};
+use crate::transport::PeerStatus;
+
+/// Where the causes of drops stand among the metrics.
+const DROPS: &str = "runtime/messages_dropped/";
+/// Threads shown at most.
+const MAX_THREADS: usize = 256;
+
+/// A node as `/__processes__` shows it.
+#[derive(Debug, Serialize)]
+pub(crate) struct NodeStatus {
+    /// `host:port` of the node.
+    pub(crate) address: String,
+    /// Milliseconds since it started.
+    pub(crate) uptime_ms: u64,
+    /// Threads of the program.
+    pub(crate) threads: Vec<ThreadStatus>,
+    /// Bytes of memory that the program has in use, as the kernel counts them; 0 when it does not tell.
+    pub(crate) resident_bytes: u64,
+    /// Messages dropped by the node since its start, by cause.
+    pub(crate) drops: BTreeMap<String, u64>,
+    /// Its processes, in the order of their ids.
+    pub(crate) processes: Vec<ProcessStatus>,
+    /// Every node and guest there is a connection to or was one lately.
+    pub(crate) peers: Vec<PeerStatus>,
+}
+
+/// One thread of the program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct ThreadStatus {
+    /// Name, of which the kernel keeps 15 bytes.
+    pub(crate) name: String,
+    /// Time on a processor since it started, in milliseconds.
+    pub(crate) cpu_ms: u64,
+}
+
+impl NodeStatus {
+    /// Of a node that started at `started`; with an `id`, of this process only. Reads `/proc`, which takes up to some
+    /// milliseconds.
+    pub(crate) fn of(node: &NodeHandle, started: Time, id: Option<&str>) -> Self {
+        let mut processes = node.processes();
+        processes.retain(|process| id.is_none_or(|id| process.id == id));
+        let uptime = node.clock().now().since(started);
+        Self {
+            address: node.address().to_string(),
+            uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
+            threads: threads(),
+            resident_bytes: resident_bytes(),
+            drops: drops(node),
+            processes,
+            peers: node.peers(),
+        }
+    }
+}
+
+fn drops(node: &NodeHandle) -> BTreeMap<String, u64> {
+    let all = node.metrics().snapshot();
+    let dropped = all.iter().filter_map(|(name, value)| {
+        let cause = name.strip_prefix(DROPS)?;
+        // Counters are whole numbers, kept as floating point.
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a counter is never negative, and exact below 2^53"
+        )]
+        let count = value.as_f64()? as u64;
+        Some((cause.to_owned(), count))
+    });
+    dropped.collect()
+}
+
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kilobytes = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"))
+        .and_then(|number| number.trim().parse::<u64>().ok());
+    kilobytes.unwrap_or(0) * 1024
+}
+
+/// All threads that can be read; one may end meanwhile.
+fn threads() -> Vec<ThreadStatus> {
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
+        return Vec::new();
+    };
+    let read = |task: std::io::Result<std::fs::DirEntry>| {
+        let path = task.ok()?.path();
+        let name = std::fs::read_to_string(path.join("comm")).ok()?;
+        let cpu_ms = cpu_ms(&std::fs::read_to_string(path.join("stat")).ok()?)?;
+        Some(ThreadStatus {
+            name: name.trim_end().to_owned(),
+            cpu_ms,
+        })
+    };
+    let mut all: Vec<ThreadStatus> = tasks.take(MAX_THREADS).filter_map(read).collect();
+    all.sort_by(|a, b| (b.cpu_ms, &a.name).cmp(&(a.cpu_ms, &b.name)));
+    all
+}
+
+/// Processor time in a line of `/proc/*/stat`: user and system time, which the kernel tells in hundredths of a second.
+fn cpu_ms(stat: &str) -> Option<u64> {
+    // The name may hold anything but ends with the last bracket; utime and stime are the 14th and 15th field.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let mut times = rest.split(' ').skip(11);
+    let user: u64 = times.next()?.parse().ok()?;
+    let system: u64 = times.next()?.parse().ok()?;
+    Some((user + system) * 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processor_time_is_read_behind_a_name_with_brackets() {
+        let stat = "7 (node (1) ) S 1 7 7 0 -1 4194560 120 0 0 0 250 31 0 0 20 0 4 0 100 0 0";
+        assert_eq!(cpu_ms(stat), Some(2_810));
+        assert_eq!(cpu_ms("7 (node) S"), None);
+    }
+
+    #[test]
+    fn the_kernel_tells_of_this_thread_and_of_memory() {
+        let name = std::thread::current().name().unwrap().to_owned();
+        let short: String = name.chars().take(15).collect();
+        assert!(threads().iter().any(|thread| thread.name == short));
+        assert!(resident_bytes() > 100_000);
+    }
+}

@@ -1,0 +1,289 @@
+//! The laws of a cluster, one file each, and the checker that holds a history to them.
+//!
+//! Pure: nothing here knows a simulator, a node or a clock. Laws about tasks read a [`History`], event by event, as
+//! the runner writes it; laws about resources and leftovers are functions of plain values that whoever runs a cluster
+//! takes from its processes. Where a law is stated: section 7 of the project's test plan, whose numbers they keep;
+//! what frameworks are promised of it, in `docs/delivery.md`.
+//!
+//! | law | file |
+//! |---|---|
+//! | T-1 a task is started at most once | [`started_once`] |
+//! | T-2 no launch is silently lost | [`no_launch_lost`] |
+//! | T-3 after a task's end only copies of it follow | [`nothing_after_the_end`] |
+//! | T-4 states follow the table | [`state_table`] |
+//! | T-5 the next update comes after the acknowledgement of the last | [`one_in_flight`] |
+//! | A-1 no more is offered and used than there is | [`no_overcommitment`] |
+//! | A-2 a resource is in one offer at most | [`one_offer_each`] |
+//! | A-3 the books balance, to the thousandth | [`books_balance`] |
+//! | K-1 nothing is left behind | [`nothing_left_behind`] |
+//! | K-2 queues are bounded | [`queues_are_bounded`] |
+//! | K-3 nobody panics | [`no_panics`] |
+//! | Z-1 when faults stop, the cluster converges | [`convergence`] |
+//!
+//! A new law is a file with its heading, a bad history that it refuses and a good one that it accepts, and, when it
+//! reads the history, a line in [`Laws::new`].
+
+pub mod books_balance;
+pub mod convergence;
+pub mod no_launch_lost;
+pub mod no_overcommitment;
+pub mod no_panics;
+pub mod nothing_after_the_end;
+pub mod nothing_left_behind;
+pub mod one_in_flight;
+pub mod one_offer_each;
+pub mod queues_are_bounded;
+pub mod started_once;
+pub mod state_table;
+
+use std::fmt;
+
+use meseta_protocol::status::TaskState;
+use meseta_protocol::{AgentId, TaskId, UpdateId};
+use meseta_runtime::Time;
+
+/// Number of a framework in its run. Its id comes from the master; this is known before.
+pub type FrameworkNumber = usize;
+
+/// Something that counts for a law. Tasks have ids that are used once in a run, over all frameworks.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A scheduler uses an offer for a task.
+    Launched {
+        /// Whose.
+        framework: FrameworkNumber,
+        /// The task.
+        task: TaskId,
+        /// Where it should run.
+        agent: AgentId,
+    },
+    /// A task begins to run on a machine.
+    Started {
+        /// The task.
+        task: TaskId,
+        /// Its container.
+        container: String,
+    },
+    /// What a task was on a machine is no more.
+    Stopped {
+        /// The task.
+        task: TaskId,
+    },
+    /// A scheduler hears of a task.
+    Heard(Heard),
+    /// A scheduler says that it has dealt with an update.
+    Acknowledged {
+        /// The task.
+        task: TaskId,
+        /// The update.
+        uuid: UpdateId,
+    },
+    /// A master begins to lead. It knows nothing of what an earlier one has told frameworks.
+    MasterStarted,
+    /// A framework ends by its own wish, or nobody speaks for it any more: nobody is owed anything.
+    FrameworkOver(FrameworkNumber),
+}
+
+/// What a scheduler hears of a task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Heard {
+    /// Who hears it.
+    pub framework: FrameworkNumber,
+    /// Of which task.
+    pub task: TaskId,
+    /// Its state.
+    pub state: TaskState,
+    /// Set when the update is one that has to be acknowledged.
+    pub uuid: Option<UpdateId>,
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Launched {
+                framework,
+                task,
+                agent,
+            } => write!(f, "framework {framework} launches {task} on {agent}"),
+            Self::Started { task, container } => write!(f, "{task} starts in {container}"),
+            Self::Stopped { task } => write!(f, "{task} stops"),
+            Self::Heard(heard) => {
+                let Heard {
+                    framework,
+                    task,
+                    state,
+                    uuid,
+                } = heard;
+                match uuid {
+                    Some(uuid) => write!(f, "framework {framework} hears {task} {state} ({uuid})"),
+                    None => write!(f, "framework {framework} is told {task} {state}"),
+                }
+            }
+            Self::Acknowledged { task, uuid } => write!(f, "{task} acknowledged ({uuid})"),
+            Self::MasterStarted => write!(f, "a master begins to lead"),
+            Self::FrameworkOver(framework) => write!(f, "framework {framework} is over"),
+        }
+    }
+}
+
+/// A broken law.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which, for example `T-1`.
+    pub law: &'static str,
+    /// What was seen.
+    pub evidence: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.law, self.evidence)
+    }
+}
+
+/// A law about the history.
+pub trait Law {
+    /// Its number.
+    fn number(&self) -> &'static str;
+    /// Reads the next event.
+    ///
+    /// # Errors
+    /// What breaks the law.
+    fn read(&mut self, event: &Event) -> Result<(), String>;
+    /// The run is over and has converged: what had to happen must have happened.
+    ///
+    /// # Errors
+    /// What breaks the law.
+    fn end(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// All events of a run in their order.
+pub type History = Vec<(Time, Event)>;
+
+/// All laws about the history, at a place in it.
+pub struct Laws {
+    laws: Vec<Box<dyn Law>>,
+    read: usize,
+}
+
+impl Default for Laws {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Laws {
+    /// All laws, before the first event.
+    pub fn new() -> Self {
+        Self {
+            laws: vec![
+                Box::new(started_once::StartedOnce::default()),
+                Box::new(no_launch_lost::NoLaunchLost::default()),
+                Box::new(nothing_after_the_end::NothingAfterTheEnd::default()),
+                Box::new(state_table::StateTable::default()),
+                Box::new(one_in_flight::OneInFlight::default()),
+            ],
+            read: 0,
+        }
+    }
+
+    /// Reads what is new in the history.
+    ///
+    /// # Errors
+    /// The first broken law.
+    pub fn check(&mut self, history: &History) -> Result<(), Violation> {
+        for (_, event) in history.iter().skip(self.read) {
+            self.read += 1;
+            for law in &mut self.laws {
+                let read = law.read(event);
+                read.map_err(|evidence| Violation {
+                    law: law.number(),
+                    evidence,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Laws::check`], and the run is over.
+    ///
+    /// # Errors
+    /// The first broken law.
+    pub fn end(&mut self, history: &History) -> Result<(), Violation> {
+        self.check(history)?;
+        for law in &self.laws {
+            law.end().map_err(|evidence| Violation {
+                law: law.number(),
+                evidence,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Runs one law over a whole history.
+    pub(crate) fn verdict(mut law: impl Law, history: &[Event]) -> Result<(), String> {
+        for event in history {
+            law.read(event)?;
+        }
+        law.end()
+    }
+
+    pub(crate) fn launched(task: &str) -> Event {
+        Event::Launched {
+            framework: 0,
+            task: task.into(),
+            agent: "S0".into(),
+        }
+    }
+
+    pub(crate) fn started(task: &str) -> Event {
+        Event::Started {
+            task: task.into(),
+            container: "c".to_owned(),
+        }
+    }
+
+    pub(crate) fn heard(task: &str, state: TaskState, uuid: u8) -> Event {
+        Event::Heard(Heard {
+            framework: 0,
+            task: task.into(),
+            state,
+            uuid: Some(UpdateId::from_bytes([uuid; 16])),
+        })
+    }
+
+    pub(crate) fn told(task: &str, state: TaskState) -> Event {
+        Event::Heard(Heard {
+            framework: 0,
+            task: task.into(),
+            state,
+            uuid: None,
+        })
+    }
+
+    pub(crate) fn acknowledged(task: &str, uuid: u8) -> Event {
+        Event::Acknowledged {
+            task: task.into(),
+            uuid: UpdateId::from_bytes([uuid; 16]),
+        }
+    }
+
+    #[test]
+    fn a_broken_law_is_named_with_its_evidence_and_each_event_is_read_once() {
+        let mut history: History = vec![(Time::default(), started("t"))];
+        let mut laws = Laws::new();
+        assert_eq!(laws.check(&history), Ok(()));
+        assert_eq!(laws.check(&history), Ok(()));
+        history.push((Time::default(), started("t")));
+        let violation = laws.check(&history).unwrap_err();
+        assert_eq!(violation.law, "T-1");
+        assert!(violation.to_string().starts_with("T-1: t "));
+    }
+}

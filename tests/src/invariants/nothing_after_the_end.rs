@@ -1,0 +1,130 @@
+//! T-3: after a task's end only copies of it follow.
+//!
+//! Pure. Promised in `docs/decisions/0006`: a framework hears no more of a task after its end. A copy is the same
+//! update once more, or the same state without a uuid, as reconciliation answers. One exception is promised there
+//! too, until the registry outlives a master: an end that the master itself declared (it has no uuid) is not known to
+//! the next master, under which what really became of the task may still be heard.
+
+use std::collections::BTreeMap;
+
+use meseta_protocol::status::TaskState;
+use meseta_protocol::{TaskId, UpdateId};
+
+use super::{Event, Heard, Law};
+
+#[derive(Debug)]
+struct End {
+    state: TaskState,
+    uuid: Option<UpdateId>,
+    /// How many masters there had been.
+    masters: usize,
+}
+
+/// How each task ended, as its scheduler has heard it.
+#[derive(Debug, Default)]
+pub struct NothingAfterTheEnd {
+    ends: BTreeMap<TaskId, End>,
+    masters: usize,
+}
+
+impl NothingAfterTheEnd {
+    fn heard(&mut self, heard: &Heard) -> Result<(), String> {
+        let end = End {
+            state: heard.state,
+            uuid: heard.uuid,
+            masters: self.masters,
+        };
+        if let Some(known) = self.ends.get(&heard.task) {
+            let copy = match heard.uuid {
+                Some(_) => heard.uuid == known.uuid,
+                None => heard.state == known.state,
+            };
+            let forgotten = known.uuid.is_none() && known.masters < self.masters;
+            if copy {
+                return Ok(());
+            }
+            if !forgotten {
+                return Err(format!(
+                    "framework {} heard that {} ended as {}, and now hears {}",
+                    heard.framework, heard.task, known.state, heard.state
+                ));
+            }
+            self.ends.remove(&heard.task);
+        }
+        if heard.state.is_terminal() {
+            self.ends.insert(heard.task.clone(), end);
+        }
+        Ok(())
+    }
+}
+
+impl Law for NothingAfterTheEnd {
+    fn number(&self) -> &'static str {
+        "T-3"
+    }
+
+    fn read(&mut self, event: &Event) -> Result<(), String> {
+        match event {
+            Event::Heard(heard) => self.heard(heard),
+            Event::MasterStarted => {
+                self.masters += 1;
+                Ok(())
+            }
+            Event::Launched { .. }
+            | Event::Started { .. }
+            | Event::Stopped { .. }
+            | Event::Acknowledged { .. }
+            | Event::FrameworkOver(_) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{heard, told, verdict};
+    use super::*;
+
+    #[test]
+    fn refuses_another_end_and_a_return() {
+        for bad in [
+            vec![
+                heard("t", TaskState::Finished, 1),
+                heard("t", TaskState::Failed, 2),
+            ],
+            vec![
+                heard("t", TaskState::Finished, 1),
+                heard("t", TaskState::Finished, 2),
+            ],
+            vec![
+                told("t", TaskState::Lost),
+                heard("t", TaskState::Running, 1),
+            ],
+            vec![
+                heard("t", TaskState::Killed, 1),
+                Event::MasterStarted,
+                told("t", TaskState::Lost),
+            ],
+        ] {
+            assert!(
+                verdict(NothingAfterTheEnd::default(), &bad).is_err(),
+                "{bad:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn accepts_copies_and_what_a_new_master_cannot_know() {
+        let good = [
+            heard("t", TaskState::Running, 1),
+            heard("t", TaskState::Finished, 2),
+            heard("t", TaskState::Finished, 2),
+            told("t", TaskState::Finished),
+            told("u", TaskState::Lost),
+            told("u", TaskState::Lost),
+            Event::MasterStarted,
+            heard("u", TaskState::Running, 3),
+            heard("u", TaskState::Finished, 4),
+        ];
+        assert_eq!(verdict(NothingAfterTheEnd::default(), &good), Ok(()));
+    }
+}
