@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Add;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Condvar, Mutex};
@@ -62,13 +63,16 @@ impl fmt::Display for Time {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TimerKey(Time, u64);
 
+impl TimerKey {
+    /// When the timer is due.
+    pub(crate) fn deadline(self) -> Time {
+        self.0
+    }
+}
+
 type Action = Box<dyn FnOnce() + Send>;
 
-#[derive(Default)]
-struct Timers {
-    pending: BTreeMap<TimerKey, Action>,
-    next: u64,
-}
+type Timers = BTreeMap<TimerKey, Action>;
 
 enum Source {
     Live { origin: Instant },
@@ -80,6 +84,8 @@ struct Inner {
     /// Wall-clock time at `Time::ZERO`, since the Unix epoch.
     wall_origin: Duration,
     timers: Mutex<Timers>,
+    /// Number of the next timer.
+    next: AtomicU64,
     /// Wakes the live driver when an earlier deadline was added.
     earlier: Notify,
     busy: Mutex<u64>,
@@ -135,6 +141,7 @@ impl Clock {
                 source,
                 wall_origin,
                 timers: Mutex::default(),
+                next: AtomicU64::new(1),
                 earlier: Notify::new(),
                 busy: Mutex::new(0),
                 idle: Condvar::new(),
@@ -162,24 +169,51 @@ impl Clock {
 
     /// Runs `action` at `deadline`, on the thread that drives the clock. The action must not block.
     pub fn at(&self, deadline: Time, action: impl FnOnce() + Send + 'static) -> TimerKey {
+        let key = TimerKey(deadline, self.number());
+        self.at_key(key, action);
+        key
+    }
+
+    fn number(&self) -> u64 {
+        self.inner.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The place of a timer for `deadline` among those of the same time, taken now, for a timer that is set later or
+    /// never. On a live clock, where two timers of one nanosecond have no order, it is not taken before it is needed.
+    pub(crate) fn place(&self, deadline: Time) -> TimerKey {
+        let number = if self.is_paused() { self.number() } else { 0 };
+        TimerKey(deadline, number)
+    }
+
+    /// Sets a timer at a place taken before, and tells the key it has now.
+    pub(crate) fn at_place(
+        &self,
+        place: TimerKey,
+        action: impl FnOnce() + Send + 'static,
+    ) -> TimerKey {
+        let key = match place {
+            TimerKey(deadline, 0) => TimerKey(deadline, self.number()),
+            taken @ TimerKey(..) => taken,
+        };
+        self.at_key(key, action);
+        key
+    }
+
+    fn at_key(&self, key: TimerKey, action: impl FnOnce() + Send + 'static) {
         let mut timers = self.inner.timers.lock();
-        let key = TimerKey(deadline, timers.next);
-        timers.next += 1;
         let first = timers
-            .pending
             .first_key_value()
             .is_none_or(|(earliest, _)| key < *earliest);
-        timers.pending.insert(key, Box::new(action));
+        timers.insert(key, Box::new(action));
         drop(timers);
         if first {
             self.inner.earlier.notify_one();
         }
-        key
     }
 
     /// Forgets a timer; nothing happens when it has run.
     pub fn cancel(&self, key: TimerKey) {
-        self.inner.timers.lock().pending.remove(&key);
+        self.inner.timers.lock().remove(&key);
     }
 
     /// Runs due timers for ever. A live clock needs exactly one such task.
@@ -197,7 +231,6 @@ impl Clock {
                 .inner
                 .timers
                 .lock()
-                .pending
                 .first_key_value()
                 .map(|(key, _)| key.0);
             match next {
@@ -214,11 +247,11 @@ impl Clock {
 
     fn take_due(&self, now: Time) -> Option<Action> {
         let mut timers = self.inner.timers.lock();
-        let (key, _) = timers.pending.first_key_value()?;
+        let (key, _) = timers.first_key_value()?;
         if key.0 > now {
             return None;
         }
-        timers.pending.pop_first().map(|(_, action)| action)
+        timers.pop_first().map(|(_, action)| action)
     }
 
     /// Advances a paused clock by `by`: every timer due in between runs at its own time, and all nodes settle
@@ -247,7 +280,7 @@ impl Clock {
             }
             let due = {
                 let timers = self.inner.timers.lock();
-                timers.pending.first_key_value().map(|(key, _)| key.0)
+                timers.first_key_value().map(|(key, _)| key.0)
             };
             match due {
                 Some(deadline) if deadline <= end => {

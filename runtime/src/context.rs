@@ -4,10 +4,11 @@
 //! so they may borrow nothing but may hold anything, and need not be `Send`.
 
 use std::any::{Any, TypeId};
-use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::clock::Time;
@@ -16,7 +17,8 @@ use crate::http::{Responder, Response};
 use crate::identity::{GuestKey, IdentityError};
 use crate::message::{Ask, Correlation, Envelope, Kind, Message, Parcel, Payload};
 use crate::metrics::Metrics;
-use crate::node::SpawnError;
+use crate::node::{Placement, SpawnError};
+use crate::numbered::Numbered;
 use crate::pid::{Address, Pid};
 use crate::process::{Process, Profile, open};
 use crate::transport::Guest;
@@ -34,6 +36,9 @@ pub enum AskError {
     /// The request could not be queued: no such process, full mailbox, or an unreachable node.
     #[error("the request could not be delivered")]
     Undelivered,
+    /// The process had as many asks open as it may; see [`crate::NodeBuilder::max_asks`]. The request was not sent.
+    #[error("too many asks wait for their answers: wait for some of them before asking more")]
+    TooMany,
     /// An answer came that is not of the expected type.
     #[error("the answer does not decode")]
     BadAnswer,
@@ -128,26 +133,42 @@ type OpContinuation<P> = Box<dyn FnOnce(&mut P, &mut Context<'_, P>, Box<dyn Any
 
 /// What a process has yet to hear of.
 pub(crate) struct Continuations<P> {
-    pub(crate) timers: HashMap<TimerId, Continuation<P>>,
-    pub(crate) asks: HashMap<u64, (Pid, AskContinuation<P>)>,
-    pub(crate) ops: HashMap<u64, OpContinuation<P>>,
+    pub(crate) timers: Numbered<TimerId, Continuation<P>>,
+    pub(crate) asks: Numbered<u64, (Pid, AskContinuation<P>)>,
+    pub(crate) ops: Numbered<u64, OpContinuation<P>>,
     next: u64,
+    /// Numbers of asks that the node has given to this process, to be used up.
+    ask_numbers: Range<u64>,
 }
+
+/// How many numbers of asks a process takes at once: its node's counter is shared by all threads.
+const ASK_NUMBERS: u64 = 64;
 
 impl<P> Continuations<P> {
     fn take_number(&mut self) -> u64 {
         self.next += 1;
         self.next
     }
+
+    /// A number that no other ask of any process of the node has.
+    fn take_ask_number(&mut self, home: &dyn Home) -> u64 {
+        if let Some(number) = self.ask_numbers.next() {
+            return number;
+        }
+        let first = home.next_ask() * ASK_NUMBERS;
+        self.ask_numbers = first + 1..first + ASK_NUMBERS;
+        first
+    }
 }
 
 impl<P> Default for Continuations<P> {
     fn default() -> Self {
         Self {
-            timers: HashMap::new(),
-            asks: HashMap::new(),
-            ops: HashMap::new(),
+            timers: Numbered::default(),
+            asks: Numbered::default(),
+            ops: Numbered::default(),
             next: 0,
+            ask_numbers: 0..0,
         }
     }
 }
@@ -159,12 +180,17 @@ pub(crate) trait Home: Send + Sync {
     fn wall(&self, now: Time) -> Duration;
     /// Metrics of the node.
     fn metrics(&self) -> &Metrics;
-    /// Number of the next ask, unique for the node.
+    /// The next number, unique for the node. A process makes the numbers of its next asks of it.
     fn next_ask(&self) -> u64;
     /// The next id `prefix(n)`, counting from 1.
     fn next_id(&self, prefix: &str) -> String;
     /// Takes a name for a process of this profile: from now on messages to it wait for its start.
-    fn reserve(&self, id: &str, profile: Profile) -> Result<Pid, SpawnError>;
+    fn reserve(
+        &self,
+        id: &str,
+        profile: Arc<Profile>,
+        placement: Placement,
+    ) -> Result<Pid, SpawnError>;
     /// Delivers what code outside all actors sends.
     fn send_from_outside(self: Arc<Self>, to: &Pid, parcel: Box<dyn Parcel>, kind: Kind);
     /// A one-use key for a guest.
@@ -189,6 +215,24 @@ impl std::fmt::Debug for Outside {
     }
 }
 
+/// Random source of one process: made when it is first drawn from, since most never do.
+pub(crate) struct Random {
+    seed: u64,
+    source: Option<Box<StdRng>>,
+}
+
+impl Random {
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self { seed, source: None }
+    }
+
+    fn source(&mut self) -> &mut StdRng {
+        let seed = self.seed;
+        self.source
+            .get_or_insert_with(|| Box::new(StdRng::seed_from_u64(seed)))
+    }
+}
+
 /// What stays the same over all turns of a process.
 pub(crate) struct Surroundings {
     pub(crate) me: Pid,
@@ -206,7 +250,7 @@ pub struct ReplyTo {
 pub struct Context<'a, P> {
     pub(crate) surroundings: &'a Surroundings,
     pub(crate) now: Time,
-    pub(crate) random: &'a mut StdRng,
+    pub(crate) random: &'a mut Random,
     pub(crate) effects: &'a mut Vec<Effect>,
     pub(crate) continuations: &'a mut Continuations<P>,
     pub(crate) reply_to: Option<ReplyTo>,
@@ -223,7 +267,7 @@ impl<P: Process> Context<'_, P> {
         self.surroundings.me.address()
     }
 
-    /// Time at the beginning of the turn.
+    /// Time at the beginning of the turn, or up to 15 turns before it while they take a few microseconds each.
     pub fn now(&self) -> Time {
         self.now
     }
@@ -235,7 +279,7 @@ impl<P: Process> Context<'_, P> {
 
     /// Random source of this process, seeded from the node's seed and the process's id.
     pub fn random(&mut self) -> &mut StdRng {
-        self.random
+        self.random.source()
     }
 
     /// Metrics of this node.
@@ -279,7 +323,8 @@ impl<P: Process> Context<'_, P> {
         limit: Duration,
         k: impl FnOnce(&mut P, &mut Context<'_, P>, Result<M::Reply, AskError>) + 'static,
     ) {
-        let number = self.surroundings.home.next_ask();
+        let home = &*self.surroundings.home;
+        let number = self.continuations.take_ask_number(home);
         let request = self.envelope(to, message, Correlation::Request(number));
         let opened: AskContinuation<P> = Box::new(move |process, cx, answer| {
             let answer = answer
@@ -372,7 +417,7 @@ impl<P: Process> Context<'_, P> {
         self.effects.push(Effect::Unlink(pid.clone()));
     }
 
-    /// Starts another process on this node under a name that is free.
+    /// Starts another process on this node, on the same thread, under a name that is free.
     ///
     /// # Errors
     /// [`SpawnError`] when the name is taken or no name, or two message kinds of the process clash.
@@ -381,7 +426,21 @@ impl<P: Process> Context<'_, P> {
         id: &str,
         build: impl FnOnce() -> Q + Send + 'static,
     ) -> Result<Pid, SpawnError> {
-        let pid = self.surroundings.home.reserve(id, Profile::of::<Q>())?;
+        self.spawn_placed(id, Placement::Near, build)
+    }
+
+    /// Starts another process on this node, on a thread of the given kind, under a name that is free.
+    ///
+    /// # Errors
+    /// As [`Context::spawn`].
+    pub fn spawn_placed<Q: Process>(
+        &mut self,
+        id: &str,
+        placement: Placement,
+        build: impl FnOnce() -> Q + Send + 'static,
+    ) -> Result<Pid, SpawnError> {
+        let home = &self.surroundings.home;
+        let pid = home.reserve(id, Profile::of::<Q>(), placement)?;
         self.effects.push(Effect::Spawn {
             pid: pid.clone(),
             factory: Factory::new(build),

@@ -1,31 +1,34 @@
 //! Mailbox of one process: two lanes, a bound, and the wake-up rule.
 //!
-//! The control lane (start, timers, operations, HTTP, terminate) is served first and never refuses; the user lane
+//! The control lane (timers, operations, HTTP, failed asks) is served first and never refuses; the user lane
 //! (messages and exit notices) is bounded in messages. A full mailbox drops the newest message and counts it; exit
 //! notices are never dropped, and come after the last message of the process they tell of because they share its
 //! lane. Processes of the own node keep books with each other, so their messages are dropped only when a reserve of
 //! [`OWN_RESERVE`] times the bound is used up too. HTTP requests share the control lane; at most [`MAX_HTTP`] of
-//! them wait. `push` never blocks.
+//! them wait. `push` never blocks for longer than it takes to move a few events.
 //!
-//! Wake-up rule: `scheduled` is true from the push that found it false until the drain has found the inbox empty.
-//! The drain clears it, looks once more, and sets it again when something came in between; so no push is missed and
-//! no process is woken twice.
+//! Both lanes and all flags stand under one lock, and every rule holds whenever it is free. The wake-up rule: user
+//! events that may be served mean that `scheduled` is set, control events mean that `urgent` is set; and each set flag
+//! means that the thread's run queue has an entry for this process, or that the process is being drained. So
+//! whoever sets a flag posts the entry, nobody posts two, and no event waits for a wake-up that never comes.
 
 use std::any::Any;
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use crossbeam::queue::SegQueue;
+use parking_lot::{Mutex, MutexGuard};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Time};
 use crate::context::{AskError, TimerId};
 use crate::host::stats::{Drop, Stats};
+use crate::host::worker::{self, Entry, RunQueue};
 use crate::http::{Request, Responder};
 use crate::links::ExitReason;
-use crate::message::{Correlation, Envelope, Kind, Payload};
-use crate::pid::Pid;
-use crate::process::Accepted;
+use crate::message::{Correlation, Envelope, Payload};
+use crate::pid::{Address, Pid};
+use crate::process::Profile;
 
 /// Default bound of the user lane, in messages.
 pub(crate) const DEFAULT_MAILBOX: usize = 65_536;
@@ -35,10 +38,18 @@ pub(crate) const OWN_RESERVE: usize = 16;
 /// HTTP requests that may wait for one process.
 pub(crate) const MAX_HTTP: usize = 1_000;
 
+/// Events that a lane keeps room for when it is empty. An idle process costs no more than this.
+const KEPT_ROOM: usize = 8;
+/// Events that the lane of a busy process keeps room for at most.
+const MOST_ROOM: usize = 1_024;
+/// Of so many messages one is noted with its time, to know how long the oldest has waited.
+const MARK_EACH: u64 = 256;
+
 /// An event of the control lane.
 pub(crate) enum Control {
-    Start,
     Timer(TimerId),
+    /// The earliest deadline of an ask has come.
+    Deadline,
     OpDone {
         number: u64,
         out: Box<dyn Any + Send>,
@@ -49,7 +60,7 @@ pub(crate) enum Control {
     },
     /// An operation has no outcome: its operator panicked, or there is none.
     OpFailed(String),
-    Http(Request, Responder),
+    Http(Box<(Request, Responder)>),
 }
 
 /// An event of the user lane.
@@ -74,123 +85,218 @@ pub(crate) enum Refused {
     Closed,
 }
 
+/// What an inbox knows of where it stands.
+pub(crate) struct Settings {
+    pub(crate) id: Arc<str>,
+    pub(crate) address: Address,
+    /// The node it belongs to; nodes of one program have different numbers.
+    pub(crate) node: u64,
+    pub(crate) profile: Arc<Profile>,
+    /// Bound of the user lane, in messages.
+    pub(crate) capacity: usize,
+    pub(crate) clock: Clock,
+    /// Run queue of the thread that hosts the process.
+    pub(crate) thread: Arc<RunQueue>,
+}
+
 pub(crate) struct Inbox {
-    pub(crate) pid: Pid,
-    /// Kinds the process takes, with who may send them.
-    pub(crate) accepted: HashMap<Kind, Accepted>,
-    /// Takes other kinds as well, from anybody: a probe of the test kit.
-    pub(crate) takes_any: bool,
-    pub(crate) http_paths: Vec<&'static str>,
-    capacity: usize,
-    clock: Clock,
-    control: SegQueue<Control>,
-    user: SegQueue<User>,
-    user_len: AtomicUsize,
-    http_len: AtomicUsize,
-    scheduled: AtomicBool,
-    /// User messages wait for an operation under `Gate::HoldUser`.
-    held: AtomicBool,
+    settings: Settings,
+    /// Its place on its thread, from its start on.
+    slot: AtomicU32,
+    lanes: Mutex<Lanes>,
+    /// Whether control events wait: looked at between two messages, without the lock.
+    control_waits: AtomicBool,
+    /// Messages taken out for this drain and not handled yet: they count as waiting.
+    in_hand: AtomicUsize,
     closed: AtomicBool,
-    wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
-    pub(crate) handled: AtomicU64,
-    pub(crate) dropped: AtomicU64,
     pub(crate) stats: Stats,
 }
 
-impl Inbox {
-    /// An inbox that counts as scheduled: its host's first drain begins with `Start`.
-    pub(crate) fn new(
-        pid: Pid,
-        accepted: HashMap<Kind, Accepted>,
-        takes_any: bool,
-        http_paths: Vec<&'static str>,
-        capacity: usize,
-        clock: Clock,
-    ) -> Arc<Self> {
-        let inbox = Self {
-            pid,
-            accepted,
-            takes_any,
-            http_paths,
-            capacity,
-            clock,
-            control: SegQueue::new(),
-            user: SegQueue::new(),
-            user_len: AtomicUsize::new(0),
-            http_len: AtomicUsize::new(0),
-            scheduled: AtomicBool::new(true),
-            held: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
-            wake: OnceLock::new(),
-            handled: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
-            stats: Stats::default(),
-        };
-        inbox.clock.busy();
-        inbox.control.push(Control::Start);
-        Arc::new(inbox)
+struct Lanes {
+    control: VecDeque<Control>,
+    user: VecDeque<User>,
+    /// HTTP requests in the control lane.
+    http: usize,
+    scheduled: bool,
+    urgent: bool,
+    /// User messages wait for an operation under `Gate::HoldUser`.
+    held: bool,
+    closed: bool,
+    /// User events that were ever pushed.
+    pushed: u64,
+    /// No event of the user lane came before this time.
+    since: Time,
+    /// Times at which later events came, with how many had been pushed by then.
+    marks: VecDeque<(u64, Time)>,
+}
+
+impl Lanes {
+    /// Sets the flag of the user lane; `true` when it has to be posted for.
+    fn schedule_user(&mut self) -> bool {
+        let due = !self.scheduled && !self.held && !self.user.is_empty();
+        self.scheduled |= due;
+        due
     }
 
-    /// Sets how the host is woken. Called once, before its first drain.
-    pub(crate) fn set_wake(&self, wake: impl Fn() + Send + Sync + 'static) {
-        // A second call would be a bug of the host; the first one stays.
-        let set = self.wake.set(Box::new(wake));
-        debug_assert!(set.is_ok(), "an inbox has one host");
+    /// Sets the flag of the control lane; `true` when it has to be posted for.
+    fn schedule_control(&mut self) -> bool {
+        let due = !self.urgent && !self.control.is_empty();
+        self.urgent |= due;
+        due
+    }
+}
+
+/// What is left when a drain has done what it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// Nothing that may be served: the next push posts an entry.
+    Idle,
+    /// Something that may be served: the flag stays set, and the drain posts its entry again.
+    More,
+}
+
+impl Inbox {
+    /// An inbox whose process has yet to start: until then both flags count as set, so that nobody posts an entry.
+    /// The start itself counts as an event that the process has yet to finish.
+    pub(crate) fn new(settings: Settings) -> Arc<Self> {
+        settings.clock.busy();
+        Arc::new(Self {
+            settings,
+            slot: AtomicU32::new(u32::MAX),
+            lanes: Mutex::new(Lanes {
+                control: VecDeque::new(),
+                user: VecDeque::new(),
+                http: 0,
+                scheduled: true,
+                urgent: true,
+                held: false,
+                closed: false,
+                pushed: 0,
+                since: Time::ZERO,
+                marks: VecDeque::new(),
+            }),
+            control_waits: AtomicBool::new(false),
+            in_hand: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            stats: Stats::default(),
+        })
+    }
+
+    /// PID of the process; made anew, since the process's own PID remembers this inbox and must not be kept by it.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::known(Arc::clone(&self.settings.id), self.settings.address.clone())
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.settings.id
+    }
+
+    pub(crate) fn node(&self) -> u64 {
+        self.settings.node
+    }
+
+    pub(crate) fn profile(&self) -> &Profile {
+        &self.settings.profile
+    }
+
+    pub(crate) fn thread(&self) -> &Arc<RunQueue> {
+        &self.settings.thread
+    }
+
+    /// The process has its place on its thread: from now on entries can be posted.
+    pub(crate) fn place(&self, slot: u32) {
+        self.slot.store(slot, Ordering::Release);
+        let mut lanes = self.lanes.lock();
+        lanes.urgent = false;
+        lanes.scheduled = false;
+        let control = lanes.schedule_control();
+        let user = lanes.schedule_user();
+        drop(lanes);
+        self.post(control.then_some(Entry::Urgent(slot)));
+        self.post(user.then_some(Entry::Ready(slot)));
+    }
+
+    /// Posts an entry, after the lock that covers its flag was freed: it may have to wake a thread. One that has ended
+    /// takes no entries; its processes have ended with it.
+    fn post(&self, entry: Option<Entry>) {
+        if let Some(entry) = entry {
+            let _ended = self.settings.thread.post(entry);
+        }
+    }
+
+    fn slot(&self) -> u32 {
+        self.slot.load(Ordering::Acquire)
     }
 
     pub(crate) fn push_control(&self, event: Control) {
-        if self.closed.load(Ordering::Acquire) {
+        self.push_control_locked(self.lanes.lock(), event);
+    }
+
+    fn push_control_locked(&self, mut lanes: MutexGuard<'_, Lanes>, event: Control) {
+        if lanes.closed {
             return;
         }
-        self.clock.busy();
-        self.control.push(event);
-        self.schedule();
-        self.sweep();
+        self.settings.clock.busy();
+        lanes.control.push_back(event);
+        self.control_waits.store(true, Ordering::Release);
+        let post = lanes.schedule_control();
+        drop(lanes);
+        self.post(post.then(|| Entry::Urgent(self.slot())));
     }
 
     /// Takes an HTTP request, or hands its responder back when too many wait.
     pub(crate) fn push_http(&self, request: Request, responder: Responder) -> Option<Responder> {
-        if self.http_len.fetch_add(1, Ordering::AcqRel) >= MAX_HTTP {
-            self.http_len.fetch_sub(1, Ordering::AcqRel);
+        let mut lanes = self.lanes.lock();
+        if lanes.http >= MAX_HTTP {
             return Some(responder);
         }
-        self.push_control(Control::Http(request, responder));
+        if !lanes.closed {
+            lanes.http += 1;
+        }
+        self.push_control_locked(lanes, Control::Http(Box::new((request, responder))));
         None
     }
 
     pub(crate) fn push(&self, event: User) -> Result<(), Refused> {
-        if self.closed.load(Ordering::Acquire) {
+        let mut lanes = self.lanes.lock();
+        if lanes.closed {
             return Err(Refused::Closed);
         }
-        let len = self.user_len.fetch_add(1, Ordering::AcqRel);
-        if len >= self.capacity
-            && let Some(refused) = self.refused(&event, len)
+        let waiting = lanes.user.len() + self.in_hand.load(Ordering::Relaxed);
+        if waiting >= self.settings.capacity
+            && let Some(refused) = self.refused(&event, waiting)
         {
-            self.user_len.fetch_sub(1, Ordering::AcqRel);
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-            self.stats.dropped(match refused {
+            drop(lanes);
+            let cause = match refused {
                 Refused::Full | Refused::Closed => Drop::MailboxFull,
                 Refused::OwnFull => Drop::ReserveFull,
-            });
+            };
+            self.stats.dropped(cause, 1);
             return Err(refused);
         }
-        self.clock.busy();
-        self.user.push(event);
-        self.schedule();
-        self.sweep();
+        self.settings.clock.busy();
+        if lanes.user.is_empty() {
+            lanes.since = self.about_now();
+        } else if lanes.pushed.is_multiple_of(MARK_EACH) {
+            let mark = (lanes.pushed, self.about_now());
+            lanes.marks.push_back(mark);
+        }
+        lanes.pushed += 1;
+        lanes.user.push_back(event);
+        let post = lanes.schedule_user();
+        drop(lanes);
+        self.post(post.then(|| Entry::Ready(self.slot())));
         Ok(())
     }
 
-    /// A push that raced with `close` may have come after its sweep.
-    fn sweep(&self) {
-        if self.is_closed() {
-            self.close();
-        }
+    /// The time, as the thread at work on this node read it last.
+    fn about_now(&self) -> Time {
+        worker::about_now(self.settings.node).unwrap_or_else(|| self.settings.clock.now())
     }
 
     /// Whether an event is dropped when as many wait as the bound allows. Only ordinary messages and requests are:
     /// an answer was asked for, an exit notice is promised.
-    fn refused(&self, event: &User, len: usize) -> Option<Refused> {
+    fn refused(&self, event: &User, waiting: usize) -> Option<Refused> {
         match event {
             User::Message(envelope) => match (&envelope.correlation, &envelope.payload) {
                 (Correlation::Answer(_), _) => None,
@@ -199,96 +305,168 @@ impl Inbox {
                     Some(Refused::Full)
                 }
                 (Correlation::None | Correlation::Request(_), Payload::Local(_)) => {
-                    let reserve = self.capacity.saturating_mul(OWN_RESERVE);
-                    (len >= reserve).then_some(Refused::OwnFull)
+                    let reserve = self.settings.capacity.saturating_mul(OWN_RESERVE);
+                    (waiting >= reserve).then_some(Refused::OwnFull)
                 }
             },
             User::Exited { .. } | User::Terminate(_) | User::Nudge => None,
         }
     }
 
-    fn schedule(&self) {
-        if !self.scheduled.swap(true, Ordering::AcqRel)
-            && let Some(wake) = self.wake.get()
-        {
-            wake();
-        }
+    /// Whether control events wait.
+    pub(crate) fn control_waits(&self) -> bool {
+        self.control_waits.load(Ordering::Acquire)
     }
 
     pub(crate) fn pop_control(&self) -> Option<Control> {
-        let event = self.control.pop();
+        let mut lanes = self.lanes.lock();
+        let event = lanes.control.pop_front();
         if matches!(event, Some(Control::Http(..))) {
-            self.http_len.fetch_sub(1, Ordering::AcqRel);
+            lanes.http -= 1;
+        }
+        if lanes.control.is_empty() {
+            self.control_waits.store(false, Ordering::Release);
+            shrink(&mut lanes.control, 0);
         }
         event
     }
 
-    pub(crate) fn pop_user(&self) -> Option<User> {
-        if self.held.load(Ordering::Acquire) {
-            return None;
+    /// Moves up to `most` user events into `batch`, which is empty; none while they are held. They count as waiting
+    /// until [`Inbox::in_hand`] says otherwise.
+    pub(crate) fn take(&self, batch: &mut VecDeque<User>, most: usize) {
+        let mut lanes = self.lanes.lock();
+        if lanes.held {
+            return;
         }
-        let event = self.user.pop()?;
-        self.user_len.fetch_sub(1, Ordering::AcqRel);
-        Some(event)
+        let count = lanes.user.len().min(most);
+        batch.extend(lanes.user.drain(..count));
+        self.in_hand.store(count, Ordering::Relaxed);
+        let first = lanes.pushed - lanes.user.len() as u64;
+        while let Some((pushed, time)) = lanes.marks.front().copied()
+            && pushed <= first
+        {
+            lanes.since = time;
+            lanes.marks.pop_front();
+        }
     }
 
+    /// How many of the events taken have yet to be handled.
+    pub(crate) fn in_hand(&self, left: usize) {
+        self.in_hand.store(left, Ordering::Relaxed);
+    }
+
+    /// Puts back what a drain has taken and not handled.
+    pub(crate) fn put_back(&self, batch: &mut VecDeque<User>) {
+        let mut lanes = self.lanes.lock();
+        self.in_hand.store(0, Ordering::Relaxed);
+        if lanes.closed {
+            self.settings.clock.done(batch.len() as u64);
+            drop(lanes);
+            batch.clear();
+            return;
+        }
+        while let Some(event) = batch.pop_back() {
+            lanes.user.push_front(event);
+        }
+    }
+
+    /// Holds user messages back, or lets them go.
     pub(crate) fn hold(&self, held: bool) {
-        self.held.store(held, Ordering::Release);
+        let mut lanes = self.lanes.lock();
+        lanes.held = held;
+        let post = lanes.schedule_user();
+        drop(lanes);
+        self.post(post.then(|| Entry::Ready(self.slot())));
     }
 
-    /// Ends a drain that found nothing more; `true` when something came meanwhile and the drain must go on.
-    pub(crate) fn rest(&self) -> bool {
-        self.scheduled.store(false, Ordering::Release);
-        std::sync::atomic::fence(Ordering::SeqCst);
-        let waiting = !self.control.is_empty()
-            || (!self.held.load(Ordering::Acquire) && !self.user.is_empty());
-        waiting && !self.scheduled.swap(true, Ordering::AcqRel)
+    /// Ends a drain of the user lane in which so many events were handled.
+    pub(crate) fn rest(&self, handled: usize) -> Rest {
+        let mut lanes = self.lanes.lock();
+        if lanes.user.is_empty() || lanes.held {
+            lanes.scheduled = false;
+            shrink(&mut lanes.user, handled);
+            Rest::Idle
+        } else {
+            Rest::More
+        }
+    }
+
+    /// Ends a drain of the control lane.
+    pub(crate) fn rest_control(&self) -> Rest {
+        let mut lanes = self.lanes.lock();
+        if lanes.control.is_empty() {
+            lanes.urgent = false;
+            Rest::Idle
+        } else {
+            Rest::More
+        }
     }
 
     /// Takes no more events and drops those that wait.
     pub(crate) fn close(&self) {
+        let mut lanes = self.lanes.lock();
+        lanes.closed = true;
         self.closed.store(true, Ordering::Release);
-        let mut dropped = 0;
-        while self.control.pop().is_some() {
-            dropped += 1;
-        }
-        while self.user.pop().is_some() {
-            self.user_len.fetch_sub(1, Ordering::AcqRel);
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-            dropped += 1;
-        }
-        self.clock.done(dropped);
+        let control = std::mem::take(&mut lanes.control);
+        let user = std::mem::take(&mut lanes.user);
+        lanes.marks = VecDeque::new();
+        drop(lanes);
+        self.control_waits.store(false, Ordering::Release);
+        let dropped = control.len() + user.len();
+        // Outside the lock: what is dropped may run code of its own.
+        drop((control, user));
+        self.settings.clock.done(dropped as u64);
     }
 
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Control events that wait.
-    pub(crate) fn control_depth(&self) -> usize {
-        self.control.len()
-    }
-
     /// Messages that wait.
     pub(crate) fn depth(&self) -> usize {
-        self.user_len.load(Ordering::Relaxed)
+        self.lanes.lock().user.len() + self.in_hand.load(Ordering::Relaxed)
+    }
+
+    /// Control events that wait.
+    pub(crate) fn control_depth(&self) -> usize {
+        self.lanes.lock().control.len()
+    }
+
+    /// How long the oldest waiting message has waited; at most as much too long as it takes [`MARK_EACH`] messages
+    /// to come.
+    pub(crate) fn oldest(&self) -> Duration {
+        let lanes = self.lanes.lock();
+        if lanes.user.is_empty() {
+            return Duration::ZERO;
+        }
+        self.settings.clock.now().since(lanes.since)
+    }
+}
+
+/// Gives back room that a burst took, unless the last drain could use it again.
+fn shrink<T>(lane: &mut VecDeque<T>, handled: usize) {
+    let room = lane.capacity();
+    let kept = KEPT_ROOM.max(handled.saturating_mul(4)).min(MOST_ROOM);
+    if lane.is_empty() && room > kept {
+        *lane = VecDeque::new();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Kind;
 
     fn inbox(capacity: usize) -> Arc<Inbox> {
-        let pid = "a@127.0.0.1:1".parse().unwrap();
-        Inbox::new(
-            pid,
-            HashMap::new(),
-            false,
-            Vec::new(),
+        Inbox::new(Settings {
+            id: Arc::from("a"),
+            address: Address::new("127.0.0.1", 1),
+            node: u64::MAX,
+            profile: Arc::default(),
             capacity,
-            Clock::live(),
-        )
+            clock: Clock::live(),
+            thread: RunQueue::new(u64::MAX, 0, false),
+        })
     }
     fn exited() -> User {
         User::Exited {
@@ -327,10 +505,7 @@ mod tests {
         assert!(inbox.push(message()).is_ok());
         assert_eq!(inbox.push(message()), Err(Refused::Full));
         assert!(inbox.push(exited()).is_ok());
-        assert_eq!(
-            (inbox.depth(), inbox.dropped.load(Ordering::Relaxed)),
-            (3, 1)
-        );
+        assert_eq!((inbox.depth(), inbox.stats.refused()), (3, 1));
     }
 
     #[test]
@@ -342,7 +517,7 @@ mod tests {
         assert_eq!(inbox.push(message()), Err(Refused::Full));
         assert_eq!(inbox.push(own_message()), Err(Refused::OwnFull));
         assert!(inbox.push(exited()).is_ok());
-        assert_eq!(inbox.dropped.load(Ordering::Relaxed), 2);
+        assert_eq!(inbox.stats.refused(), 2);
     }
 
     #[test]
@@ -360,60 +535,140 @@ mod tests {
         assert!(ask().is_none());
     }
 
-    #[test]
-    fn wakes_its_host_once_until_it_rests() {
-        let inbox = inbox(8);
-        let woken = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&woken);
-        inbox.set_wake(move || {
-            count.fetch_add(1, Ordering::Relaxed);
-        });
-        inbox.push(message()).unwrap();
-        assert_eq!(
-            woken.load(Ordering::Relaxed),
-            0,
-            "the first drain is due already"
-        );
-        assert!(inbox.rest(), "something waits");
-        while inbox.pop_control().is_some() || inbox.pop_user().is_some() {}
-        assert!(!inbox.rest());
-        inbox.push(message()).unwrap();
-        inbox.push(message()).unwrap();
-        assert_eq!(woken.load(Ordering::Relaxed), 1);
+    /// A host with its run queue, one step at a time: what is posted, and whether an entry is being served.
+    #[derive(Default)]
+    struct Host {
+        ready: usize,
+        urgent: usize,
     }
 
-    #[test]
-    fn no_push_is_lost_between_drains_of_two_threads() {
-        let inbox = inbox(usize::MAX);
-        let pending = Arc::new(AtomicUsize::new(1));
-        let wakes = Arc::clone(&pending);
-        inbox.set_wake(move || {
-            wakes.fetch_add(1, Ordering::AcqRel);
-        });
-        let total = 20_000;
-        let sender = Arc::clone(&inbox);
-        let thread = std::thread::spawn(move || {
-            for _ in 0..total {
-                sender.push(message()).unwrap();
-            }
-        });
-        let mut taken = 0;
-        while taken < total {
-            if pending.swap(0, Ordering::AcqRel) == 0 {
-                std::thread::yield_now();
-                continue;
-            }
-            loop {
-                while inbox.pop_control().is_some() {}
-                while inbox.pop_user().is_some() {
-                    taken += 1;
-                }
-                if !inbox.rest() {
-                    break;
+    impl Host {
+        /// Takes over what was posted; the queue is told apart from a thread's, so all comes from elsewhere.
+        fn collect(&mut self, inbox: &Inbox) {
+            for entry in inbox.thread().taken() {
+                match entry {
+                    Entry::Ready(slot) => {
+                        assert_eq!(slot, 3);
+                        self.ready += 1;
+                    }
+                    Entry::Urgent(slot) => {
+                        assert_eq!(slot, 3);
+                        self.urgent += 1;
+                    }
+                    Entry::Start(_) | Entry::Stop(_) => unreachable!("nobody posts these here"),
                 }
             }
         }
-        thread.join().unwrap();
-        assert_eq!(inbox.depth(), 0);
+    }
+
+    /// Every order of pushes, holds, releases and drains up to a length, each step one stretch under the lock: what may
+    /// be served always has exactly one entry posted or being served, and the drains find all of it in the end.
+    #[test]
+    fn no_order_of_steps_loses_a_wake_up_or_posts_two() {
+        #[derive(Clone, Copy, Debug)]
+        enum Step {
+            Push,
+            PushControl,
+            Hold,
+            Release,
+            /// One step of a drain of both lanes: begin, take one event, or rest.
+            Serve,
+            ServeControl,
+        }
+        use Step::{Hold, Push, PushControl, Release, Serve, ServeControl};
+        const STEPS: [Step; 6] = [Push, PushControl, Hold, Release, Serve, ServeControl];
+        const LENGTH: u32 = 7;
+        for run in 0..STEPS.len().pow(LENGTH) {
+            let inbox = inbox(usize::MAX);
+            inbox.place(3);
+            let mut host = Host::default();
+            let (mut serving, mut serving_control) = (false, false);
+            let (mut pushed, mut served) = (0, 0);
+            let mut batch = VecDeque::new();
+            let mut rest = run;
+            for _ in 0..LENGTH {
+                let step = STEPS[rest % STEPS.len()];
+                rest /= STEPS.len();
+                match step {
+                    Push => {
+                        pushed += 1;
+                        inbox.push(exited()).unwrap();
+                    }
+                    PushControl => {
+                        pushed += 1;
+                        inbox.push_control(Control::Deadline);
+                    }
+                    Hold => inbox.hold(true),
+                    Release => inbox.hold(false),
+                    Serve if serving => {
+                        inbox.take(&mut batch, 1);
+                        served += batch.len();
+                        if batch.is_empty() || batch.pop_front().is_none() {
+                            serving = inbox.rest(0) == Rest::More;
+                        }
+                        inbox.in_hand(0);
+                    }
+                    Serve if host.ready > 0 => {
+                        host.ready -= 1;
+                        serving = true;
+                    }
+                    ServeControl if serving_control => {
+                        if inbox.pop_control().is_some() {
+                            served += 1;
+                        } else {
+                            serving_control = inbox.rest_control() == Rest::More;
+                        }
+                    }
+                    ServeControl if host.urgent > 0 => {
+                        host.urgent -= 1;
+                        serving_control = true;
+                    }
+                    Serve | ServeControl => {}
+                }
+                host.collect(&inbox);
+                let lanes = inbox.lanes.lock();
+                let entries = (
+                    host.ready + usize::from(serving),
+                    host.urgent + usize::from(serving_control),
+                );
+                let flags = (usize::from(lanes.scheduled), usize::from(lanes.urgent));
+                assert_eq!(entries, flags, "one entry for each flag, after run {run}");
+                assert!(lanes.user.is_empty() || lanes.held || lanes.scheduled);
+                assert!(lanes.control.is_empty() || lanes.urgent);
+            }
+            inbox.hold(false);
+            host.collect(&inbox);
+            if serving || host.ready > 0 {
+                inbox.take(&mut batch, usize::MAX);
+                served += batch.len();
+            }
+            while (serving_control || host.urgent > 0) && inbox.pop_control().is_some() {
+                served += 1;
+            }
+            assert_eq!(served, pushed, "all is served in the end, after run {run}");
+        }
+    }
+
+    #[test]
+    fn what_a_drain_did_not_handle_keeps_its_place() {
+        let inbox = inbox(usize::MAX);
+        let pushed = |n| User::Terminate(ExitReason::Panic(n));
+        for n in ["1", "2", "3"] {
+            inbox.push(pushed(n.to_owned())).unwrap();
+        }
+        let mut batch = VecDeque::new();
+        inbox.take(&mut batch, 2);
+        assert_eq!(inbox.depth(), 3, "what was taken waits still");
+        batch.pop_front();
+        inbox.put_back(&mut batch);
+        assert_eq!(inbox.depth(), 2);
+        inbox.take(&mut batch, 9);
+        let order = batch.iter().map(|event| match event {
+            User::Terminate(ExitReason::Panic(n)) => n.clone(),
+            User::Message(_) | User::Exited { .. } | User::Terminate(_) | User::Nudge => {
+                String::new()
+            }
+        });
+        assert_eq!(order.collect::<Vec<_>>(), ["2", "3"]);
     }
 }

@@ -54,6 +54,7 @@ pub mod logging;
 pub mod message;
 pub mod metrics;
 pub mod node;
+pub(crate) mod numbered;
 pub mod pid;
 pub mod process;
 pub mod testing;
@@ -66,7 +67,7 @@ pub use http::{Request, Response};
 pub use links::ExitReason;
 pub use message::{Ask, Message, OWN_NODE};
 pub use metrics::Metrics;
-pub use node::{Credentials, Node, NodeBuilder, NodeError, SpawnError};
+pub use node::{Credentials, Node, NodeBuilder, NodeError, Placement, SpawnError};
 pub use pid::{Address, Pid};
 pub use process::{Process, Receive, Routes};
 

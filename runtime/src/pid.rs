@@ -4,14 +4,19 @@
 //! `[::1]`-style hosts in brackets (`master@[::1]:5050`). The id is what a node's router looks up, the address is
 //! what the transport dials. Two PIDs are equal exactly when their texts are equal; which run of the node behind
 //! the address is meant is known to routing and links only, never to equality.
+//!
+//! A PID is one shared record, so that passing it on costs one count. The record has room for a [`Shortcut`]: what a
+//! router found when it first looked the name up. It is a hint of no meaning to anybody else: not part of the text,
+//! of equality, of the order or of the wire, and whoever uses it checks that it still holds.
 
+use std::any::Any;
 use std::cmp::Ordering;
 use std::fmt;
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -28,11 +33,17 @@ pub struct Address {
     pub port: u16,
 }
 
-/// Address of an actor: `id@host:port`.
+/// Address of an actor: `id@host:port`. A clone is the same record.
 #[derive(Clone)]
-pub struct Pid {
+pub struct Pid(Arc<Record>);
+
+/// What a router found for a PID.
+pub(crate) type Shortcut = Arc<dyn Any + Send + Sync>;
+
+struct Record {
     id: Arc<str>,
     address: Address,
+    shortcut: OnceLock<Shortcut>,
 }
 
 /// Why a text is not a PID or an address.
@@ -134,44 +145,62 @@ impl Pid {
         if !ok {
             return Err(ParsePidError::BadId(id.to_owned()));
         }
-        Ok(Self {
-            id: Arc::from(id),
+        Ok(Self::known(Arc::from(id), address))
+    }
+
+    /// PID of an id that is known to be one.
+    pub(crate) fn known(id: Arc<str>, address: Address) -> Self {
+        Self(Arc::new(Record {
+            id,
             address,
-        })
+            shortcut: OnceLock::new(),
+        }))
     }
 
     /// The part before the `@`, for example `slave(1)`.
     pub fn id(&self) -> &str {
-        &self.id
+        &self.0.id
     }
 
     /// The part after the `@`.
     pub fn address(&self) -> &Address {
-        &self.address
+        &self.0.address
     }
 
     /// The id as it is shared.
     pub(crate) fn id_shared(&self) -> &Arc<str> {
-        &self.id
+        &self.0.id
     }
 
     /// The id without copying its text.
     pub(crate) fn shared_id(&self) -> Arc<str> {
-        Arc::clone(&self.id)
+        Arc::clone(&self.0.id)
+    }
+
+    /// What a router remembered with [`Pid::remember`], if it is of this type.
+    pub(crate) fn shortcut<T: Any + Send + Sync>(&self) -> Option<&T> {
+        self.0.shortcut.get()?.downcast_ref()
+    }
+
+    /// Remembers what a router found, for all clones of this PID. The first thing remembered stays: one that holds no
+    /// more is looked up again each time.
+    pub(crate) fn remember(&self, shortcut: Shortcut) {
+        let _first_stays = self.0.shortcut.set(shortcut);
     }
 }
 
 impl PartialEq for Pid {
     fn eq(&self, other: &Self) -> bool {
-        self.id == other.id && self.address == other.address
+        Arc::ptr_eq(&self.0, &other.0)
+            || (self.0.id == other.0.id && self.0.address == other.0.address)
     }
 }
 impl Eq for Pid {}
 
 impl std::hash::Hash for Pid {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.id.hash(state);
-        self.address.hash(state);
+        self.0.id.hash(state);
+        self.0.address.hash(state);
     }
 }
 
@@ -182,13 +211,13 @@ impl PartialOrd for Pid {
 }
 impl Ord for Pid {
     fn cmp(&self, other: &Self) -> Ordering {
-        (&self.address, &self.id).cmp(&(&other.address, &other.id))
+        (&self.0.address, &self.0.id).cmp(&(&other.0.address, &other.0.id))
     }
 }
 
 impl fmt::Display for Pid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.id, self.address)
+        write!(f, "{}@{}", self.0.id, self.0.address)
     }
 }
 
@@ -280,6 +309,18 @@ mod tests {
                 "{bad}"
             );
         }
+    }
+
+    #[test]
+    fn a_shortcut_is_shared_by_clones_and_means_nothing_to_equality() {
+        let one: Pid = "a@h:1".parse().unwrap();
+        let (clone, twin) = (one.clone(), "a@h:1".parse::<Pid>().unwrap());
+        one.remember(Arc::new(7_u32));
+        one.remember(Arc::new(8_u32));
+        assert_eq!(clone.shortcut::<u32>(), Some(&7));
+        assert_eq!(clone.shortcut::<u64>(), None);
+        assert_eq!(twin.shortcut::<u32>(), None);
+        assert_eq!(one, twin);
     }
 
     #[test]

@@ -4,7 +4,11 @@
 //! and appends effects to its [`Context`]. The host carries them out in order after the turn. The same process can
 //! therefore run in production and under a scheduler that stops between any two effects.
 
+use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, LazyLock};
+
+use parking_lot::RwLock;
 
 use crate::codec::CodecError;
 use crate::context::Context;
@@ -15,7 +19,7 @@ use crate::pid::Pid;
 
 /// An actor. It is built on the thread that hosts it, so it need not be `Send`.
 pub trait Process: Sized + 'static {
-    /// Lists the messages and HTTP paths this process serves. Called once per process.
+    /// Lists the messages and HTTP paths that processes of this type serve. Called once for the type.
     fn routes(routes: &mut Routes<Self>);
 
     /// First turn, before any message.
@@ -38,7 +42,7 @@ type HttpHandler<P> = fn(&mut P, &mut Context<'_, P>, &Request) -> Response;
 
 /// One kind a process takes.
 struct Route<P> {
-    name: &'static str,
+    kind: Kind,
     handler: Handler<P>,
     accepted: Accepted,
 }
@@ -54,17 +58,21 @@ pub struct Accepted {
     pub version: u16,
 }
 
-/// Dispatch table of one process.
+/// Dispatch table of a type of processes, shared by all of them.
 pub struct Routes<P> {
-    kinds: HashMap<Kind, Route<P>>,
+    /// In the order of [`Profile::accepted`].
+    kinds: Vec<Route<P>>,
     http: BTreeMap<&'static str, HttpHandler<P>>,
-    clash: Option<(&'static str, &'static str)>,
+    profile: Arc<Profile>,
 }
 
 /// What a node must know of a process before it runs: what it takes, and from whom.
+#[derive(Debug, Default)]
 pub(crate) struct Profile {
     /// Kinds it takes, with who may send them.
-    pub(crate) accepted: HashMap<Kind, Accepted>,
+    pub(crate) accepted: Vec<(Kind, Accepted)>,
+    /// Finds a kind's place in `accepted`.
+    places: Places,
     /// HTTP paths it serves.
     pub(crate) http_paths: Vec<&'static str>,
     /// Two names that share one kind, if any.
@@ -73,40 +81,104 @@ pub(crate) struct Profile {
     pub(crate) takes_any: bool,
 }
 
-impl Profile {
-    /// Profile of a process type.
-    pub(crate) fn of<P: Process>() -> Self {
-        let routes = Routes::<P>::of();
-        let accepted = routes.kinds.iter();
-        Self {
-            accepted: accepted
-                .map(|(kind, route)| (*kind, route.accepted))
-                .collect(),
-            http_paths: routes.http.keys().copied().collect(),
-            clash: routes.clash,
-            takes_any: false,
+/// Places of kinds, found with one look where no two kinds share a slot. Kinds are hashes, so their low bits will do.
+#[derive(Debug, Default)]
+struct Places(Vec<Option<(Kind, usize)>>);
+
+impl Places {
+    fn of(kinds: impl ExactSizeIterator<Item = Kind>) -> Self {
+        let mut slots = vec![None; (kinds.len() * 4).next_power_of_two()];
+        let mask = slots.len() - 1;
+        for (place, kind) in kinds.enumerate() {
+            let mut slot = kind.0 as usize & mask;
+            while slots[slot].is_some() {
+                slot = (slot + 1) & mask;
+            }
+            slots[slot] = Some((kind, place));
         }
+        Self(slots)
     }
 
-    /// Profile of a probe, whatever it will be sent.
-    pub(crate) fn of_a_probe() -> Self {
-        Self {
-            accepted: HashMap::new(),
-            http_paths: Vec::new(),
-            clash: None,
-            takes_any: true,
+    /// At most a quarter of the slots is taken, so the search meets an empty one.
+    fn find(&self, kind: Kind) -> Option<usize> {
+        let mask = self.0.len().wrapping_sub(1);
+        let mut slot = kind.0 as usize & mask;
+        while let Some((known, place)) = *self.0.get(slot)? {
+            if known == kind {
+                return Some(place);
+            }
+            slot = (slot + 1) & mask;
         }
+        None
     }
 }
 
+impl Profile {
+    /// Profile of a process type.
+    pub(crate) fn of<P: Process>() -> Arc<Self> {
+        Arc::clone(&Routes::<P>::of().profile)
+    }
+
+    /// Profile of a probe, whatever it will be sent.
+    pub(crate) fn of_a_probe() -> Arc<Self> {
+        Arc::new(Self {
+            takes_any: true,
+            ..Self::default()
+        })
+    }
+
+    /// Place of a kind in `accepted`.
+    pub(crate) fn place(&self, kind: Kind) -> Option<usize> {
+        self.places.find(kind)
+    }
+
+    /// Who may send a kind; `None` when the process does not take it.
+    pub(crate) fn accepts(&self, kind: Kind) -> Option<&Accepted> {
+        Some(&self.accepted.get(self.place(kind)?)?.1)
+    }
+}
+
+/// The tables of all process types that were used so far. They follow from the types alone, so that sharing them
+/// between nodes is seen by nobody.
+static TABLES: LazyLock<RwLock<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>> =
+    LazyLock::new(RwLock::default);
+
 impl<P: Process> Routes<P> {
-    pub(crate) fn of() -> Self {
+    /// The table of this process type.
+    pub(crate) fn of() -> Arc<Self> {
+        let known = TABLES.read().get(&TypeId::of::<P>()).cloned();
+        if let Some(Ok(table)) = known.map(Arc::downcast::<Self>) {
+            return table;
+        }
+        let table = Arc::new(Self::build());
+        let erased = Arc::clone(&table) as Arc<dyn Any + Send + Sync>;
+        TABLES.write().insert(TypeId::of::<P>(), erased);
+        table
+    }
+
+    fn build() -> Self {
         let mut routes = Self {
-            kinds: HashMap::new(),
+            kinds: Vec::new(),
             http: BTreeMap::new(),
-            clash: None,
+            profile: Arc::default(),
         };
         P::routes(&mut routes);
+        let mut clash = None;
+        let mut accepted: Vec<(Kind, Accepted)> = Vec::new();
+        for route in &routes.kinds {
+            let twin = accepted.iter().find(|(kind, _)| *kind == route.kind);
+            if let Some((_, other)) = twin {
+                clash.get_or_insert((other.name, route.accepted.name));
+            }
+            accepted.push((route.kind, route.accepted));
+        }
+        routes.profile = Arc::new(Profile {
+            places: Places::of(accepted.iter().map(|(kind, _)| *kind)),
+            accepted,
+            http_paths: routes.http.keys().copied().collect(),
+            clash,
+            takes_any: false,
+        });
         routes
     }
 
@@ -115,8 +187,8 @@ impl<P: Process> Routes<P> {
     where
         P: Receive<M>,
     {
-        let route = Route {
-            name: M::NAME,
+        self.kinds.push(Route {
+            kind: Kind::of::<M>(),
             handler: |process: &mut P, cx, from, payload| {
                 let message = open::<M>(payload)?;
                 process.receive(cx, from, message);
@@ -127,10 +199,7 @@ impl<P: Process> Routes<P> {
                 name: M::NAME,
                 version: M::VERSION,
             },
-        };
-        if let Some(other) = self.kinds.insert(Kind::of::<M>(), route) {
-            self.clash.get_or_insert((other.name, M::NAME));
-        }
+        });
         self
     }
 
@@ -141,7 +210,8 @@ impl<P: Process> Routes<P> {
     }
 
     pub(crate) fn handler(&self, kind: Kind) -> Option<Handler<P>> {
-        self.kinds.get(&kind).map(|route| route.handler)
+        let place = self.profile.place(kind)?;
+        Some(self.kinds.get(place)?.handler)
     }
 
     pub(crate) fn http_handler(&self, path: &str) -> Option<HttpHandler<P>> {
@@ -161,5 +231,22 @@ pub(crate) fn open<M: Message>(payload: Payload) -> Result<M, CodecError> {
             .map(|message| *message)
             .map_err(|_| CodecError::Malformed("another type has this message's kind")),
         Payload::Wire(bytes) => M::read_body(&bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_every_kind_in_its_place_and_no_other() {
+        let kinds: Vec<Kind> = (0..300_u32).map(|n| Kind(n * 8)).collect();
+        let places = Places::of(kinds.iter().copied());
+        for (place, kind) in kinds.iter().enumerate() {
+            assert_eq!(places.find(*kind), Some(place));
+            assert_eq!(places.find(Kind(kind.0 + 1)), None);
+        }
+        assert_eq!(Places::default().find(Kind(1)), None);
+        assert_eq!(Places::of(std::iter::empty()).find(Kind(1)), None);
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use dashmap::DashMap;
@@ -16,7 +17,7 @@ use tokio::sync::oneshot;
 use tracing::{error, info};
 
 use super::routing::Uplink;
-use super::{Node, NodeHandle, OpHandler, Shared, SpawnError};
+use super::{Node, NodeHandle, OpHandler, Shared, SpawnError, Threads};
 use crate::clock::Clock;
 use crate::codec::DEFAULT_MAX_MESSAGE;
 use crate::context::Op;
@@ -34,6 +35,10 @@ use crate::transport::{Incarnation, Kinds, PeerKey, Transport};
 
 /// Size asked for of both UDP socket buffers, in bytes; the kernel may grant less.
 const SOCKET_BUFFER: usize = 4 << 20;
+/// Asks of one process that may wait for their answers, unless the builder says otherwise.
+const DEFAULT_MAX_ASKS: usize = 65_536;
+/// Numbers the nodes of this program, from 1.
+static NODES: AtomicU64 = AtomicU64::new(1);
 /// Attempts to find one number free for both TCP and UDP.
 const PORT_ATTEMPTS: usize = 64;
 
@@ -118,6 +123,8 @@ pub struct NodeBuilder {
     clock: Clock,
     seed: Option<u64>,
     mailbox: usize,
+    max_asks: usize,
+    threads: usize,
     max_message: usize,
     wire: Wire,
     accepts: bool,
@@ -138,6 +145,8 @@ impl Default for NodeBuilder {
             clock: Clock::live(),
             seed: None,
             mailbox: DEFAULT_MAILBOX,
+            max_asks: DEFAULT_MAX_ASKS,
+            threads: 1,
             max_message: DEFAULT_MAX_MESSAGE,
             wire: Wire::Quic,
             accepts: true,
@@ -203,6 +212,22 @@ impl NodeBuilder {
     #[must_use]
     pub fn mailbox(mut self, messages: usize) -> Self {
         self.mailbox = messages;
+        self
+    }
+
+    /// How many asks of one process may wait for their answers. One more fails with
+    /// [`AskError::TooMany`](crate::AskError::TooMany) and is not sent. Default 65,536.
+    #[must_use]
+    pub fn max_asks(mut self, asks: usize) -> Self {
+        self.max_asks = asks;
+        self
+    }
+
+    /// Threads for processes, at least 1. The first has the network, HTTP and the clock as well; see
+    /// [`Placement`](crate::Placement) for what runs on the others. Default 1.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
         self
     }
 
@@ -383,23 +408,26 @@ impl NodeBuilder {
         sockets: Sockets,
         stop: oneshot::Sender<()>,
     ) -> Result<Node, NodeError> {
+        let number = NODES.fetch_add(1, Ordering::Relaxed);
         let shared = Arc::new(Shared {
+            number,
             address: address.clone(),
             clock: self.clock.clone(),
             metrics: Metrics::default(),
             seed,
             mailbox: self.mailbox,
+            max_asks: self.max_asks,
             host: self.guest_of.clone().map(PeerKey::Node),
             inboxes: DashMap::new(),
             counters: Mutex::default(),
             links: Mutex::new(Links::default()),
             transport: OnceLock::new(),
-            arbiter: actix_rt::System::current().arbiter().clone(),
+            threads: Arc::new(Threads::begin(number, self.threads, &self.clock)),
             runtime: tokio::runtime::Handle::current(),
             operators: self.operators,
-            asks: std::sync::atomic::AtomicU64::new(1),
+            asks: AtomicU64::new(1),
             kinds: Kinds::default(),
-            spawns: std::sync::atomic::AtomicU64::new(0),
+            spawns: AtomicU64::new(0),
             outside_asks: DashMap::new(),
             end_waiters: Mutex::default(),
             delegate: OnceLock::new(),
@@ -458,10 +486,11 @@ impl NodeBuilder {
 impl NodeHandle {
     /// Ends all processes, so that links are told, then lets the transport send what is queued and close.
     async fn close(self) {
-        let all: Vec<_> = self.0.inboxes.iter().map(|i| i.pid.clone()).collect();
+        let all: Vec<_> = self.0.inboxes.iter().map(|i| i.pid()).collect();
         for pid in &all {
             self.ended_by_shutdown(pid);
         }
+        self.0.threads.close().await;
         if let Some(transport) = self.0.transport.get() {
             transport.shutdown().await;
         }

@@ -6,6 +6,7 @@
 mod builder;
 mod routing;
 mod status;
+mod threads;
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -15,7 +16,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use actix_rt::ArbiterHandle;
 use dashmap::DashMap;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -25,13 +25,17 @@ use tracing::warn;
 
 pub use builder::{Credentials, NodeBuilder, NodeError};
 pub use status::{Drops, HandlerStatus, ProcessStatus};
+pub use threads::Placement;
+pub(crate) use threads::Threads;
 
 use crate::clock::{Clock, Time};
 use crate::context::{AnyOp, AskError, Effect, Home, Outside, Surroundings};
-use crate::host::{self, Driver, Factory};
+use crate::host::driver::Start;
+use crate::host::worker::Entry;
+use crate::host::{self, Factory};
 use crate::http::{Request, Responder, Response};
 use crate::identity::{GuestKey, IdentityError};
-use crate::inbox::{Control, Inbox, User};
+use crate::inbox::{Control, Inbox, Settings, User};
 use crate::links::{ExitReason, Links};
 use crate::message::{Ask, Correlation, Envelope, Kind, Message, Parcel, Payload};
 use crate::metrics::Metrics;
@@ -64,18 +68,21 @@ type OpHandler =
     Arc<dyn Fn(Box<dyn Any + Send>) -> BoxFuture<'static, Box<dyn Any + Send>> + Send + Sync>;
 
 pub(crate) struct Shared {
+    /// Which of the nodes of this program, counted from 1: what a PID remembers is of one node.
+    number: u64,
     address: Address,
     clock: Clock,
     metrics: Metrics,
     seed: u64,
     mailbox: usize,
+    max_asks: usize,
+    threads: Arc<Threads>,
     /// Set on a guest: the node whose address it shares and through which it reaches everything.
     host: Option<PeerKey>,
     inboxes: DashMap<Arc<str>, Arc<Inbox>>,
     counters: Mutex<HashMap<String, u64>>,
     links: Mutex<Links>,
     transport: OnceLock<Arc<dyn Transport>>,
-    arbiter: ArbiterHandle,
     runtime: tokio::runtime::Handle,
     operators: HashMap<TypeId, OpHandler>,
     asks: AtomicU64,
@@ -163,7 +170,7 @@ impl Node {
         Pid::new(id, self.address().clone())
     }
 
-    /// Starts a process under a name that is free. `build` runs on the node's thread.
+    /// Starts a process under a name that is free, on the node's first thread. `build` runs there.
     ///
     /// # Errors
     /// [`SpawnError`] when the name is taken or no name, or two message kinds of the process clash.
@@ -172,7 +179,20 @@ impl Node {
         id: &str,
         build: impl FnOnce() -> P + Send + 'static,
     ) -> Result<Pid, SpawnError> {
-        let pid = self.0.0.reserve(id, Profile::of::<P>())?;
+        self.spawn_placed(id, Placement::Near, build)
+    }
+
+    /// Starts a process under a name that is free, on a thread of the given kind. `build` runs there.
+    ///
+    /// # Errors
+    /// As [`Node::spawn`].
+    pub fn spawn_placed<P: Process>(
+        &self,
+        id: &str,
+        placement: Placement,
+        build: impl FnOnce() -> P + Send + 'static,
+    ) -> Result<Pid, SpawnError> {
+        let pid = self.0.0.reserve(id, Profile::of::<P>(), placement)?;
         if self.0.start(&pid, Factory::new(build)) {
             Ok(pid)
         } else {
@@ -305,7 +325,12 @@ impl Home for Shared {
         format!("{prefix}({n})")
     }
 
-    fn reserve(&self, id: &str, profile: Profile) -> Result<Pid, SpawnError> {
+    fn reserve(
+        &self,
+        id: &str,
+        profile: Arc<Profile>,
+        placement: Placement,
+    ) -> Result<Pid, SpawnError> {
         let pid = Pid::new(id, self.address.clone())?;
         if let Some((one, other)) = profile.clash {
             return Err(SpawnError::KindClash(one, other));
@@ -317,14 +342,18 @@ impl Home for Shared {
         match self.inboxes.entry(pid.shared_id()) {
             dashmap::Entry::Occupied(_) => Err(SpawnError::NameTaken(pid)),
             dashmap::Entry::Vacant(free) => {
-                free.insert(Inbox::new(
-                    pid.clone(),
-                    profile.accepted,
-                    profile.takes_any,
-                    profile.http_paths,
-                    self.mailbox,
-                    self.clock.clone(),
-                ));
+                let thread = self.threads.place(placement).ok_or(SpawnError::NodeDown)?;
+                let inbox = Inbox::new(Settings {
+                    id: pid.shared_id(),
+                    address: self.address.clone(),
+                    node: self.number,
+                    profile,
+                    capacity: self.mailbox,
+                    clock: self.clock.clone(),
+                    thread,
+                });
+                pid.remember(Arc::clone(&inbox) as Arc<dyn Any + Send + Sync>);
+                free.insert(inbox);
                 Ok(pid)
             }
         }
@@ -360,6 +389,11 @@ impl NodeHandle {
         &self.0.metrics
     }
 
+    /// How many asks of one process may be open.
+    pub(crate) fn max_asks(&self) -> usize {
+        self.0.max_asks
+    }
+
     /// What a process asks of this node.
     pub(crate) fn home(&self) -> &dyn Home {
         &*self.0
@@ -375,7 +409,6 @@ impl NodeHandle {
         let Some(inbox) = self.inbox(pid.id()) else {
             return false;
         };
-        let node = self.clone();
         let surroundings = Surroundings {
             me: pid.clone(),
             home: Arc::clone(&self.0) as Arc<dyn Home>,
@@ -386,10 +419,23 @@ impl NodeHandle {
         let seed = self.0.seed
             ^ u64::from(Kind::named(pid.id()).0).rotate_left(32)
             ^ started.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        host::actix::host(&self.0.arbiter, move || {
-            let cell = factory.build(surroundings, seed);
-            Driver::new(inbox, cell, node)
-        })
+        let thread = Arc::clone(inbox.thread());
+        let start = Start {
+            inbox,
+            node: self.clone(),
+            surroundings,
+            factory,
+            seed,
+        };
+        match thread.post(Entry::Start(Box::new(start))) {
+            Ok(()) => true,
+            Err(entry) => {
+                if let Entry::Start(start) = entry {
+                    start.abandon();
+                }
+                false
+            }
+        }
     }
 
     fn inbox(&self, id: &str) -> Option<Arc<Inbox>> {
@@ -419,8 +465,8 @@ impl NodeHandle {
             Effect::Send(envelope) => {
                 self.deliver(envelope);
             }
-            Effect::Link(target) => self.link(&inbox.pid, target),
-            Effect::Unlink(target) => self.unlink(&inbox.pid, target),
+            Effect::Link(target) => self.link(&inbox.pid(), target),
+            Effect::Unlink(target) => self.unlink(&inbox.pid(), target),
             Effect::Spawn { pid, factory } => {
                 self.start(&pid, factory);
             }
@@ -498,11 +544,15 @@ impl NodeHandle {
         };
         let named = self
             .inbox(id)
-            .filter(|inbox| inbox.http_paths.contains(&rest))
+            .filter(|inbox| inbox.profile().http_paths.contains(&rest))
             .map(|inbox| (inbox, rest));
         let (inbox, path) = named.or_else(|| {
             let inbox = self.inbox(self.0.delegate.get()?)?;
-            inbox.http_paths.contains(&path).then_some((inbox, path))
+            inbox
+                .profile()
+                .http_paths
+                .contains(&path)
+                .then_some((inbox, path))
         })?;
         let (responder, answer) = Responder::new();
         let path = path.to_owned();

@@ -2,8 +2,6 @@
 
 use std::sync::{Arc, Weak};
 
-use std::sync::atomic::Ordering;
-
 use bytes::Bytes;
 use tracing::{debug, error, warn};
 
@@ -49,10 +47,21 @@ impl NodeHandle {
 
     /// Delivers a message, here or elsewhere; `false` when it was dropped, which is logged and counted.
     pub(crate) fn deliver(&self, envelope: Envelope) -> bool {
+        let to = envelope.to.clone();
+        if let Some(inbox) = self.remembered(&to) {
+            return self.push(inbox, envelope);
+        }
         match self.place(&envelope.to) {
             Place::Here => self.deliver_here(envelope),
             Place::Peer(peer) => self.deliver_to_peer(&peer, envelope),
         }
+    }
+
+    /// The inbox that this node found for this PID before, if its process still lives. When it has ended, another may
+    /// have the name, so the name is looked up again.
+    fn remembered<'a>(&self, pid: &'a Pid) -> Option<&'a Inbox> {
+        pid.shortcut::<Inbox>()
+            .filter(|inbox| inbox.node() == self.0.number && !inbox.is_closed())
     }
 
     fn deliver_here(&self, envelope: Envelope) -> bool {
@@ -64,10 +73,12 @@ impl NodeHandle {
             debug!(to = %envelope.to, from = %envelope.from, "message to no process dropped");
             return false;
         };
+        let shortcut = Arc::clone(&inbox) as Arc<dyn std::any::Any + Send + Sync>;
+        envelope.to.remember(shortcut);
         self.push(&inbox, envelope)
     }
 
-    /// Puts a message into a mailbox; `false` when it was dropped.
+    /// Puts a message into a mailbox; `false` when it was dropped, which is logged and counted.
     fn push(&self, inbox: &Inbox, envelope: Envelope) -> bool {
         match inbox.push(User::Message(envelope)) {
             Ok(()) => true,
@@ -79,7 +90,7 @@ impl NodeHandle {
                 self.0
                     .metrics
                     .count("runtime/messages_dropped/mailbox_full");
-                debug!(to = %inbox.pid, "mailbox full: the message is dropped");
+                debug!(to = %inbox.pid(), "mailbox full: the message is dropped");
                 false
             }
             Err(Refused::OwnFull) => {
@@ -87,9 +98,9 @@ impl NodeHandle {
                     .metrics
                     .count("runtime/messages_dropped/mailbox_full");
                 // At 1, 2, 4, 8 …: an overrun process must not be the end of the log too.
-                let dropped = inbox.dropped.load(Ordering::Relaxed);
+                let dropped = inbox.stats.drops().reserve_full;
                 if dropped.is_power_of_two() {
-                    error!(to = %inbox.pid, dropped, "mailbox and reserve full: messages of this node are dropped");
+                    error!(to = %inbox.pid(), dropped, "mailbox and reserve full: messages of this node are dropped");
                 }
                 false
             }
@@ -259,15 +270,20 @@ impl NodeHandle {
 
     /// A process of this node has ended: frees its name, drops its mail, tells those that linked to it.
     pub(crate) fn ended(&self, inbox: &Arc<Inbox>, reason: ExitReason) {
+        // Closed before the name is free: who remembers this inbox must find it closed once another has the name.
+        inbox.close();
         self.0
             .inboxes
-            .remove_if(inbox.pid.id(), |_, current| Arc::ptr_eq(current, inbox));
-        inbox.close();
-        let waiters = self.0.end_waiters.lock().remove(&inbox.pid);
+            .remove_if(inbox.id(), |_, current| Arc::ptr_eq(current, inbox));
+        let pid = inbox.pid();
+        let waiters = self.0.end_waiters.lock().remove(&pid);
         self.links(Input::Ended {
-            pid: inbox.pid.clone(),
+            pid,
             reason: reason.clone(),
         });
+        if inbox.thread().own {
+            self.0.threads.forget_ended();
+        }
         for waiter in waiters.into_iter().flatten() {
             // Nobody may be waiting any more.
             let _gone = waiter.send(reason.clone());
@@ -367,14 +383,14 @@ impl NodeHandle {
 
     /// Whether the peer's role may send a message of this kind; answers are matched with what was asked instead.
     fn may_receive(&self, peer: &Peer, inbox: &Inbox, envelope: &Envelope) -> bool {
-        let Some(accepted) = inbox.accepted.get(&envelope.kind) else {
-            if inbox.takes_any {
+        let Some(accepted) = inbox.profile().accepts(envelope.kind) else {
+            if inbox.profile().takes_any {
                 return true;
             }
             self.0
                 .metrics
                 .count("runtime/messages_dropped/unknown_kind");
-            inbox.stats.dropped(Drop::UnknownKind);
+            inbox.stats.dropped(Drop::UnknownKind, 1);
             debug!(to = %envelope.to, from = %envelope.from, kind = ?envelope.kind, "message of an unknown kind dropped");
             return false;
         };
@@ -385,7 +401,7 @@ impl NodeHandle {
                 .any(|role| accepted.senders.contains(&&**role));
         if !allowed {
             self.0.metrics.count("runtime/messages_dropped/role");
-            inbox.stats.dropped(Drop::WrongRole);
+            inbox.stats.dropped(Drop::WrongRole, 1);
             warn!(to = %envelope.to, from = %envelope.from, message = accepted.name, roles = ?peer.roles,
                 "message dropped: no role of the sender may send it");
         }

@@ -366,14 +366,14 @@ impl State {
 fn describe(inbox: &Inbox, event: &User) -> Option<Event> {
     let (from, what) = match event {
         User::Message(envelope) => {
-            let accepted = inbox.accepted.get(&envelope.kind);
+            let accepted = inbox.profile().accepts(envelope.kind);
             let name = accepted.map(|known| known.name);
             (envelope.from.clone(), What::of(envelope, name)?)
         }
         User::Exited { pid, reason } => (pid.clone(), What::Exited(reason.clone())),
         User::Terminate(_) | User::Nudge => return None,
     };
-    let to = inbox.pid.clone();
+    let to = inbox.pid();
     Some(Event { from, to, what })
 }
 

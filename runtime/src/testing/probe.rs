@@ -17,7 +17,7 @@ use crate::host::{Factory, Hosted, Turn};
 use crate::http::Response;
 use crate::links::ExitReason;
 use crate::message::{Ask, Correlation, Envelope, Kind, Message, Payload};
-use crate::node::{NodeHandle, SpawnError};
+use crate::node::{NodeHandle, Placement, SpawnError};
 use crate::pid::Pid;
 use crate::process::Profile;
 
@@ -132,7 +132,9 @@ impl<R: Message> Answer<R> {
 
 impl Probe {
     pub(super) fn start(node: &NodeHandle, id: &str) -> Result<Self, SpawnError> {
-        let pid = node.home().reserve(id, Profile::of_a_probe())?;
+        let pid = node
+            .home()
+            .reserve(id, Profile::of_a_probe(), Placement::Near)?;
         let desk = Arc::new(Desk::default());
         let (me, its_desk) = (pid.clone(), Arc::clone(&desk));
         let cell = move || Box::new(ProbeCell { me, desk: its_desk }) as Box<dyn Hosted>;

@@ -1,0 +1,500 @@
+//! Feeds one process from its inbox and carries its effects out, in order.
+//!
+//! A drain serves control events first and then user events, up to [`DRAIN_EVENTS`] or [`DRAIN_TIME`]; what a thread's
+//! drivers need only while they drain they share in a [`Desk`], so that an idle process keeps next to nothing.
+//! The invariant: events are handled in the order of their lane, whatever a drain takes out at once and puts back;
+//! and while an operation holds the user lane, neither a user event is handled nor an effect carried out.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::error;
+
+use super::deadlines::Deadlines;
+use super::{Factory, Hosted, Turn, panic_text, worker};
+use crate::clock::{Clock, Time, TimerKey};
+use crate::context::{AskError, Effect, Gate, Surroundings, TimerId};
+use crate::inbox::{Control, Inbox, Rest, User};
+use crate::links::ExitReason;
+use crate::message::Correlation;
+use crate::node::NodeHandle;
+use crate::numbered::Numbered;
+
+/// Events handled before a drain gives way to others on its thread.
+const DRAIN_EVENTS: usize = 256;
+/// Time after which a drain gives way, looked at whenever the clock is read.
+const DRAIN_TIME: Duration = Duration::from_millis(1);
+/// Events of quick handlers between two readings of the clock.
+const STRIDE: u32 = 16;
+/// A handler that takes no longer than this on average is quick.
+const QUICK: Duration = Duration::from_micros(4);
+
+/// What the drivers of one thread share, one at a time.
+pub(crate) struct Desk {
+    clock: Clock,
+    /// The time of the last reading: what handlers are told.
+    now: Time,
+    batch: VecDeque<User>,
+    effects: Vec<Effect>,
+    /// Events handled that a paused clock still counts as pending.
+    unfinished: u64,
+}
+
+impl Desk {
+    pub(crate) fn new(clock: Clock) -> Self {
+        let now = clock.now();
+        Self {
+            clock,
+            now,
+            batch: VecDeque::new(),
+            effects: Vec::new(),
+            unfinished: 0,
+        }
+    }
+
+    fn finish(&mut self) {
+        self.clock.done(std::mem::take(&mut self.unfinished));
+    }
+
+    /// Reads the clock; the time since the last reading.
+    pub(crate) fn read(&mut self) -> Duration {
+        let before = std::mem::replace(&mut self.now, self.clock.now());
+        worker::note_time(Some(self.now));
+        self.now.since(before)
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        self.now
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Drops what a panic may have left.
+    pub(crate) fn clear(&mut self) {
+        self.unfinished += self.batch.len() as u64;
+        self.finish();
+        self.batch.clear();
+        self.effects.clear();
+    }
+}
+
+/// Which lanes a drain serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Serve {
+    Both,
+    Control,
+}
+
+/// What a drain ended with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Drained {
+    /// Nothing is left to do.
+    Idle,
+    /// The budget is used up; drain again after others had their turn.
+    More,
+    /// The process has ended.
+    Ended,
+}
+
+/// A process that is about to start on its thread.
+pub(crate) struct Start {
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) node: NodeHandle,
+    pub(crate) surroundings: Surroundings,
+    pub(crate) factory: Factory,
+    pub(crate) seed: u64,
+}
+
+impl Start {
+    /// Builds the process and runs its first turn; nothing when that ended it.
+    pub(crate) fn run(self, desk: &mut Desk) -> Option<Driver> {
+        let Self {
+            inbox,
+            node,
+            surroundings,
+            factory,
+            seed,
+        } = self;
+        let build = move || factory.build(surroundings, seed);
+        let ended = match catch_unwind(AssertUnwindSafe(build)) {
+            Ok(cell) => {
+                let mut driver = Driver::new(Arc::clone(&inbox), cell, node.clone());
+                let ended = driver.turn(Turn::Start, desk);
+                (!ended).then_some(driver)
+            }
+            Err(panic) => {
+                let text = panic_text(panic.as_ref());
+                error!(me = %inbox.pid(), panic = %text, "process panicked while it was made");
+                node.ended(&inbox, ExitReason::Panic(text));
+                None
+            }
+        };
+        inbox.stats.spent(None, inbox.profile(), desk.read());
+        // The start was counted when the inbox was made.
+        node.clock().done(1);
+        ended
+    }
+
+    /// Its thread has ended: so has the process.
+    pub(crate) fn abandon(self) {
+        self.node.ended(&self.inbox, ExitReason::Terminated);
+        self.node.clock().done(1);
+    }
+
+    pub(crate) fn inbox(&self) -> Arc<Inbox> {
+        Arc::clone(&self.inbox)
+    }
+}
+
+/// Feeds one process from its inbox.
+pub(crate) struct Driver {
+    inbox: Arc<Inbox>,
+    cell: Option<Box<dyn Hosted>>,
+    node: NodeHandle,
+    /// The operation under `Gate::HoldUser`, if one is under way.
+    holding: Option<u64>,
+    /// Effects that wait for it.
+    waiting: VecDeque<Effect>,
+    timers: Numbered<TimerId, TimerKey>,
+    /// Made with the first ask.
+    deadlines: Option<Box<Deadlines>>,
+    /// Events between two readings of the clock, from what the last ones took.
+    stride: u32,
+}
+
+impl Driver {
+    fn new(inbox: Arc<Inbox>, cell: Box<dyn Hosted>, node: NodeHandle) -> Self {
+        Self {
+            inbox,
+            cell: Some(cell),
+            node,
+            holding: None,
+            waiting: VecDeque::new(),
+            timers: Numbered::default(),
+            deadlines: None,
+            stride: 1,
+        }
+    }
+
+    pub(crate) fn inbox(&self) -> &Arc<Inbox> {
+        &self.inbox
+    }
+
+    /// Handles what waits, up to the budget: control first, then user messages.
+    pub(crate) fn drain(&mut self, serve: Serve, desk: &mut Desk) -> Drained {
+        if desk.clock.is_paused() {
+            // A test may have moved it since the last drain, which on a live clock was a moment ago.
+            desk.read();
+        }
+        let began = desk.now;
+        let (mut handled, mut unread) = (0_usize, 0_u32);
+        let mut place = None;
+        let mut ended = false;
+        while handled < DRAIN_EVENTS {
+            let control = self
+                .inbox
+                .control_waits()
+                .then(|| self.inbox.pop_control())
+                .flatten();
+            if let Some(event) = control {
+                place = None;
+                ended = self.control(event, desk);
+            } else if serve == Serve::Control || self.holding.is_some() {
+                break;
+            } else {
+                if desk.batch.is_empty() {
+                    self.inbox.take(&mut desk.batch, DRAIN_EVENTS - handled);
+                }
+                let Some(event) = desk.batch.pop_front() else {
+                    break;
+                };
+                // A test may have this event dropped or held; in production nobody has asked for that.
+                (place, ended) = match self.node.filters().pass(&self.inbox, event) {
+                    Some(event) => self.user(event, desk),
+                    None => (None, false),
+                };
+            }
+            handled += 1;
+            unread += 1;
+            desk.unfinished += 1;
+            if ended {
+                break;
+            }
+            if unread >= self.stride {
+                self.measure(place, unread, desk);
+                unread = 0;
+                if desk.now.since(began) > DRAIN_TIME {
+                    break;
+                }
+            }
+        }
+        if unread > 0 {
+            self.measure(place, unread, desk);
+        }
+        if !desk.batch.is_empty() {
+            self.inbox.put_back(&mut desk.batch);
+        }
+        let drained = if ended {
+            Drained::Ended
+        } else {
+            let rest = match serve {
+                Serve::Both => self.inbox.rest(handled),
+                Serve::Control => self.inbox.rest_control(),
+            };
+            match rest {
+                Rest::Idle => Drained::Idle,
+                Rest::More => Drained::More,
+            }
+        };
+        // Last, so that who waits for this to settle finds everything counted.
+        desk.finish();
+        drained
+    }
+
+    /// Reads the clock after `events`, and decides how many may pass before the next reading.
+    fn measure(&mut self, place: Option<usize>, events: u32, desk: &mut Desk) {
+        let took = desk.read();
+        self.inbox.stats.spent(place, self.inbox.profile(), took);
+        self.inbox.in_hand(desk.batch.len());
+        self.stride = if took <= QUICK * events {
+            (self.stride * 2).min(STRIDE)
+        } else {
+            1
+        };
+    }
+
+    fn control(&mut self, event: Control, desk: &mut Desk) -> bool {
+        match event {
+            Control::Timer(timer) => {
+                self.timers.remove(&timer);
+                self.turn(Turn::Timer(timer), desk)
+            }
+            Control::Deadline => self.deadline(desk),
+            Control::AskFailed { number, error } => self.turn(Turn::AskFailed(number, error), desk),
+            Control::OpFailed(reason) => {
+                error!(me = %self.inbox.pid(), reason, "process ended: its operation has no outcome");
+                self.end(ExitReason::Panic(reason));
+                true
+            }
+            Control::Http(http) => self.turn(Turn::Http(http.0, http.1), desk),
+            Control::OpDone { number, out } => {
+                if self.holding == Some(number) {
+                    self.release(number, out, desk)
+                } else {
+                    self.turn(Turn::OpDone(number, out), desk)
+                }
+            }
+        }
+    }
+
+    /// Handles one user event; the place of its kind, and whether the process has ended.
+    fn user(&mut self, event: User, desk: &mut Desk) -> (Option<usize>, bool) {
+        let profile = self.inbox.profile();
+        let place = match &event {
+            User::Message(envelope) => match envelope.correlation {
+                Correlation::None | Correlation::Request(_) => profile.place(envelope.kind),
+                Correlation::Answer(_) => None,
+            },
+            User::Exited { .. } | User::Terminate(_) | User::Nudge => None,
+        };
+        self.inbox.stats.handled(place, profile);
+        let ended = match event {
+            User::Message(envelope) => self.turn(Turn::Message(envelope), desk),
+            User::Exited { pid, reason } => self.turn(Turn::Exited(pid, reason), desk),
+            User::Terminate(reason) => {
+                self.end(reason);
+                true
+            }
+            User::Nudge => false,
+        };
+        (place, ended)
+    }
+
+    /// Runs one event and carries out its effects; `true` when the process has ended.
+    fn turn(&mut self, turn: Turn, desk: &mut Desk) -> bool {
+        match self.handle(turn, desk) {
+            Ok(mut effects) => {
+                let ended = self.perform(&mut effects, desk);
+                effects.clear();
+                desk.effects = effects;
+                ended
+            }
+            Err(reason) => {
+                self.end(reason);
+                true
+            }
+        }
+    }
+
+    fn handle(&mut self, turn: Turn, desk: &mut Desk) -> Result<Vec<Effect>, ExitReason> {
+        let mut effects = std::mem::take(&mut desk.effects);
+        let Some(cell) = &mut self.cell else {
+            return Err(ExitReason::Normal);
+        };
+        let now = desk.now;
+        // The cell is dropped when this fails, so nobody sees the state that the panic left behind.
+        match catch_unwind(AssertUnwindSafe(|| cell.turn(turn, now, &mut effects))) {
+            Ok(()) => Ok(effects),
+            Err(panic) => {
+                let text = panic_text(panic.as_ref());
+                error!(me = %self.inbox.pid(), panic = %text, "process panicked");
+                Err(ExitReason::Panic(text))
+            }
+        }
+    }
+
+    /// The held operation is done: its continuation runs first and may stop the process, which drops what waited
+    /// for the outcome; otherwise that goes out before the continuation's own effects.
+    fn release(&mut self, number: u64, out: Box<dyn Any + Send>, desk: &mut Desk) -> bool {
+        self.holding = None;
+        let effects = match self.handle(Turn::OpDone(number, out), desk) {
+            Ok(effects) => effects,
+            Err(reason) => {
+                self.end(reason);
+                return true;
+            }
+        };
+        if effects.iter().any(|effect| matches!(effect, Effect::Stop)) {
+            self.waiting.clear();
+        }
+        self.inbox.hold(false);
+        self.inbox.stats.hold(None);
+        let mut all: Vec<Effect> = std::mem::take(&mut self.waiting).into();
+        all.extend(effects);
+        self.perform(&mut all, desk)
+    }
+
+    fn perform(&mut self, effects: &mut Vec<Effect>, desk: &Desk) -> bool {
+        for effect in effects.drain(..) {
+            if self.holding.is_some() {
+                self.waiting.push_back(effect);
+                continue;
+            }
+            match effect {
+                Effect::Send(envelope) => {
+                    self.node.deliver(envelope);
+                }
+                Effect::Stop => {
+                    self.end(ExitReason::Normal);
+                    return true;
+                }
+                Effect::Run { number, op, gate } => {
+                    if gate == Gate::HoldUser {
+                        self.holding = Some(number);
+                        self.inbox.hold(true);
+                        self.inbox.stats.hold(Some(op.name));
+                    }
+                    self.node.operate(&self.inbox, number, op);
+                }
+                Effect::After { timer, delay } => {
+                    let inbox = Arc::clone(&self.inbox);
+                    let clock = self.node.clock();
+                    let key = clock.at(clock.now() + delay, move || {
+                        inbox.push_control(Control::Timer(timer));
+                    });
+                    self.timers.insert(timer, key);
+                }
+                Effect::Cancel(timer) => {
+                    if let Some(key) = self.timers.remove(&timer) {
+                        self.node.clock().cancel(key);
+                    }
+                }
+                Effect::Ask {
+                    request,
+                    number,
+                    limit,
+                } => {
+                    let error = if !self.open(number, limit, desk) {
+                        AskError::TooMany
+                    } else if !self.node.deliver(request) {
+                        AskError::Undelivered
+                    } else {
+                        continue;
+                    };
+                    self.inbox
+                        .push_control(Control::AskFailed { number, error });
+                }
+                other @ (Effect::Link(_)
+                | Effect::Unlink(_)
+                | Effect::Spawn { .. }
+                | Effect::Terminate(_)
+                | Effect::Respond(..)
+                | Effect::Pin(_)
+                | Effect::Unpin(_)) => self.node.carry_out(&self.inbox, other),
+            }
+        }
+        false
+    }
+
+    /// Gives an ask its deadline; `false` when the process has too many open.
+    fn open(&mut self, number: u64, limit: Duration, desk: &Desk) -> bool {
+        let Some(cell) = &self.cell else {
+            return false;
+        };
+        let open = cell.open_asks();
+        if open > self.node.max_asks() {
+            return false;
+        }
+        let place = self.node.clock().place(desk.now + limit);
+        let deadlines = self.deadlines.get_or_insert_with(Box::default);
+        deadlines.add(place, number, open, |ask| cell.waits_for(ask));
+        self.arm();
+        true
+    }
+
+    /// Has the clock tell of the earliest deadline.
+    fn arm(&mut self) {
+        let Some(deadlines) = &mut self.deadlines else {
+            return;
+        };
+        if let Some((place, told)) = deadlines.to_arm() {
+            let clock = self.node.clock();
+            if let Some(key) = told {
+                clock.cancel(key);
+            }
+            let inbox = Arc::clone(&self.inbox);
+            deadlines.armed(clock.at_place(place, move || inbox.push_control(Control::Deadline)));
+        }
+    }
+
+    /// The clock told of a deadline. One ask fails at a time, as if each had a timer of its own.
+    fn deadline(&mut self, desk: &mut Desk) -> bool {
+        let now = self.node.clock().now();
+        let (Some(deadlines), Some(cell)) = (&mut self.deadlines, &self.cell) else {
+            return false;
+        };
+        let due = deadlines.rang(now, |ask| cell.waits_for(ask));
+        self.arm();
+        due.is_some_and(|ask| self.turn(Turn::AskFailed(ask, AskError::TimedOut), desk))
+    }
+
+    pub(crate) fn end(&mut self, reason: ExitReason) {
+        // Dropping the process may run its own code; a panic in there must not take the thread along.
+        let (cell, waiting) = (self.cell.take(), std::mem::take(&mut self.waiting));
+        if catch_unwind(AssertUnwindSafe(|| drop((cell, waiting)))).is_err() {
+            error!(me = %self.inbox.pid(), "process panicked while it was dropped");
+        }
+        let clock = self.node.clock();
+        for (_, key) in self.timers.drain() {
+            clock.cancel(key);
+        }
+        if let Some(key) = self.deadlines.take().and_then(|mut all| all.clear()) {
+            clock.cancel(key);
+        }
+        self.node.ended(&self.inbox, reason);
+    }
+}
+
+impl Drop for Driver {
+    /// A host that is torn down with its thread ends its processes too, so that links hear of it.
+    fn drop(&mut self) {
+        if self.cell.is_some() {
+            self.end(ExitReason::Terminated);
+        }
+    }
+}
