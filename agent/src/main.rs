@@ -93,6 +93,7 @@ fn serve(flags: &NodeFlags, node: &Node, config: Config) -> anyhow::Result<()> {
         };
         match reason {
             meseta_runtime::ExitReason::Panic(text) => anyhow::bail!("the agent panicked: {text}"),
+            meseta_runtime::ExitReason::Failed(text) => anyhow::bail!("the agent failed: {text}"),
             meseta_runtime::ExitReason::Normal
             | meseta_runtime::ExitReason::Terminated
             | meseta_runtime::ExitReason::NoProcess

@@ -100,7 +100,7 @@ pub fn try_run<E: Executor>(
     let reason = waiting.block_on(node.ended(&driver));
     node.shutdown();
     match reason {
-        ExitReason::Panic(text) => Err(RunError::Panicked(text)),
+        ExitReason::Panic(text) | ExitReason::Failed(text) => Err(RunError::Panicked(text)),
         ExitReason::Normal
         | ExitReason::Terminated
         | ExitReason::NoProcess

@@ -15,6 +15,7 @@ use crate::clock::Time;
 use crate::host::Factory;
 use crate::http::{Responder, Response};
 use crate::identity::{GuestKey, IdentityError};
+use crate::links::ExitReason;
 use crate::message::{Ask, Correlation, Envelope, Kind, Message, Parcel, Payload};
 use crate::metrics::Metrics;
 use crate::node::{Placement, SpawnError};
@@ -123,8 +124,8 @@ pub enum Effect {
     Pin(Guest),
     /// Refuse a guest.
     Unpin(Arc<str>),
-    /// End this process.
-    Stop,
+    /// End this process, for this reason.
+    Stop(ExitReason),
 }
 
 type Continuation<P> = Box<dyn FnOnce(&mut P, &mut Context<'_, P>)>;
@@ -448,6 +449,24 @@ impl<P: Process> Context<'_, P> {
         Ok(pid)
     }
 
+    /// Starts a process that ends when this one does, and links to it.
+    pub(crate) fn spawn_leashed<Q: Process>(
+        &mut self,
+        id: &str,
+        placement: Placement,
+        build: impl FnOnce() -> Q + Send + 'static,
+    ) -> Result<Pid, SpawnError> {
+        let home = &self.surroundings.home;
+        let pid = home.reserve(id, Profile::of::<Q>(), placement)?;
+        // The link comes first: a process that ends in its first turn must not be found missing.
+        self.effects.push(Effect::Link(pid.clone()));
+        self.effects.push(Effect::Spawn {
+            pid: pid.clone(),
+            factory: Factory::new(build).leashed(self.me().clone()),
+        });
+        Ok(pid)
+    }
+
     /// Starts another process on this node under the next name `prefix(n)`, counting from 1.
     ///
     /// # Errors
@@ -468,7 +487,14 @@ impl<P: Process> Context<'_, P> {
 
     /// Ends this process after this turn. What is in its mailbox is dropped.
     pub fn stop(&mut self) {
-        self.effects.push(Effect::Stop);
+        self.effects.push(Effect::Stop(ExitReason::Normal));
+    }
+
+    /// Ends this process after this turn because it cannot go on; `why` is what its links hear in
+    /// [`ExitReason::Failed`]. What is in its mailbox is dropped.
+    pub fn fail(&mut self, why: impl Into<String>) {
+        let reason = ExitReason::Failed(why.into());
+        self.effects.push(Effect::Stop(reason));
     }
 
     /// Lets a guest connect to this node and speak as the actor `guest.id`; see [`crate::transport::Guest`].

@@ -32,6 +32,8 @@ pub enum ExitReason {
     Terminated,
     /// A handler panicked; the text is the panic's message.
     Panic(String),
+    /// It ended itself because it could not go on; the text says why.
+    Failed(String),
     /// There was no such process when the link was made.
     NoProcess,
     /// The connection to its node broke or could not be made. The process may live on.

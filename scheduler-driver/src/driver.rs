@@ -191,6 +191,7 @@ impl SchedulerDriver {
             .try_recv()
             .unwrap_or(Outcome::Aborted(match reason {
                 ExitReason::Panic(text) => Some(format!("the scheduler panicked: {text}")),
+                ExitReason::Failed(text) => Some(text),
                 ExitReason::Normal
                 | ExitReason::Terminated
                 | ExitReason::NoProcess

@@ -359,7 +359,10 @@ impl Driver {
                 return true;
             }
         };
-        if effects.iter().any(|effect| matches!(effect, Effect::Stop)) {
+        if effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Stop(_)))
+        {
             self.waiting.clear();
         }
         self.inbox.hold(false);
@@ -379,8 +382,8 @@ impl Driver {
                 Effect::Send(envelope) => {
                     self.node.deliver(envelope);
                 }
-                Effect::Stop => {
-                    self.end(ExitReason::Normal);
+                Effect::Stop(reason) => {
+                    self.end(reason);
                     return true;
                 }
                 Effect::Run { number, op, gate } => {

@@ -24,6 +24,7 @@ use crate::links::ExitReason;
 use crate::message::{Correlation, Envelope};
 use crate::pid::Pid;
 use crate::process::{Process, Routes};
+use crate::supervisor::Leashed;
 
 /// Builds a process on the thread that will host it.
 pub struct Factory(Box<dyn FnOnce(Surroundings, u64) -> Box<dyn Hosted> + Send>);
@@ -44,6 +45,14 @@ impl Factory {
     /// Of a process that needs nothing of its surroundings but its turns: a probe of the test kit.
     pub(crate) fn hosting(build: impl FnOnce() -> Box<dyn Hosted> + Send + 'static) -> Self {
         Self(Box::new(|_, _| build()))
+    }
+
+    /// The same process, which ends when `holder` does.
+    pub(crate) fn leashed(self, holder: Pid) -> Self {
+        Self(Box::new(move |surroundings, seed| {
+            let inner = self.build(surroundings, seed);
+            Box::new(Leashed { inner, holder })
+        }))
     }
 
     pub(crate) fn build(self, surroundings: Surroundings, seed: u64) -> Box<dyn Hosted> {

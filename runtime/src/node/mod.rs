@@ -486,7 +486,7 @@ impl NodeHandle {
             | Effect::After { .. }
             | Effect::Cancel(_)
             | Effect::Run { .. }
-            | Effect::Stop => {
+            | Effect::Stop(_) => {
                 debug_assert!(false, "the driver keeps these to itself");
             }
         }

@@ -180,8 +180,10 @@ impl Probe {
         self.node.unlink(&self.pid, pid.clone());
     }
 
-    /// Ends it with this reason, after what is in its mailbox, so that those linked to it hear of it.
+    /// Ends it with this reason, after what is under way to it, so that those linked to it hear of it. Settles a paused
+    /// clock before and after.
     pub fn end(&self, reason: ExitReason) {
+        self.node.clock().settle();
         self.node.terminate(&self.pid, reason);
         self.node.clock().settle();
     }

@@ -11,6 +11,7 @@ pub fn check(process: &str, reason: &ExitReason) -> Result<(), String> {
         ExitReason::Panic(text) => Err(format!("{process} panicked: {text}")),
         ExitReason::Normal
         | ExitReason::Terminated
+        | ExitReason::Failed(_)
         | ExitReason::NoProcess
         | ExitReason::ConnectionLost
         | ExitReason::NodeRestarted

@@ -1,8 +1,18 @@
-//! The in-memory transport: nodes of one test joined without sockets, with delay, loss and cuts.
+//! The in-memory transport: nodes of one test joined without sockets, with delay, loss, doubling, cuts and crashes.
 //!
 //! Frames are encoded and decoded as on the wire, so a test on this network finds messages that do not round-trip.
-//! For each pair of nodes they arrive in the order sent. A cut lets frames vanish in silence, as a dead cable does;
-//! when it has lasted [`SILENCE`] both ends lose the connection. Time comes from the clock of the node that sends.
+//! For each pair of nodes they arrive in the order sent, whatever their delays. A cut lets frames vanish in silence,
+//! as a dead cable does; when it has lasted [`SILENCE`] both ends lose the connection. Time comes from the clock of
+//! the node that sends.
+//!
+//! It is harsher than the real transport where a test wants that: single frames may get lost ([`MemoryNetwork::lose`])
+//! or come twice ([`MemoryNetwork::duplicate`]), which no QUIC connection does, and what is sent during a short cut
+//! is gone, where QUIC would send it again.
+//!
+//! A node that starts at the address of one that is there already, or was there and crashed, is another run of it:
+//! its peers are told [`Loss::NodeRestarted`] before they get its first frame.
+
+mod faults;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,11 +22,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use tokio::sync::mpsc;
 use tracing::warn;
 
+use self::faults::{Faults, Weather};
 use super::{Guest, Incarnation, Loss, Peer, PeerKey, PeerStatus, SendError, Transport, Upcalls};
 use crate::clock::{Clock, Time};
 use crate::codec::{DEFAULT_MAX_MESSAGE, Frame};
@@ -47,6 +56,8 @@ impl Drop for Pending {
 }
 
 struct Member {
+    /// Tells runs at one place apart.
+    run: u64,
     /// How others see it.
     as_peer: Peer,
     clock: Clock,
@@ -64,12 +75,12 @@ type Place = (Address, Option<Arc<str>>);
 
 struct State {
     members: BTreeMap<Place, Member>,
-    /// One-way cuts: frames from the first to the second vanish.
-    cuts: BTreeSet<(Address, Address)>,
-    delay: Duration,
-    loss: f64,
-    random: StdRng,
+    /// One-way cuts: frames from the first to the second vanish. Each cut has its own number.
+    cuts: BTreeMap<(Address, Address), u64>,
+    weather: Weather,
     next_port: u16,
+    /// Runs and cuts so far.
+    count: u64,
     /// When the last frame of a pair arrives, so that a shorter delay does not let a later frame overtake it.
     last: BTreeMap<(Place, Place), Time>,
     /// Raised at each break of a pair: frames under way from before are dropped.
@@ -99,16 +110,15 @@ impl Default for MemoryNetwork {
 }
 
 impl MemoryNetwork {
-    /// A network without faults, whose losses will be drawn from `seed`.
+    /// A network without faults; what is drawn later, such as losses and delays, comes from `seed`.
     pub fn new(seed: u64) -> Self {
         Self {
             state: Arc::new(Mutex::new(State {
                 members: BTreeMap::new(),
-                cuts: BTreeSet::new(),
-                delay: Duration::ZERO,
-                loss: 0.0,
-                random: StdRng::seed_from_u64(seed),
+                cuts: BTreeMap::new(),
+                weather: Weather::new(seed),
                 next_port: FIRST_PORT,
+                count: 0,
                 last: BTreeMap::new(),
                 generation: BTreeMap::new(),
             })),
@@ -117,13 +127,39 @@ impl MemoryNetwork {
 
     /// Lets every frame sent from now on take this long.
     pub fn delay(&self, delay: Duration) {
-        self.state.lock().delay = delay;
+        self.everywhere().delay(delay);
+    }
+
+    /// Lets every frame sent from now on take a time drawn evenly from this range. Frames of a pair stay in order.
+    pub fn delay_between(&self, shortest: Duration, longest: Duration) {
+        self.everywhere().delay_between(shortest, longest);
     }
 
     /// Drops this share of the frames sent from now on, 0 to 1. A real connection loses only a suffix; this is for
     /// tests of protocols that must bear any loss.
     pub fn lose(&self, share: f64) {
-        self.state.lock().loss = share.clamp(0.0, 1.0);
+        self.everywhere().lose(share);
+    }
+
+    /// Lets this share of the frames sent from now on arrive twice, 0 to 1, the second after a delay of its own. The
+    /// real transport never does that; this is for tests of protocols that send again.
+    pub fn duplicate(&self, share: f64) {
+        self.everywhere().duplicate(share);
+    }
+
+    /// The faults of frames from one node to another, apart from all others: it starts with theirs.
+    pub fn path(&self, from: &Address, to: &Address) -> Path {
+        Path {
+            network: self.clone(),
+            ends: Some((from.clone(), to.clone())),
+        }
+    }
+
+    fn everywhere(&self) -> Path {
+        Path {
+            network: self.clone(),
+            ends: None,
+        }
     }
 
     /// Lets frames between two nodes vanish, both ways, until [`MemoryNetwork::heal`]. After [`SILENCE`] both ends
@@ -133,31 +169,29 @@ impl MemoryNetwork {
         self.cut_one_way(other, one);
     }
 
-    /// Lets frames from one node to another vanish.
+    /// Lets frames from one node to another vanish. After [`SILENCE`] both ends lose the connection, since nothing
+    /// is confirmed any more.
     pub fn cut_one_way(&self, from: &Address, to: &Address) {
         let mut state = self.state.lock();
-        state.cuts.insert((from.clone(), to.clone()));
-        let watchers: Vec<(Place, Place)> = state
+        state.count += 1;
+        let (pair, number) = ((from.clone(), to.clone()), state.count);
+        state.cuts.insert(pair.clone(), number);
+        let connections: Vec<(Place, Place, Clock)> = state
             .members
             .iter()
             .filter(|((address, _), _)| address == from)
             .flat_map(|(place, member)| {
-                member
-                    .connected
-                    .iter()
-                    .filter(|(address, _)| address == to)
-                    .map(|other| (place.clone(), other.clone()))
+                let others = member.connected.iter();
+                let others = others.filter(|(address, _)| address == to);
+                others.map(|other| (place.clone(), other.clone(), member.clock.clone()))
             })
             .collect();
-        for (place, other) in watchers {
-            let Some(clock) = state.members.get(&place).map(|m| m.clock.clone()) else {
-                continue;
-            };
-            let network = self.clone();
-            let pair = (from.clone(), to.clone());
+        drop(state);
+        for (place, other, clock) in connections {
+            let (network, pair) = (self.clone(), pair.clone());
             clock.at(clock.now() + SILENCE, move || {
                 let mut state = network.state.lock();
-                if state.cuts.contains(&pair) {
+                if state.cuts.get(&pair) == Some(&number) {
                     state.part(&place, &other, Loss::ConnectionLost);
                 }
             });
@@ -169,6 +203,31 @@ impl MemoryNetwork {
         let mut state = self.state.lock();
         state.cuts.remove(&(one.clone(), other.clone()));
         state.cuts.remove(&(other.clone(), one.clone()));
+    }
+
+    /// Takes a node off the network without a word, as if its machine had lost power. Nobody can reach it and it
+    /// reaches nobody, for good. Its peers lose it after [`SILENCE`], or when another run of it joins at its address
+    /// ([`crate::NodeBuilder::port`]) before that. What it has sent already still arrives. The [`crate::Node`] itself
+    /// goes on in its solitude until it is shut down.
+    pub fn crash(&self, node: &Address) {
+        let place: Place = (node.clone(), None);
+        let mut state = self.state.lock();
+        let Some(gone) = state.members.remove(&place) else {
+            return;
+        };
+        for other in gone.connected {
+            let Some(clock) = state.members.get(&other).map(|m| m.clock.clone()) else {
+                continue;
+            };
+            let (network, place) = (self.clone(), place.clone());
+            let generation = state.generation(&place, &other);
+            clock.at(clock.now() + SILENCE, move || {
+                let mut state = network.state.lock();
+                if state.generation(&place, &other) == generation {
+                    state.part(&place, &other, Loss::ConnectionLost);
+                }
+            });
+        }
     }
 
     /// Breaks the connection between two nodes now: frames under way are lost, both ends are told.
@@ -204,7 +263,12 @@ impl MemoryNetwork {
             PeerKey::Guest(id) => (address.clone(), Some(Arc::clone(id))),
         };
         let (deliveries, mut queue) = mpsc::unbounded_channel();
+        let mut state = self.state.lock();
+        state.leave(&place, Loss::NodeRestarted);
+        state.count += 1;
+        let run = state.count;
         let member = Member {
+            run,
             as_peer: Peer {
                 key,
                 roles: vec![Arc::from(role)],
@@ -217,15 +281,12 @@ impl MemoryNetwork {
             sent: 0,
             dropped: 0,
         };
-        let mut state = self.state.lock();
-        if state.members.contains_key(&place) {
-            state.leave(&place, Loss::NodeRestarted);
-        }
         state.members.insert(place.clone(), member);
         drop(state);
         let transport = Arc::new(MemoryTransport {
             network: self.clone(),
             place: place.clone(),
+            run,
             deliveries: AtomicU64::new(0),
         });
         let network = self.clone();
@@ -276,37 +337,105 @@ impl State {
         }
     }
 
+    /// How often the connection from one member to another has been broken.
+    fn generation(&self, from: &Place, to: &Place) -> u64 {
+        let pair = (from.clone(), to.clone());
+        self.generation.get(&pair).copied().unwrap_or(0)
+    }
+
+    fn is_cut(&self, from: &Place, to: &Place) -> bool {
+        let pair = (from.0.clone(), to.0.clone());
+        self.cuts.contains_key(&pair)
+    }
+
     /// Breaks the connection between two members and tells both.
     fn part(&mut self, one: &Place, other: &Place, loss: Loss) {
         for (from, to) in [(one, other), (other, one)] {
-            *self
-                .generation
-                .entry((from.clone(), to.clone()))
-                .or_default() += 1;
-            let Some(peer) = self.members.get(to).map(|m| m.as_peer.key.clone()) else {
-                continue;
-            };
+            let pair = (from.clone(), to.clone());
+            *self.generation.entry(pair).or_default() += 1;
             let was_connected = self
                 .members
                 .get_mut(from)
-                .is_some_and(|m| m.connected.remove(to));
+                .is_some_and(|member| member.connected.remove(to));
             if was_connected {
-                self.deliver(from, Delivery::Lost(peer, loss));
+                self.deliver(from, Delivery::Lost(key_of(from, to), loss));
             }
         }
     }
 
-    /// Takes a member out and tells those that were connected to it.
+    /// Takes a member out and tells those that were connected to it, as far as they have not heard.
     fn leave(&mut self, place: &Place, loss: Loss) {
         let others: Vec<Place> = self
             .members
-            .get(place)
-            .map(|m| m.connected.iter().cloned().collect())
-            .unwrap_or_default();
+            .iter()
+            .filter(|(_, member)| member.connected.contains(place))
+            .map(|(other, _)| other.clone())
+            .collect();
         for other in others {
             self.part(place, &other, loss);
         }
         self.members.remove(place);
+    }
+
+    /// Whether a guest is on either side, and if so, that it is pinned by its host and speaks with nobody else.
+    fn may_speak(&self, from: &Place, to: &Place) -> bool {
+        let (host, id) = match (&from.1, &to.1) {
+            (None, None) => return true,
+            (None, Some(id)) => (from, id),
+            (Some(id), None) => (to, id),
+            (Some(_), Some(_)) => return false,
+        };
+        let host = (from.0 == to.0).then(|| self.members.get(host)).flatten();
+        host.is_some_and(|host| host.pinned.contains_key(id))
+    }
+}
+
+/// The name under which a member knows another one.
+fn key_of(at: &Place, other: &Place) -> PeerKey {
+    match &other.1 {
+        Some(id) if at.0 == other.0 => PeerKey::Guest(Arc::clone(id)),
+        Some(_) | None => PeerKey::Node(other.0.clone()),
+    }
+}
+
+/// One direction between two nodes of a [`MemoryNetwork`]; made by [`MemoryNetwork::path`]. What it sets counts for
+/// frames sent from then on.
+pub struct Path {
+    network: MemoryNetwork,
+    ends: Option<(Address, Address)>,
+}
+
+impl Path {
+    fn change(&self, change: impl FnOnce(&mut Faults)) {
+        let mut state = self.network.state.lock();
+        change(state.weather.change(self.ends.as_ref()));
+    }
+
+    /// As [`MemoryNetwork::delay`], on this path.
+    pub fn delay(&self, delay: Duration) {
+        self.delay_between(delay, delay);
+    }
+
+    /// As [`MemoryNetwork::delay_between`], on this path.
+    pub fn delay_between(&self, shortest: Duration, longest: Duration) {
+        self.change(|faults| faults.delay = (shortest, longest));
+    }
+
+    /// As [`MemoryNetwork::lose`], on this path.
+    pub fn lose(&self, share: f64) {
+        self.change(|faults| faults.loss = share.clamp(0.0, 1.0));
+    }
+
+    /// As [`MemoryNetwork::duplicate`], on this path.
+    pub fn duplicate(&self, share: f64) {
+        self.change(|faults| faults.duplicates = share.clamp(0.0, 1.0));
+    }
+
+    /// Lets it have the faults of all others again.
+    pub fn clear(&self) {
+        if let Some(ends) = &self.ends {
+            self.network.state.lock().weather.clear(ends);
+        }
     }
 }
 
@@ -314,10 +443,50 @@ impl State {
 pub struct MemoryTransport {
     network: MemoryNetwork,
     place: Place,
+    /// Which run at this place it belongs to: a later one may have taken the place.
+    run: u64,
     deliveries: AtomicU64,
 }
 
+impl MemoryNetwork {
+    /// Delivers after a delay, but not before what was sent from there to there earlier.
+    fn deliver_after(
+        &self,
+        state: &mut State,
+        from: &Place,
+        to: &Place,
+        clock: &Clock,
+        delay: Duration,
+        delivery: Delivery,
+    ) {
+        let pair = (from.clone(), to.clone());
+        let arrival = clock.now() + delay;
+        let last = state.last.entry(pair.clone()).or_default();
+        *last = arrival.max(*last);
+        let arrival = *last;
+        if arrival <= clock.now() {
+            state.deliver(to, delivery);
+            return;
+        }
+        let network = self.clone();
+        let generation = state.generation(from, to);
+        clock.at(arrival, move || {
+            let state = network.state.lock();
+            let (from, to) = &pair;
+            if state.generation(from, to) == generation && !state.is_cut(from, to) {
+                state.deliver(to, delivery);
+            }
+        });
+    }
+}
+
 impl MemoryTransport {
+    /// Its member, unless that has left.
+    fn member<'a>(&self, state: &'a mut State) -> Option<&'a mut Member> {
+        let member = state.members.get_mut(&self.place)?;
+        (member.run == self.run).then_some(member)
+    }
+
     fn destination(&self, to: &PeerKey) -> Place {
         match to {
             PeerKey::Node(address) => (address.clone(), None),
@@ -341,50 +510,37 @@ impl Transport for MemoryTransport {
         let destination = self.destination(to);
         let mut guard = self.network.state.lock();
         let state = &mut *guard;
-        let allowed = match (&destination.1, &self.place.1) {
-            // A guest is reached by its host only, and reaches its host only, while it is pinned.
-            (Some(id), _) => state
-                .members
-                .get(&self.place)
-                .is_some_and(|host| host.pinned.contains_key(id)),
-            (None, Some(id)) => {
-                destination.0 == self.place.0
-                    && state
-                        .members
-                        .get(&destination)
-                        .is_some_and(|host| host.pinned.contains_key(id))
-            }
-            (None, None) => true,
-        };
-        if !allowed {
-            return Err(SendError::Unreachable(to.clone()));
-        }
-        let Some(sender) = state.members.get_mut(&self.place) else {
+        let Some(sender) = self.member(state) else {
             return Err(SendError::Unreachable(to.clone()));
         };
         sender.sent += 1;
         let (peer, clock) = (sender.as_peer.clone(), sender.clock.clone());
-        let cut = state
-            .cuts
-            .contains(&(self.place.0.clone(), destination.0.clone()));
-        if !state.members.contains_key(&destination) || cut {
-            // Nobody answers: the dial fails after a while.
-            let network = self.network.clone();
-            let (place, gone) = (self.place.clone(), to.clone());
-            let connected = state
-                .members
-                .get(&self.place)
-                .is_some_and(|m| m.connected.contains(&destination));
+        let connected = sender.connected.contains(&destination);
+        if !state.may_speak(&self.place, &destination) {
+            return Err(SendError::Unreachable(to.clone()));
+        }
+        if !state.members.contains_key(&destination) || state.is_cut(&self.place, &destination) {
             if !connected {
+                // Nobody answers: the dial fails after a while.
+                let network = self.network.clone();
+                let (place, gone) = (self.place.clone(), to.clone());
                 clock.at(clock.now() + SILENCE, move || {
-                    let lost = Delivery::Lost(gone, Loss::ConnectionLost);
-                    network.state.lock().deliver(&place, lost);
+                    let mut state = network.state.lock();
+                    let member = state.members.get(&place);
+                    if member.is_some_and(|member| member.connected.contains(&destination)) {
+                        // It came up meanwhile, but this frame is gone, and no connection has gaps.
+                        state.part(&place, &destination, Loss::ConnectionLost);
+                    } else {
+                        let lost = Delivery::Lost(gone, Loss::ConnectionLost);
+                        state.deliver(&place, lost);
+                    }
                 });
             }
             return Ok(());
         }
-        if state.loss > 0.0 && state.random.random_bool(state.loss) {
-            if let Some(sender) = state.members.get_mut(&self.place) {
+        let copies = state.weather.draw(&self.place.0, &destination.0);
+        if copies.is_empty() {
+            if let Some(sender) = self.member(state) {
                 sender.dropped += 1;
             }
             return Ok(());
@@ -394,57 +550,39 @@ impl Transport for MemoryTransport {
                 member.connected.insert(other.clone());
             }
         }
-        let pair = (self.place.clone(), destination.clone());
-        let arrival = clock.now() + state.delay;
-        let arrival = state
-            .last
-            .get(&pair)
-            .map_or(arrival, |last| arrival.max(*last));
-        state.last.insert(pair.clone(), arrival);
-        if arrival <= clock.now() {
-            state.deliver(&destination, Delivery::Frame(peer, frame));
-            return Ok(());
+        for delay in copies {
+            let delivery = Delivery::Frame(peer.clone(), frame.clone());
+            self.network
+                .deliver_after(state, &self.place, &destination, &clock, delay, delivery);
         }
-        let network = self.network.clone();
-        let generation = state.generation.get(&pair).copied().unwrap_or(0);
-        clock.at(arrival, move || {
-            let state = network.state.lock();
-            let alive = state.generation.get(&pair).copied().unwrap_or(0) == generation;
-            let cut = state.cuts.contains(&(pair.0.0.clone(), pair.1.0.clone()));
-            if alive && !cut {
-                state.deliver(&pair.1, Delivery::Frame(peer, frame));
-            }
-        });
         Ok(())
     }
 
     fn pin(&self, guest: Guest) {
-        if let Some(member) = self.network.state.lock().members.get_mut(&self.place) {
+        if let Some(member) = self.member(&mut self.network.state.lock()) {
             member.pinned.insert(guest.id, guest.role);
         }
     }
 
     fn unpin(&self, id: &str) {
         let mut state = self.network.state.lock();
-        if let Some(member) = state.members.get_mut(&self.place) {
-            member.pinned.remove(id);
-        }
+        let Some(member) = self.member(&mut state) else {
+            return;
+        };
+        member.pinned.remove(id);
         let guest = (self.place.0.clone(), Some(Arc::from(id)));
         state.part(&self.place, &guest, Loss::ConnectionLost);
     }
 
     fn has_guest(&self, id: &str) -> bool {
-        self.network
-            .state
-            .lock()
-            .members
-            .get(&self.place)
+        let mut state = self.network.state.lock();
+        self.member(&mut state)
             .is_some_and(|member| member.pinned.contains_key(id))
     }
 
     fn peers(&self) -> Vec<PeerStatus> {
-        let state = self.network.state.lock();
-        let Some(member) = state.members.get(&self.place) else {
+        let mut state = self.network.state.lock();
+        let Some(member) = self.member(&mut state) else {
             return Vec::new();
         };
         member
@@ -466,10 +604,10 @@ impl Transport for MemoryTransport {
     }
 
     fn shutdown(&self) -> BoxFuture<'static, ()> {
-        self.network
-            .state
-            .lock()
-            .leave(&self.place, Loss::ConnectionLost);
+        let mut state = self.network.state.lock();
+        if self.member(&mut state).is_some() {
+            state.leave(&self.place, Loss::ConnectionLost);
+        }
         Box::pin(async {})
     }
 }
