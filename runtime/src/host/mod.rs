@@ -7,6 +7,7 @@
 pub(crate) mod actix;
 mod deadlines;
 pub(crate) mod driver;
+pub(crate) mod line;
 pub(crate) mod stats;
 pub(crate) mod worker;
 
@@ -32,13 +33,7 @@ pub struct Factory(Box<dyn FnOnce(Surroundings, u64) -> Box<dyn Hosted> + Send>)
 impl Factory {
     pub(crate) fn new<P: Process>(build: impl FnOnce() -> P + Send + 'static) -> Self {
         Self(Box::new(move |surroundings, seed| {
-            Box::new(Cell {
-                process: build(),
-                routes: Routes::of(),
-                surroundings,
-                random: Random::seeded(seed),
-                continuations: Continuations::default(),
-            })
+            cell(build(), surroundings, seed)
         }))
     }
 
@@ -58,6 +53,21 @@ impl Factory {
     pub(crate) fn build(self, surroundings: Surroundings, seed: u64) -> Box<dyn Hosted> {
         (self.0)(surroundings, seed)
     }
+}
+
+/// Joins a process with what it has yet to hear of.
+pub(crate) fn cell<P: Process>(
+    process: P,
+    surroundings: Surroundings,
+    seed: u64,
+) -> Box<dyn Hosted> {
+    Box::new(Cell {
+        process,
+        routes: Routes::of(),
+        surroundings,
+        random: Random::seeded(seed),
+        continuations: Continuations::default(),
+    })
 }
 
 /// One event for one process.
@@ -87,7 +97,6 @@ pub(crate) trait Hosted {
     }
 
     /// The process itself, for a host that lets checks look into it.
-    #[expect(dead_code, reason = "for the simulated host")]
     fn as_any(&self) -> &dyn Any;
 }
 
