@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::containerizer::Launch;
 use crate::containerizer::{ContainerEnded, DESTROY_LIMIT, DESTROY_RETRY, Host, Sweep};
 use crate::executors::Tables;
+use crate::guests::Users;
 use crate::launch_queue::LaunchQueue;
 use crate::registration::{Input, Phase, Registration};
 use crate::status_updates::StatusUpdates;
@@ -49,6 +50,7 @@ pub struct Agent {
     pub(crate) tables: Tables,
     pub(crate) updates: StatusUpdates,
     pub(crate) launches: LaunchQueue<Launch>,
+    pub(crate) users: Users,
     /// Set when the agent is to stop as soon as nothing runs here.
     stopping: bool,
     /// Set when nothing does.
@@ -89,6 +91,7 @@ impl Agent {
             tables: Tables::new(config.max_completed_executors_per_framework),
             updates: StatusUpdates::new(),
             launches: LaunchQueue::new(config.concurrent_launches),
+            users: Users::default(),
             info: AgentInfo::default(),
             started: Duration::ZERO,
             leader_epoch: 0,

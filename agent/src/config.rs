@@ -30,6 +30,26 @@ pub enum Containment {
     Walk,
 }
 
+/// How executors speak to their agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum ExecutorTransport {
+    /// QUIC, with a one-use key for each.
+    #[default]
+    Quic,
+    /// A Unix socket in the work directory, with a one-use token for each: for very many short tasks.
+    Unix,
+}
+
+impl ExecutorTransport {
+    /// As the flag names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Quic => "quic",
+            Self::Unix => "unix",
+        }
+    }
+}
+
 /// Set once by an agent that cannot go on; its holder then ends with an error.
 #[derive(Debug, Clone, Default)]
 pub struct Outcome(Arc<OnceLock<String>>);
@@ -82,6 +102,8 @@ pub struct Config {
     /// Certificate of the authority that signed the agent's own, DER: executors know the agent by it. Empty on an
     /// in-memory network.
     pub ca: Vec<u8>,
+    /// How executors speak to the agent. [`crate::guests`] gives the node what it needs for it.
+    pub executor_transport: ExecutorTransport,
     /// How containers are held together.
     pub containment: Containment,
     /// Containers that may be starting at once. Three for each core, at least 4: more only starve each other.
@@ -114,6 +136,7 @@ impl Config {
             executor_environment: Vec::new(),
             allow_file_reading: false,
             ca: Vec::new(),
+            executor_transport: ExecutorTransport::Quic,
             containment: Containment::Auto,
             concurrent_launches: concurrent_launches(),
             max_completed_executors_per_framework: 150,
@@ -245,6 +268,13 @@ pub struct Flags {
         env = "MESETA_EXECUTOR_ENVIRONMENT_VARIABLES"
     )]
     pub executor_environment_variables: Option<String>,
+    /// How executors speak to this agent: `quic`, or `unix` for very many short tasks.
+    #[arg(
+        long = "executor_transport",
+        env = "MESETA_EXECUTOR_TRANSPORT",
+        default_value = "quic"
+    )]
+    pub executor_transport: ExecutorTransport,
     /// Whether executors run as the user their framework names; needs root.
     #[arg(long = "switch_user", env = "MESETA_SWITCH_USER", action = ArgAction::Set, default_value_t = true,
         num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -307,6 +337,7 @@ impl Flags {
         config.executor_shutdown_grace_period = self.executor_shutdown_grace_period;
         config.launcher = launcher;
         config.executor_command = executor_command;
+        config.executor_transport = self.executor_transport;
         config.switch_user = self.switch_user;
         config.executor_environment = self.environment()?;
         config.allow_file_reading = self.node.is_loopback() || self.insecure_http;
@@ -359,6 +390,10 @@ impl Flags {
             (
                 "executor_shutdown_grace_period",
                 duration_text(self.executor_shutdown_grace_period),
+            ),
+            (
+                "executor_transport",
+                self.executor_transport.name().to_owned(),
             ),
             ("switch_user", self.switch_user.to_string()),
             ("insecure_http", self.insecure_http.to_string()),
@@ -420,6 +455,7 @@ mod tests {
             "--resources=cpus:2;mem:512",
             "--attributes=rack:a",
             "--switch_user=false",
+            "--executor_transport=unix",
             "--launcher_dir=/opt/meseta",
             r#"--executor_environment_variables={"A":"b"}"#,
             r#"--domain={"fault_domain":{"region":"r","zone":"z"}}"#,
@@ -441,6 +477,8 @@ mod tests {
             Some("z")
         );
         assert_eq!(config.flags["executor_registration_timeout"], "1mins");
+        assert_eq!(config.executor_transport, ExecutorTransport::Unix);
+        assert_eq!(config.flags["executor_transport"], "unix");
     }
 
     #[test]
@@ -458,14 +496,13 @@ mod tests {
             master_pid("zk://a/b"),
             Err(ConfigError::Zookeeper(_))
         ));
-        assert!(
-            Flags::try_parse_from([
-                "meseta-agent",
-                "--master=a:1",
-                "--work_dir=/w",
-                "--no_such=1"
-            ])
-            .is_err()
-        );
+        for (bad, named) in [
+            ("--no_such=1", "--no_such"),
+            ("--executor_transport=tcp", "[possible values: quic, unix]"),
+        ] {
+            let all = ["meseta-agent", "--master=a:1", "--work_dir=/w", bad];
+            let error = Flags::try_parse_from(all).unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
     }
 }

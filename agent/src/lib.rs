@@ -15,8 +15,9 @@
 //! use meseta_agent::Config;
 //! use meseta_runtime::Node;
 //!
-//! let node = meseta_agent::operators(Node::builder().role("agent").port(5051)).start()?;
 //! let config = Config::new("master@127.0.0.1:5050".parse()?, "/var/lib/meseta");
+//! let builder = meseta_agent::guests(Node::builder().role("agent").port(5051), &config);
+//! let node = meseta_agent::operators(builder).start()?;
 //! let agent = meseta_agent::start(&node, config)?;
 //! # futures::executor::block_on(async move {
 //! let why = meseta_agent::stop(&node, &agent).await;
@@ -31,6 +32,7 @@ pub mod config;
 pub mod containerizer;
 pub mod environment;
 pub mod executors;
+mod guests;
 mod handlers;
 pub mod http;
 pub mod launch_queue;
@@ -49,6 +51,7 @@ use serde::{Deserialize, Serialize};
 pub use agent::Agent;
 pub use config::{Config, Flags};
 pub use containerizer::operators;
+pub use guests::guests;
 
 /// Own node → agent: leave the cluster, end everything and stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -41,7 +41,7 @@ fn run(flags: &Flags) -> anyhow::Result<()> {
         tracing::warn!("--insecure_http: whoever can reach this agent can read every sandbox");
     }
     let builder = identified(flags, &mut config)?;
-    let node = meseta_agent::operators(builder)
+    let node = meseta_agent::operators(meseta_agent::guests(builder, &config))
         .start()
         .context("the node did not start")?;
     let outcome = config.outcome.clone();

@@ -16,6 +16,11 @@ use meseta_protocol::{AgentId, ContainerId, ExecutorId, FrameworkId};
 /// Name of the link to the newest of its siblings.
 pub const LATEST: &str = "latest";
 
+/// Socket for executors, alone in its directory: see `--executor_transport`.
+pub fn executors_socket(work_dir: &Path) -> PathBuf {
+    work_dir.join("run").join("executors")
+}
+
 /// Directory of all agents' sandboxes.
 pub fn agents(work_dir: &Path) -> PathBuf {
     work_dir.join("slaves")

@@ -45,6 +45,14 @@ pub(crate) struct Flags {
     /// Resources of each agent, such as `cpus:4;mem:4096`; the machine's when not given.
     #[arg(long, env = "MESETA_RESOURCES")]
     resources: Option<String>,
+    /// How executors speak to their agents: `quic`, or `unix` for very many short tasks.
+    #[arg(
+        long = "executor_transport",
+        env = "MESETA_EXECUTOR_TRANSPORT",
+        default_value = "quic",
+        value_parser = ["quic", "unix"]
+    )]
+    executor_transport: String,
     /// What the components log.
     #[arg(
         long = "logging_level",
@@ -299,6 +307,7 @@ fn components(flags: &Flags, ports: &[u16], work_dir: &Path) -> anyhow::Result<V
         let dir = make(&name)?;
         let mut agent = common(*port, &dir);
         agent.push(format!("--master=127.0.0.1:{}", ports[0]));
+        agent.push(format!("--executor_transport={}", flags.executor_transport));
         if let Some(resources) = &flags.resources {
             agent.push(format!("--resources={resources}"));
         }

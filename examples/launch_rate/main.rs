@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! cargo run --release --example launch_rate -- --tasks 1000
+//! cargo run --release --example launch_rate -- --tasks 1000 --executor_transport=unix
 //! cargo run --release --example launch_rate -- --master 127.0.0.1:5050     # a running cluster
 //! ```
 
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
-use meseta_local::LocalCluster;
+use meseta_local::{ExecutorTransport, LocalCluster};
 use meseta_protocol::TaskId;
 use meseta_protocol::common::CommandInfo;
 use meseta_protocol::framework::FrameworkInfo;
@@ -44,6 +45,9 @@ struct Flags {
     /// Master of a running cluster as host:port; without it one agent runs inside this process.
     #[arg(long)]
     master: Option<String>,
+    /// How executors speak to that agent.
+    #[arg(long = "executor_transport", default_value = "quic")]
+    executor_transport: ExecutorTransport,
     /// What to log.
     #[arg(long = "logging_level", default_value = "warn")]
     logging_level: String,
@@ -182,6 +186,7 @@ fn launch(flags: &Flags) -> anyhow::Result<Measured> {
         None => Some(
             LocalCluster::builder()
                 .resources("cpus:1000;mem:1000000".parse()?)
+                .executor_transport(flags.executor_transport)
                 .start()?,
         ),
     };

@@ -28,7 +28,9 @@ use std::process::{Child, Command, ExitCode, Stdio};
 
 use meseta_protocol::launch::{ExecutorCredential, LaunchPlan};
 use meseta_runtime::error_chain;
+use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::Mode;
 use nix::unistd::{Uid, User};
 
 use crate::environment::CREDENTIAL_FD;
@@ -172,7 +174,7 @@ fn follow(plan: &LaunchPlan) -> Result<std::convert::Infallible, Failure> {
             .step(|| format!("cannot change to the directory {}", plan.working_directory))?;
     }
     // Kept open over the exec.
-    let credential = plan.credential.as_ref().map(pass_on).transpose()?;
+    let passed_on = plan.credential.as_ref().map(pass_on).transpose()?;
     if let Some(user) = user {
         become_user(&user)?;
     }
@@ -186,8 +188,8 @@ fn follow(plan: &LaunchPlan) -> Result<std::convert::Infallible, Failure> {
         program.env(&entry.name, &entry.value);
     }
     program.env_remove(CREDENTIAL_FD);
-    if let Some(credential) = &credential {
-        program.env(CREDENTIAL_FD, credential.as_raw_fd().to_string());
+    if let Some(passed_on) = &passed_on {
+        program.env(CREDENTIAL_FD, passed_on.credential.as_raw_fd().to_string());
     }
     Err(program.exec()).step(|| format!("cannot execute `{}`", command.program))
 }
@@ -250,13 +252,36 @@ fn output(path: &str, owner: Option<&User>) -> Result<Option<File>, Failure> {
     Ok(Some(file))
 }
 
-/// Puts the credential into memory that the next program inherits by its descriptor.
-fn pass_on(credential: &ExecutorCredential) -> Result<OwnedFd, Failure> {
+/// What the next program inherits.
+struct PassedOn {
+    credential: OwnedFd,
+    /// Where the agent's socket is; the credential tells its number.
+    _directory: Option<OwnedFd>,
+}
+
+/// Puts the credential into memory that the next program inherits by its descriptor, and opens for it the directory
+/// of the agent's socket, which it may no longer be allowed to find.
+fn pass_on(credential: &ExecutorCredential) -> Result<PassedOn, Failure> {
     let what = || "cannot pass the credential on".to_owned();
-    let bytes = rmp_serde::to_vec_named(credential).step(what)?;
+    let mut credential = credential.clone();
+    let directory = match &mut credential.unix {
+        Some(unix) => {
+            let path = Path::new(&unix.socket).parent().unwrap_or(Path::new("/"));
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+            let directory = nix::fcntl::open(path, flags, Mode::empty())
+                .step(|| format!("cannot open {}", path.display()))?;
+            unix.directory_descriptor = Some(directory.as_raw_fd());
+            Some(directory)
+        }
+        None => None,
+    };
+    let bytes = rmp_serde::to_vec_named(&credential).step(what)?;
     let memory = memfd_create(c"meseta-executor-credential", MFdFlags::empty()).step(what)?;
     let mut file = File::from(memory);
     file.write_all(&bytes).step(what)?;
     io::Seek::rewind(&mut file).step(what)?;
-    Ok(file.into())
+    Ok(PassedOn {
+        credential: file.into(),
+        _directory: directory,
+    })
 }

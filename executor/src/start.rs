@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::path::Path;
 use std::process::ExitCode;
 
-use meseta_protocol::launch::ExecutorCredential;
+use meseta_protocol::launch::{ExecutorCredential, UnixCredential};
 use meseta_runtime::identity::{Identity, IdentityError};
+use meseta_runtime::transport::unix::{GuestToken, HostSocket, UnixError};
 use meseta_runtime::{
     Credentials, ExitReason, Node, NodeBuilder, NodeError, SpawnError, error_chain,
 };
@@ -25,6 +27,9 @@ pub enum RunError {
     /// The credential cannot be used.
     #[error("identity of the executor")]
     Identity(#[from] IdentityError),
+    /// The agent's socket cannot be found.
+    #[error("socket of the agent")]
+    Socket(#[from] UnixError),
     /// The node did not start.
     #[error("connection to the agent")]
     Node(#[from] NodeError),
@@ -77,20 +82,15 @@ pub fn try_run<E: Executor>(
         .agent_pid
         .parse()
         .map_err(|error| RunError::Credential(Box::new(error)))?;
-    let identity = Identity::from_der(
-        credential
-            .certificate_chain
-            .into_iter()
-            .map(serde_bytes::ByteBuf::into_vec)
-            .collect(),
-        credential.private_key.into_vec(),
-        vec![credential.ca.into_vec()],
-    )?;
     let node = Node::builder()
         .guest_of(environment.agent.address().clone(), &environment.process_id)
-        .bind(environment.agent.address().dialling_ip())
-        .credentials(Credentials::Given(Box::new(identity)))
         .role("executor");
+    let node = match credential.unix {
+        Some(unix) => over_unix(node, &unix)?,
+        None => node
+            .bind(environment.agent.address().dialling_ip())
+            .credentials(Credentials::Given(Box::new(identity(credential)?))),
+    };
     let node = settings(node).start()?;
     let waiting = tokio::runtime::Builder::new_current_thread()
         .build()
@@ -108,6 +108,36 @@ pub fn try_run<E: Executor>(
         | ExitReason::ConnectionLost
         | ExitReason::Unknown => Ok(()),
     }
+}
+
+/// The identity that the agent made.
+fn identity(credential: ExecutorCredential) -> Result<Identity, IdentityError> {
+    let chain = credential.certificate_chain.into_iter();
+    Identity::from_der(
+        chain.map(serde_bytes::ByteBuf::into_vec).collect(),
+        credential.private_key.into_vec(),
+        vec![credential.ca.into_vec()],
+    )
+}
+
+/// Settings of a guest that speaks over the agent's socket.
+fn over_unix(node: NodeBuilder, credential: &UnixCredential) -> Result<NodeBuilder, RunError> {
+    let unusable = |error: &str| RunError::Credential(error.into());
+    let token = GuestToken::of(&credential.token)
+        .ok_or_else(|| unusable("the token is not of 32 bytes"))?;
+    let path = Path::new(&credential.socket);
+    let socket = match credential.directory_descriptor {
+        Some(number) if number > 2 => {
+            let name = path
+                .file_name()
+                .ok_or_else(|| unusable("the socket has no name"))?;
+            let socket = HostSocket::inherited(number, name, credential.agent_uid)?;
+            nix::unistd::close(number).map_err(|error| RunError::Credential(Box::new(error)))?;
+            socket
+        }
+        Some(_) | None => HostSocket::at(path, credential.agent_uid)?,
+    };
+    Ok(node.over_unix(socket, token))
 }
 
 /// Reads the credential to its end and closes its descriptor, so that no child of this program inherits it.

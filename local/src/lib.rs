@@ -31,6 +31,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+pub use meseta_agent::config::ExecutorTransport;
 use meseta_protocol::Role;
 use meseta_protocol::resources::Resources;
 use meseta_runtime::identity::{Identity, IdentityError};
@@ -85,6 +86,7 @@ pub struct Builder {
     agents: usize,
     resources: Option<Resources>,
     work_dir: Option<PathBuf>,
+    executor_transport: ExecutorTransport,
 }
 
 impl Builder {
@@ -99,6 +101,13 @@ impl Builder {
     #[must_use]
     pub fn resources(mut self, resources: Resources) -> Self {
         self.resources = Some(resources);
+        self
+    }
+
+    /// How executors speak to their agents. Default: QUIC.
+    #[must_use]
+    pub fn executor_transport(mut self, transport: ExecutorTransport) -> Self {
+        self.executor_transport = transport;
         self
     }
 
@@ -136,6 +145,7 @@ impl Builder {
                 &cluster.master.1,
                 &dir.join(format!("agent-{number}")),
                 self.resources.clone(),
+                self.executor_transport,
                 &executor,
             );
             match started {
@@ -166,6 +176,7 @@ fn start_agent(
     master: &Pid,
     work_dir: &Path,
     resources: Option<Resources>,
+    executor_transport: ExecutorTransport,
     executor: &Path,
 ) -> Result<(Node, Pid), LocalError> {
     let identity = Identity::development("agent", &[])?;
@@ -173,8 +184,9 @@ fn start_agent(
     let builder = Node::builder()
         .role("agent")
         .credentials(Credentials::Given(Box::new(identity)));
-    let node = meseta_agent::operators(builder).start()?;
     let mut config = meseta_agent::Config::new(master.clone(), work_dir);
+    config.executor_transport = executor_transport;
+    let node = meseta_agent::operators(meseta_agent::guests(builder, &config)).start()?;
     config.resources = resources.unwrap_or_else(|| {
         meseta_agent::resources::merge(
             Vec::new(),

@@ -1,6 +1,6 @@
 //! What an agent hands to the program that starts a container, and to the executor inside.
 //!
-//! Pure. The plan is written as MessagePack to a pipe whose other end the launcher inherits; the executor's key
+//! Pure. The plan is written as MessagePack to a pipe whose other end the launcher inherits; the executor's key or token
 //! reaches it the same way, never by the environment, which other processes of the user can read.
 
 use std::fmt;
@@ -49,12 +49,13 @@ record! {
         pub user: Option<String>,
         /// Directory of the freezer control group to enter, absolute.
         pub freezer_cgroup: Option<String>,
-        /// Key with which the executor speaks to the agent; passed on by an inherited descriptor.
+        /// With what the executor speaks to the agent; passed on by an inherited descriptor.
         pub credential: Option<ExecutorCredential>,
     }
 }
 
-/// Key material of one executor. Debug output hides the key.
+/// How one executor reaches its agent and shows who it is: over QUIC with a key, or over a Unix socket with a token.
+/// Debug output hides both.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ExecutorCredential {
@@ -62,15 +63,40 @@ pub struct ExecutorCredential {
     pub agent_pid: String,
     /// The id part of the executor's own PID: `executor-<container>`.
     pub executor_process_id: String,
-    /// Certificates of the key, the executor's own first, DER.
+    /// Certificates of the key, the executor's own first, DER. Empty when `unix` is set, as are the next two.
     pub certificate_chain: Vec<ByteBuf>,
     /// Private key, PKCS #8 DER.
     pub private_key: ByteBuf,
     /// Certificate by which the agent is known, DER.
     pub ca: ByteBuf,
+    /// The way over the agent's Unix socket.
+    pub unix: Option<UnixCredential>,
 }
 
 impl Presence for ExecutorCredential {}
+
+/// The way over an agent's Unix socket. Debug output hides the token.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UnixCredential {
+    /// The socket, absolute.
+    pub socket: String,
+    /// User id of the agent, which must be listening there.
+    pub agent_uid: u32,
+    /// What the executor shows: 32 bytes.
+    pub token: ByteBuf,
+    /// Inherited descriptor of the socket's directory. The launcher sets it: the user that the executor becomes need
+    /// not be able to find the directory by its path.
+    pub directory_descriptor: Option<i32>,
+}
+
+impl fmt::Debug for UnixCredential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnixCredential")
+            .field("socket", &self.socket)
+            .finish_non_exhaustive()
+    }
+}
 
 impl fmt::Debug for ExecutorCredential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -100,12 +126,21 @@ mod tests {
             credential: Some(ExecutorCredential {
                 agent_pid: "slave(1)@127.0.0.1:5051".into(),
                 private_key: ByteBuf::from(*b"secret"),
+                unix: Some(UnixCredential {
+                    socket: "/run/executors".into(),
+                    token: ByteBuf::from(*b"secret"),
+                    ..UnixCredential::default()
+                }),
                 ..ExecutorCredential::default()
             }),
             ..LaunchPlan::default()
         };
         let bytes = rmp_serde::to_vec_named(&plan).unwrap();
         assert_eq!(rmp_serde::from_slice::<LaunchPlan>(&bytes).unwrap(), plan);
-        assert!(!format!("{plan:?}").contains("secret"));
+        let shown = format!("{plan:?} {:?}", plan.credential.as_ref().map(|c| &c.unix));
+        assert!(shown.contains("/run/executors"));
+        for hidden in ["secret", &format!("{:?}", b"secret")[1..]] {
+            assert!(!shown.contains(hidden), "{shown}");
+        }
     }
 }

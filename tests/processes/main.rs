@@ -10,4 +10,5 @@ mod commands;
 mod kills;
 mod log_level;
 mod two_hosts;
+mod unix;
 mod wordcount;

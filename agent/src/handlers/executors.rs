@@ -16,9 +16,8 @@ use meseta_protocol::messages::executor::{
 use meseta_protocol::status::{StatusReason, TaskState};
 use meseta_protocol::task::TaskInfo;
 use meseta_protocol::{ContainerId, ExecutorId, FrameworkId};
-use meseta_runtime::identity::GuestKey;
 use meseta_runtime::transport::Guest;
-use meseta_runtime::{Context, ExitReason, Gate, Pid, Receive};
+use meseta_runtime::{Context, ExitReason, Gate, Pid, Receive, error_chain};
 use tracing::{debug, info, warn};
 
 use super::status::Report;
@@ -27,6 +26,7 @@ use crate::containerizer::core::{Effect, Exit, Input};
 use crate::containerizer::{ContainerEnded, DESTROY_RETRY, Destroy, Exits, Launch, LaunchError};
 use crate::environment::{self, Surroundings, duration_text, grace_period, program};
 use crate::executors::{Executor, Phase, Termination};
+use crate::guests::introduce;
 use crate::launch_queue::PATIENCE;
 use crate::{paths, registration};
 
@@ -184,16 +184,23 @@ impl Agent {
             &container_id,
         )
         .map_err(|error| failed(&error))?;
-        let key = cx.guest_key().map_err(|error| failed(&error))?;
         let user = self.user_of(framework_id, &info, task);
         let executor = Executor::new(info, generated, container_id, sandbox);
+        let (proof, credential) = introduce(
+            &self.config,
+            &mut self.users,
+            cx,
+            executor.process_id(),
+            user.as_deref(),
+        )
+        .map_err(|error| failed(&error_chain(&error)))?;
         let guest = Guest {
             id: Arc::from(executor.process_id()),
             role: Arc::from("executor"),
-            fingerprint: key.fingerprint,
+            proof,
         };
         cx.pin_guest(guest);
-        let plan = self.plan(cx, framework_id, &executor, key, user.clone());
+        let plan = self.plan(cx, framework_id, &executor, credential, user.clone());
         let container = executor.container_id.value.clone();
         info!(framework = %framework_id, executor = %executor.info.executor_id, container, "executor launched");
         let (outside, me) = (cx.outside(), cx.me().clone());
@@ -240,7 +247,7 @@ impl Agent {
         cx: &Context<'_, Self>,
         framework_id: &FrameworkId,
         executor: &Executor,
-        key: GuestKey,
+        credential: ExecutorCredential,
         user: Option<String>,
     ) -> LaunchPlan {
         let sandbox: &Path = &executor.directory;
@@ -268,13 +275,7 @@ impl Agent {
             environment,
             user,
             freezer_cgroup: group.map(|group| group.display().to_string()),
-            credential: Some(ExecutorCredential {
-                agent_pid: cx.me().to_string(),
-                executor_process_id: executor.process_id(),
-                certificate_chain: vec![key.certificate.into()],
-                private_key: key.private_key.into(),
-                ca: self.config.ca.clone().into(),
-            }),
+            credential: Some(credential),
         }
     }
 

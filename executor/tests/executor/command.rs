@@ -1,6 +1,8 @@
-//! The command executor end to end: the real program, started by the real launcher, over QUIC, under a scripted agent.
+//! The command executor end to end: the real program, started by the real launcher, over QUIC and over a Unix socket,
+//! under a scripted agent.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Child;
 use std::sync::mpsc::{Receiver, channel};
@@ -9,13 +11,17 @@ use std::time::Duration;
 use crate::agent::{Agent, Heard, LONG, Say};
 use meseta_executor::launch;
 use meseta_protocol::common::CommandInfo;
-use meseta_protocol::launch::{EnvironmentEntry, ExecutorCredential, LaunchCommand, LaunchPlan};
+use meseta_protocol::launch::{
+    EnvironmentEntry, ExecutorCredential, LaunchCommand, LaunchPlan, UnixCredential,
+};
 use meseta_protocol::resources::Resources;
 use meseta_protocol::status::{StatusReason, TaskState, TaskStatus};
 use meseta_protocol::task::{KillPolicy, TaskInfo};
 use meseta_runtime::identity::{CertificateAuthority, GuestKey, Identity};
-use meseta_runtime::transport::Guest;
+use meseta_runtime::transport::unix::{GuestSocket, GuestToken, Reach};
+use meseta_runtime::transport::{Guest, Proof};
 use meseta_runtime::{Credentials, Node, Pid};
+use nix::unistd::{Uid, User};
 
 const ID: &str = "executor-c";
 
@@ -24,28 +30,86 @@ struct World {
     agent: Pid,
     heard: Receiver<Heard>,
     sandbox: tempfile::TempDir,
+    /// Where the socket is; nobody else may enter.
+    _closed: tempfile::TempDir,
     executor: Child,
 }
 
+/// How the executor speaks to the agent.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Quic,
+    Unix,
+}
+
 impl World {
-    /// An agent with a command executor that has subscribed.
     fn new() -> Self {
+        Self::over(Way::Quic)
+    }
+
+    /// An agent with a command executor that has subscribed. Over a Unix socket the executor runs as another user where
+    /// this user may have it so, and the socket is in a directory that nobody else may enter.
+    fn over(way: Way) -> Self {
         let authority = CertificateAuthority::create("test").unwrap();
         let hosts = ["127.0.0.1".to_owned()];
         let identity = Identity::issue(&authority, &hosts, &["agent"]).unwrap();
-        let node = Node::builder()
+        let builder = Node::builder()
             .credentials(Credentials::Given(Box::new(identity)))
-            .role("agent")
-            .start()
-            .unwrap();
-        let key = GuestKey::generate().unwrap();
+            .role("agent");
+        let sandbox = tempfile::tempdir().unwrap();
+        let closed = tempfile::tempdir().unwrap();
+        let socket = closed.path().join("run/executors");
+        let own = Uid::effective();
+        let user = match way {
+            Way::Unix if own.is_root() => User::from_name("nobody").unwrap(),
+            Way::Quic | Way::Unix => None,
+        };
+        if let Some(user) = &user {
+            nix::unistd::chown(sandbox.path(), Some(user.uid), None).unwrap();
+        }
+        let (node, proof, mut credential) = match way {
+            Way::Quic => {
+                let key = GuestKey::generate().unwrap();
+                let credential = ExecutorCredential {
+                    certificate_chain: vec![key.certificate.clone().into()],
+                    private_key: key.private_key.clone().into(),
+                    ca: authority.certificate().to_vec().into(),
+                    ..ExecutorCredential::default()
+                };
+                (builder, Proof::Certificate(key.fingerprint), credential)
+            }
+            Way::Unix => {
+                let token = GuestToken::generate().unwrap();
+                let unix = UnixCredential {
+                    socket: socket.display().to_string(),
+                    agent_uid: own.as_raw(),
+                    token: token.secret().to_vec().into(),
+                    directory_descriptor: None,
+                };
+                let credential = ExecutorCredential {
+                    unix: Some(unix),
+                    ..ExecutorCredential::default()
+                };
+                let builder = builder.guests_at(GuestSocket {
+                    path: socket,
+                    reach: Reach::AnyUser,
+                });
+                let proof = Proof::Token {
+                    hash: token.hash(),
+                    uid: user.as_ref().map_or(own, |user| user.uid).as_raw(),
+                };
+                (builder, proof, credential)
+            }
+        };
+        let node = node.start().unwrap();
         let guest = Guest {
             id: ID.into(),
             role: "executor".into(),
-            fingerprint: key.fingerprint,
+            proof,
         };
         let (agent, heard) = Agent::start(&node, guest);
-        let sandbox = tempfile::tempdir().unwrap();
+        credential.agent_pid = agent.to_string();
+        credential.executor_process_id = ID.into();
         let directory = sandbox.path().to_str().unwrap().to_owned();
         let variables = [
             ("MESOS_FRAMEWORK_ID", "f"),
@@ -58,7 +122,8 @@ impl World {
         ];
         let plan = LaunchPlan {
             command: LaunchCommand {
-                program: env!("CARGO_BIN_EXE_meseta-executor").into(),
+                // The launcher is the same program, and its file may be out of the other user's reach.
+                program: "/proc/self/exe".into(),
                 arguments: vec!["meseta-executor".into()],
             },
             stdout: format!("{directory}/stdout"),
@@ -70,13 +135,8 @@ impl World {
                     value: value.into(),
                 })
                 .to_vec(),
-            credential: Some(ExecutorCredential {
-                agent_pid: agent.to_string(),
-                executor_process_id: ID.into(),
-                certificate_chain: vec![key.certificate.clone().into()],
-                private_key: key.private_key.clone().into(),
-                ca: authority.certificate().to_vec().into(),
-            }),
+            user: user.map(|user| user.name),
+            credential: Some(credential),
             ..LaunchPlan::default()
         };
         let launcher = [env!("CARGO_BIN_EXE_meseta-executor"), "launch"].map(str::to_owned);
@@ -86,6 +146,7 @@ impl World {
             agent,
             heard,
             sandbox,
+            _closed: closed,
             executor,
         };
         let first = world.next();
@@ -133,6 +194,7 @@ impl World {
     fn pipe(&self, name: &str) -> Receiver<String> {
         let path = self.sandbox.path().join(name);
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
         let (sender, written) = channel();
         std::thread::spawn(move || sender.send(fs::read_to_string(path).unwrap()));
         written
@@ -184,35 +246,42 @@ fn success_failure_and_a_program_that_is_not_there() {
             "cannot execute `/no/such/program`: No such file",
         ),
     ] {
-        let world = World::new();
-        world.launch(task);
-        let last = world.update();
-        let message = last.message.unwrap_or_default();
-        assert_eq!(last.state, state, "{message}");
-        assert!(message.starts_with(text), "{message}");
-        assert_eq!(last.reason, None);
-        world.end();
+        for way in [Way::Quic, Way::Unix] {
+            let world = World::over(way);
+            world.launch(task.clone());
+            let last = world.update();
+            let message = last.message.unwrap_or_default();
+            assert_eq!(last.state, state, "{way:?}: {message}");
+            assert!(message.starts_with(text), "{way:?}: {message}");
+            assert_eq!(last.reason, None);
+            world.end();
+        }
     }
 }
 
 #[test]
 fn the_task_has_the_executor_s_environment_without_its_key_and_its_own_session() {
-    let world = World::new();
-    world.launch(script(
-        "env; echo sid $$ $(cut -d' ' -f6 /proc/$$/stat); ls -l /proc/$$/fd",
-    ));
-    assert_eq!(world.update().state, TaskState::Finished);
-    let out = world.file("stdout");
-    assert!(out.contains("MESOS_ALLOCATION_ROLE=eng\n") && out.contains("MESOS_EXECUTOR_ID=t\n"));
-    assert!(!out.contains("MESETA"), "{out}");
-    let session = out
-        .lines()
-        .find_map(|line| line.strip_prefix("sid "))
-        .unwrap();
-    let (pid, session) = session.split_once(' ').unwrap();
-    assert_eq!(pid, session);
-    assert!(!out.contains("memfd") && !out.contains("socket:"), "{out}");
-    world.end();
+    for way in [Way::Quic, Way::Unix] {
+        let world = World::over(way);
+        world.launch(script(
+            "env; echo sid $$ $(cut -d' ' -f6 /proc/$$/stat); ls -l /proc/$$/fd",
+        ));
+        assert_eq!(world.update().state, TaskState::Finished);
+        let out = world.file("stdout");
+        for variable in ["MESOS_ALLOCATION_ROLE=eng\n", "MESOS_EXECUTOR_ID=t\n"] {
+            assert!(out.contains(variable), "{way:?}: {out}");
+        }
+        let session = out
+            .lines()
+            .find_map(|line| line.strip_prefix("sid "))
+            .unwrap();
+        let (pid, session) = session.split_once(' ').unwrap();
+        assert_eq!(pid, session);
+        for secret in ["MESETA", "memfd", "socket:", "/run"] {
+            assert!(!out.contains(secret), "{way:?}: {out}");
+        }
+        world.end();
+    }
 }
 
 #[test]
@@ -252,6 +321,24 @@ fn nothing_a_task_left_behind_lives_when_its_end_is_reported() {
     assert_eq!(pids.len(), 2);
     assert!(pids.iter().all(|pid| !lives(pid)), "{pids:?}");
     world.end();
+}
+
+#[test]
+fn a_killed_executor_and_a_killed_agent_are_noticed_at_once_over_a_socket() {
+    let mut world = World::over(Way::Unix);
+    world.executor.kill().unwrap();
+    world.executor.wait().unwrap();
+    assert!(matches!(world.next(), Heard::Gone));
+    world.node.shutdown();
+
+    let mut world = World::over(Way::Unix);
+    let told = world.pipe("told");
+    world.launch(script("echo $$ > told; exec sleep 1000"));
+    let task = told.recv_timeout(LONG).unwrap();
+    world.node.shutdown();
+    // It ends its task, and itself.
+    world.executor.wait().unwrap();
+    assert!(!lives(task.trim()));
 }
 
 #[test]

@@ -10,8 +10,8 @@ use meseta_protocol::agent::AgentInfo;
 use meseta_protocol::messages::executor::{ExecutorSubscribed, SubscribeExecutor};
 use meseta_protocol::status::{TaskState, TaskStatus};
 use meseta_protocol::task::{KillPolicy, TaskInfo};
-use meseta_runtime::transport::Guest;
 use meseta_runtime::transport::memory::MemoryNetwork;
+use meseta_runtime::transport::{Guest, Proof};
 use meseta_runtime::{Clock, ExitReason, Node, Pid};
 
 const ID: &str = "executor-c";
@@ -87,7 +87,7 @@ impl World {
         let guest = Guest {
             id: ID.into(),
             role: "executor".into(),
-            fingerprint: [0; 32],
+            proof: Proof::Certificate([0; 32]),
         };
         let (agent, heard) = Agent::start(&agent_node, guest.clone());
         clock.settle();

@@ -31,7 +31,10 @@ use crate::pid::Address;
 use crate::testing::Filters;
 use crate::transport::memory::MemoryNetwork;
 use crate::transport::quic::{Mode, QuicConfig, QuicTransport, TransportError};
-use crate::transport::{Incarnation, Kinds, PeerKey, Transport};
+use crate::transport::unix::{
+    GuestSide, GuestSocket, GuestToken, HostSocket, UnixConfig, UnixError, UnixTransport,
+};
+use crate::transport::{Incarnation, Kinds, PeerKey, SideBySide, Transport};
 
 /// Size asked for of both UDP socket buffers, in bytes; the kernel may grant less.
 const SOCKET_BUFFER: usize = 4 << 20;
@@ -103,6 +106,14 @@ pub enum NodeError {
     /// A process that every node has did not start.
     #[error("a process of the node itself")]
     Spawn(#[from] SpawnError),
+    /// The Unix socket for guests, or that of the host, cannot be used.
+    #[error("transport of guests")]
+    Guests(#[from] UnixError),
+    /// Only a guest has a host whose socket it may use.
+    #[error(
+        "a node that is nobody's guest has no host to reach over a Unix socket: name it with guest_of"
+    )]
+    NoHost,
     /// The system refused a thread or random bytes.
     #[error("system resources")]
     System(#[source] std::io::Error),
@@ -111,6 +122,8 @@ pub enum NodeError {
 enum Wire {
     Quic,
     Memory(MemoryNetwork),
+    /// To the host of a guest.
+    Unix(HostSocket, GuestToken),
 }
 
 /// Settings of a node. Every setting has a default that suits a node on loopback.
@@ -131,6 +144,7 @@ pub struct NodeBuilder {
     http: bool,
     guest_of: Option<Address>,
     guest_id: Option<Arc<str>>,
+    guests_at: Option<GuestSocket>,
     operators: HashMap<TypeId, OpHandler>,
 }
 
@@ -153,6 +167,7 @@ impl Default for NodeBuilder {
             http: true,
             guest_of: None,
             guest_id: None,
+            guests_at: None,
             operators: HashMap::new(),
         }
     }
@@ -271,6 +286,21 @@ impl NodeBuilder {
         self
     }
 
+    /// As a guest ([`NodeBuilder::guest_of`]), reaches the host over its Unix socket instead of QUIC: no certificate
+    /// and no port is needed then.
+    #[must_use]
+    pub fn over_unix(mut self, host: HostSocket, token: GuestToken) -> Self {
+        self.wire = Wire::Unix(host, token);
+        self
+    }
+
+    /// Also takes guests that show a token, on a Unix socket. Default: guests come over QUIC, with certificates.
+    #[must_use]
+    pub fn guests_at(mut self, socket: GuestSocket) -> Self {
+        self.guests_at = Some(socket);
+        self
+    }
+
     /// Carries out operations of type `O`. The future runs on the node's thread: blocking work goes to
     /// `tokio::task::spawn_blocking` inside it.
     #[must_use]
@@ -310,10 +340,11 @@ impl NodeBuilder {
             (Some(host), _) => host.clone(),
             (None, Wire::Memory(network)) => network.address(&self.host, self.port),
             (None, Wire::Quic) => Address::new(&self.host, sockets.port),
+            (None, Wire::Unix(..)) => return Err(NodeError::NoHost),
         };
         let identity = match &self.wire {
             Wire::Quic => Some(self.identity(&address)?),
-            Wire::Memory(_) => None,
+            Wire::Memory(_) | Wire::Unix(..) => None,
         };
         let (started, outcome) = std::sync::mpsc::channel();
         let name = format!("node-{address}");
@@ -400,7 +431,7 @@ impl NodeBuilder {
     }
 
     fn assemble(
-        self,
+        mut self,
         address: Address,
         incarnation: Incarnation,
         seed: u64,
@@ -424,7 +455,7 @@ impl NodeBuilder {
             transport: OnceLock::new(),
             threads: Arc::new(Threads::begin(number, self.threads, &self.clock)),
             runtime: tokio::runtime::Handle::current(),
-            operators: self.operators,
+            operators: std::mem::take(&mut self.operators),
             asks: AtomicU64::new(1),
             kinds: Kinds::default(),
             spawns: AtomicU64::new(0),
@@ -439,10 +470,48 @@ impl NodeBuilder {
         let quic = matches!(self.wire, Wire::Quic);
         let operable = quic && self.accepts && self.guest_of.is_none();
         let uplink = Arc::new(Uplink(Arc::downgrade(&shared)));
-        let transport: Arc<dyn Transport> = match (self.wire, identity, sockets.udp) {
+        let parts = Parts {
+            address: &address,
+            incarnation,
+            kinds: &shared.kinds,
+            uplink,
+        };
+        let transport = self.transport(parts, identity, sockets.udp)?;
+        let set = shared.transport.set(transport);
+        debug_assert!(set.is_ok(), "set once, here");
+        if !self.clock.is_paused() {
+            tokio::spawn(self.clock.clone().drive());
+        }
+        let node = Node(NodeHandle(shared));
+        if operable {
+            node.spawn(LOGGING, Logging::of_program)?;
+        }
+        if let Some(tcp) = sockets.tcp {
+            server::serve(tcp, node.0.clone()).map_err(NodeError::System)?;
+        }
+        info!(%address, role = %self.role, "node started");
+        Ok(node)
+    }
+
+    /// What carries this node's frames.
+    fn transport(
+        &self,
+        parts: Parts<'_>,
+        identity: Option<Identity>,
+        udp: Option<UdpSocket>,
+    ) -> Result<Arc<dyn Transport>, NodeError> {
+        let (address, incarnation) = (parts.address.clone(), parts.incarnation);
+        let unix = || {
+            let mut config = UnixConfig::new(address.clone(), incarnation, &self.role);
+            config.max_message = self.max_message;
+            config.kinds = parts.kinds.clone();
+            config
+        };
+        let uplink = Arc::clone(&parts.uplink);
+        let nodes: Arc<dyn Transport> = match (&self.wire, identity, udp) {
             (Wire::Memory(network), _, _) => {
-                let key = match self.guest_id {
-                    Some(id) => PeerKey::Guest(id),
+                let key = match &self.guest_id {
+                    Some(id) => PeerKey::Guest(Arc::clone(id)),
                     None => PeerKey::Node(address.clone()),
                 };
                 network.join(key, &address, incarnation, &self.role, &self.clock, uplink)
@@ -456,7 +525,7 @@ impl NodeBuilder {
                 let mut config = QuicConfig::new(identity, address.clone(), incarnation);
                 config.mode = mode;
                 config.max_message = self.max_message;
-                config.kinds = shared.kinds.clone();
+                config.kinds = parts.kinds.clone();
                 QuicTransport::start(config, udp, uplink)?
             }
             (Wire::Quic, _, _) => {
@@ -464,23 +533,29 @@ impl NodeBuilder {
                     "a QUIC node needs an identity and a socket",
                 )));
             }
+            (Wire::Unix(socket, token), _, _) => {
+                let guest = GuestSide {
+                    id: self.guest_id.clone().ok_or(NodeError::NoHost)?,
+                    socket: socket.clone(),
+                    token: token.clone(),
+                };
+                UnixTransport::guest(unix(), guest, uplink)?
+            }
         };
-        let set = shared.transport.set(transport);
-        debug_assert!(set.is_ok(), "set once, here");
-        if !self.clock.is_paused() {
-            tokio::spawn(self.clock.clone().drive());
-        }
-        let handle = NodeHandle(shared);
-        let node = Node(handle);
-        if operable {
-            node.spawn(LOGGING, Logging::of_program)?;
-        }
-        if let Some(tcp) = sockets.tcp {
-            server::serve(tcp, node.0.clone()).map_err(NodeError::System)?;
-        }
-        info!(%address, role = %self.role, "node started");
-        Ok(node)
+        let Some(socket) = &self.guests_at else {
+            return Ok(nodes);
+        };
+        let guests = UnixTransport::host(unix(), socket.listen()?, parts.uplink)?;
+        Ok(Arc::new(SideBySide { nodes, guests }))
     }
+}
+
+/// What a transport is made with.
+struct Parts<'a> {
+    address: &'a Address,
+    incarnation: Incarnation,
+    kinds: &'a Kinds,
+    uplink: Arc<Uplink>,
 }
 
 impl NodeHandle {
@@ -514,7 +589,7 @@ struct Sockets {
 impl Sockets {
     /// Binds the node's sockets: UDP for messages, TCP of the same number for HTTP.
     fn open(settings: &NodeBuilder) -> Result<Self, NodeError> {
-        if matches!(settings.wire, Wire::Memory(_)) {
+        if !matches!(settings.wire, Wire::Quic) {
             return Ok(Self::default());
         }
         let mut attempts = if settings.port == 0 { PORT_ATTEMPTS } else { 1 };

@@ -2,15 +2,19 @@
 //!
 //! A transport keeps at most one connection per peer, moves frames in order for each pair of PIDs, and tells its
 //! node what arrived and which peers were lost. It never re-sends: what was queued for a connection that breaks is
-//! gone (at most once). Two transports exist: [`quic`] for production and [`memory`] for tests.
+//! gone (at most once). Three transports exist: [`quic`] for production, [`unix`] for guests of the same machine that
+//! are to cost little, and [`memory`] for tests.
 
 pub(crate) mod lanes;
 pub mod memory;
 mod peers;
 pub mod quic;
+mod side_by_side;
+pub mod unix;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -19,6 +23,11 @@ use crate::codec::{Class, CodecError, Frame};
 use crate::inbox::Inbox;
 use crate::message::{Kind, Parcel};
 use crate::pid::{Address, Pid};
+
+pub(crate) use side_by_side::SideBySide;
+
+/// How long a shutdown waits for peers to take what is queued, and again for the connections to close.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
 
 /// Number that a node draws at its start: two runs at one address differ in it.
 #[derive(
@@ -58,7 +67,7 @@ impl Kinds {
 pub enum PeerKey {
     /// A node with a certificate of the cluster's CA, at its advertised address.
     Node(Address),
-    /// A guest of this node: a process with a one-use key that this node pinned. It shares this node's address and
+    /// A guest of this node: a process with a one-use key or token that this node pinned. It shares this node's address and
     /// may speak as the one actor id it was pinned for.
     Guest(Arc<str>),
 }
@@ -90,8 +99,22 @@ pub struct Guest {
     pub id: Arc<str>,
     /// Role its messages are sent under, for example `executor`.
     pub role: Arc<str>,
-    /// SHA-256 of its certificate in DER form.
-    pub fingerprint: [u8; 32],
+    /// What it shows.
+    pub proof: Proof,
+}
+
+/// How a guest proves that it is the one that was pinned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// Over QUIC, by the key of the certificate whose DER form has this SHA-256.
+    Certificate([u8; 32]),
+    /// Over the host's Unix socket, as this user.
+    Token {
+        /// SHA-256 of the token.
+        hash: unix::TokenHash,
+        /// User id of its process.
+        uid: u32,
+    },
 }
 
 /// Why a frame was not queued. The frame is dropped: delivery is at most once.
@@ -323,4 +346,12 @@ pub trait Upcalls: Send + Sync + 'static {
     /// The peer is lost; comes exactly once for each connection that had stood, and once for a first dial that
     /// failed. No frame of that connection comes after it.
     fn lost(&self, peer: &PeerKey, loss: Loss);
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "dials follow the network's time, as QUIC's own timers do; a node's paused clock cannot drive them"
+)]
+async fn pause(time: Duration) {
+    tokio::time::sleep(time).await;
 }

@@ -109,7 +109,7 @@ async fn connect(shared: &Shared, slot: &Slot, number: u64) -> Result<Greeted, H
         hello.check_answer(address, &shared.config)?;
         let roles = match shared.gate.identify(&chain_of(&connection)) {
             Ok(Who::Node(names)) => names.roles,
-            Ok(Who::Guest(guest)) => vec![guest.role],
+            Ok(Who::Guest(guest, _)) => vec![guest.role],
             Err(reason) => return Err(HandshakeError::Certificate(reason)),
         };
         let control = Control {
@@ -202,7 +202,7 @@ async fn welcome(
     })?;
     let (roles, guest) = match who {
         Who::Node(names) => (names.roles, None),
-        Who::Guest(guest) => (vec![guest.role], Some(guest.fingerprint)),
+        Who::Guest(guest, key) => (vec![guest.role], Some(key)),
     };
     let peer = Peer {
         key: key.clone(),

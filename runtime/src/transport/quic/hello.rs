@@ -273,8 +273,10 @@ impl Hello {
         self.check_common(config)?;
         let claimed = self.address.clone();
         match who {
-            Who::Guest(guest) if claimed == config.address => Ok(PeerKey::Guest(guest.id.clone())),
-            Who::Guest(_) => Err(HandshakeError::Elsewhere {
+            Who::Guest(guest, _) if claimed == config.address => {
+                Ok(PeerKey::Guest(guest.id.clone()))
+            }
+            Who::Guest(..) => Err(HandshakeError::Elsewhere {
                 claimed,
                 dialled: config.address.clone(),
             }),

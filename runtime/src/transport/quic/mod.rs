@@ -31,21 +31,20 @@ use rand::rngs::{StdRng, SysRng};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use self::hello::{Close, HandshakeError};
 use self::slot::{Live, Next, Slot, State};
 use self::tls::{Gate, Pins};
 use super::peers::{ConnectionId, Effect, Input};
 use super::{
-    Body, Guest, Incarnation, Kinds, PeerKey, PeerStatus, SendError, Transport, Upcalls, lanes,
+    Body, Guest, Incarnation, Kinds, PeerKey, PeerStatus, Proof, SHUTDOWN_LIMIT, SendError,
+    Transport, Upcalls, lanes, pause,
 };
 use crate::codec::{Class, CodecError, DEFAULT_MAX_MESSAGE, Frame};
 use crate::identity::Identity;
 use crate::pid::{Address, Pid};
 
-/// How long a shutdown waits for peers to take what is queued, and again for the connections to close.
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
 /// Number of peers from which on those without a connection are forgotten.
 const MAX_REMEMBERED: usize = 4096;
 
@@ -553,7 +552,11 @@ impl Transport for QuicTransport {
 
     fn pin(&self, guest: Guest) {
         let id = Arc::clone(&guest.id);
-        if self.shared.pins.add(guest) {
+        let Proof::Certificate(fingerprint) = guest.proof else {
+            error!(guest = %id, "a guest with a token cannot come over QUIC: give the node a socket for guests");
+            return;
+        };
+        if self.shared.pins.add(guest, fingerprint) {
             self.shared.close_guest(&id);
         }
     }
@@ -589,12 +592,4 @@ impl Transport for QuicTransport {
         }
         .boxed()
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "dials follow the network's time, as QUIC's own timers do; a node's paused clock cannot drive them"
-)]
-async fn pause(time: Duration) {
-    tokio::time::sleep(time).await;
 }

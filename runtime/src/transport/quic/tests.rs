@@ -669,7 +669,7 @@ fn pin(host: &TestNode, key: &GuestKey) -> PeerKey {
     host.transport().pin(Guest {
         id: Arc::from("executor-1"),
         role: Arc::from("executor"),
-        fingerprint: key.fingerprint,
+        proof: Proof::Certificate(key.fingerprint),
     });
     PeerKey::Guest(Arc::from("executor-1"))
 }

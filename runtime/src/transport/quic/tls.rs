@@ -50,16 +50,14 @@ struct PinTables {
 
 impl Pins {
     /// Adds a guest; `true` when this replaces another key of the same id.
-    pub(super) fn add(&self, guest: Guest) -> bool {
+    pub(super) fn add(&self, guest: Guest, key: Fingerprint) -> bool {
         let mut tables = self.tables.write();
-        let older = tables
-            .by_id
-            .insert(Arc::clone(&guest.id), guest.fingerprint);
-        let replaced = older.is_some_and(|older| older != guest.fingerprint);
+        let older = tables.by_id.insert(Arc::clone(&guest.id), key);
+        let replaced = older.is_some_and(|older| older != key);
         if let Some(older) = older {
             tables.by_fingerprint.remove(&older);
         }
-        tables.by_fingerprint.insert(guest.fingerprint, guest);
+        tables.by_fingerprint.insert(key, guest);
         replaced
     }
 
@@ -83,7 +81,8 @@ impl Pins {
 #[derive(Debug)]
 pub(super) enum Who {
     Node(PeerIdentity),
-    Guest(Guest),
+    /// The guest and its key.
+    Guest(Guest, Fingerprint),
 }
 
 /// Decides about certificates of diallers.
@@ -118,8 +117,9 @@ impl Gate {
     /// Who the peer of an established connection is, by the chain it showed.
     pub(super) fn identify(&self, chain: &[CertificateDer<'_>]) -> Result<Who, String> {
         let (own, others) = chain.split_first().ok_or("no certificate")?;
-        if let Some(guest) = self.pins.find(&fingerprint(own)) {
-            return Ok(Who::Guest(guest));
+        let key = fingerprint(own);
+        if let Some(guest) = self.pins.find(&key) {
+            return Ok(Who::Guest(guest, key));
         }
         self.authority
             .verify_client_cert(own, others, UnixTime::now())
