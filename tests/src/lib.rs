@@ -11,6 +11,7 @@
 )]
 
 pub mod invariants;
+pub mod sim;
 
 use std::io::{BufRead, BufReader, Lines, Write as _};
 use std::path::{Path, PathBuf};

@@ -1,7 +1,8 @@
 //! T-3: after a task's end only copies of it follow.
 //!
 //! Pure. Promised in `docs/decisions/0006`: a framework hears no more of a task after its end. A copy is the same
-//! update once more, or the same state without a uuid, as reconciliation answers. One exception is promised there
+//! update once more, or the same state without a uuid, as reconciliation answers; when the answer comes before an update
+//! that was lost on its way, that update is a copy too. One exception is promised there
 //! too, until the registry outlives a master: an end that the master itself declared (it has no uuid) is not known to
 //! the next master, under which what really became of the task may still be heard.
 
@@ -34,11 +35,14 @@ impl NothingAfterTheEnd {
             uuid: heard.uuid,
             masters: self.masters,
         };
-        if let Some(known) = self.ends.get(&heard.task) {
-            let copy = match heard.uuid {
-                Some(_) => heard.uuid == known.uuid,
-                None => heard.state == known.state,
+        if let Some(known) = self.ends.get_mut(&heard.task) {
+            let copy = match (heard.uuid, known.uuid) {
+                (Some(_), Some(_)) => heard.uuid == known.uuid,
+                (None, _) | (Some(_), None) => heard.state == known.state,
             };
+            if copy {
+                known.uuid = known.uuid.or(heard.uuid);
+            }
             let forgotten = known.uuid.is_none() && known.masters < self.masters;
             if copy {
                 return Ok(());
