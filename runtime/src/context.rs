@@ -87,6 +87,11 @@ pub enum Effect {
         /// How long to wait.
         limit: Duration,
     },
+    /// Report that an ask was not sent, because too many wait for their answers.
+    AskRefused {
+        /// Number of the ask.
+        number: u64,
+    },
     /// Run the continuation of this number later.
     After {
         /// Number of the continuation.
@@ -142,6 +147,9 @@ pub(crate) struct Continuations<P> {
     ask_numbers: Range<u64>,
 }
 
+/// Asks of one process that may wait for their answers, unless the node says otherwise.
+pub(crate) const DEFAULT_MAX_ASKS: usize = 65_536;
+
 /// How many numbers of asks a process takes at once: its node's counter is shared by all threads.
 const ASK_NUMBERS: u64 = 64;
 
@@ -183,6 +191,10 @@ pub(crate) trait Home: Send + Sync {
     fn metrics(&self) -> &Metrics;
     /// The next number, unique for the node. A process makes the numbers of its next asks of it.
     fn next_ask(&self) -> u64;
+    /// How many asks of one process may wait for their answers.
+    fn max_asks(&self) -> usize {
+        DEFAULT_MAX_ASKS
+    }
     /// The next id `prefix(n)`, counting from 1.
     fn next_id(&self, prefix: &str) -> String;
     /// Takes a name for a process of this profile: from now on messages to it wait for its start.
@@ -326,17 +338,21 @@ impl<P: Process> Context<'_, P> {
     ) {
         let home = &*self.surroundings.home;
         let number = self.continuations.take_ask_number(home);
-        let request = self.envelope(to, message, Correlation::Request(number));
+        let refused = self.continuations.asks.len() >= home.max_asks();
         let opened: AskContinuation<P> = Box::new(move |process, cx, answer| {
             let answer = answer
                 .and_then(|payload| open::<M::Reply>(payload).map_err(|_| AskError::BadAnswer));
             k(process, cx, answer);
         });
         self.continuations.asks.insert(number, (to.clone(), opened));
-        self.effects.push(Effect::Ask {
-            request,
-            number,
-            limit,
+        self.effects.push(if refused {
+            Effect::AskRefused { number }
+        } else {
+            Effect::Ask {
+                request: self.envelope(to, message, Correlation::Request(number)),
+                number,
+                limit,
+            }
         });
     }
 

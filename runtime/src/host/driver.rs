@@ -412,13 +412,16 @@ impl Driver {
                     number,
                     limit,
                 } => {
-                    let error = if !self.open(number, limit, desk) {
-                        AskError::TooMany
-                    } else if !self.node.deliver(request) {
-                        AskError::Undelivered
-                    } else {
-                        continue;
-                    };
+                    self.open(number, limit, desk);
+                    if !self.node.deliver(request) {
+                        let error = AskError::Undelivered;
+                        self.inbox
+                            .push_control(Control::AskFailed { number, error });
+                    }
+                }
+                Effect::AskRefused { number } => {
+                    let error = AskError::TooMany;
+                    self.node.metrics().count("runtime/asks_refused");
                     self.inbox
                         .push_control(Control::AskFailed { number, error });
                 }
@@ -434,20 +437,16 @@ impl Driver {
         false
     }
 
-    /// Gives an ask its deadline; `false` when the process has too many open.
-    fn open(&mut self, number: u64, limit: Duration, desk: &Desk) -> bool {
+    /// Gives an ask its deadline.
+    fn open(&mut self, number: u64, limit: Duration, desk: &Desk) {
         let Some(cell) = &self.cell else {
-            return false;
+            return;
         };
         let open = cell.open_asks();
-        if open > self.node.max_asks() {
-            return false;
-        }
         let place = self.node.clock().place(desk.now + limit);
         let deadlines = self.deadlines.get_or_insert_with(Box::default);
         deadlines.add(place, number, open, |ask| cell.waits_for(ask));
         self.arm();
-        true
     }
 
     /// Has the clock tell of the earliest deadline.

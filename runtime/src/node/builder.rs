@@ -20,7 +20,7 @@ use super::routing::Uplink;
 use super::{Node, NodeHandle, OpHandler, Shared, SpawnError, Threads};
 use crate::clock::Clock;
 use crate::codec::DEFAULT_MAX_MESSAGE;
-use crate::context::Op;
+use crate::context::{DEFAULT_MAX_ASKS, Op};
 use crate::http::server;
 use crate::identity::{Identity, IdentityError};
 use crate::inbox::DEFAULT_MAILBOX;
@@ -38,8 +38,6 @@ use crate::transport::{Incarnation, Kinds, PeerKey, SideBySide, Transport};
 
 /// Size asked for of both UDP socket buffers, in bytes; the kernel may grant less.
 const SOCKET_BUFFER: usize = 4 << 20;
-/// Asks of one process that may wait for their answers, unless the builder says otherwise.
-const DEFAULT_MAX_ASKS: usize = 65_536;
 /// Numbers the nodes of this program, from 1.
 static NODES: AtomicU64 = AtomicU64::new(1);
 /// Attempts to find one number free for both TCP and UDP.

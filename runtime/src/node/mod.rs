@@ -318,6 +318,10 @@ impl Home for Shared {
         self.asks.fetch_add(1, Ordering::Relaxed)
     }
 
+    fn max_asks(&self) -> usize {
+        self.max_asks
+    }
+
     fn next_id(&self, prefix: &str) -> String {
         let mut counters = self.counters.lock();
         let n = counters.entry(prefix.to_owned()).or_insert(0);
@@ -387,11 +391,6 @@ impl NodeHandle {
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.0.metrics
-    }
-
-    /// How many asks of one process may be open.
-    pub(crate) fn max_asks(&self) -> usize {
-        self.0.max_asks
     }
 
     /// What a process asks of this node.
@@ -483,6 +482,7 @@ impl NodeHandle {
                 }
             }
             Effect::Ask { .. }
+            | Effect::AskRefused { .. }
             | Effect::After { .. }
             | Effect::Cancel(_)
             | Effect::Run { .. }

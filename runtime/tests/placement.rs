@@ -1,0 +1,305 @@
+//! Processes on several threads of one node: who runs where, order and rest across threads, bounds of asks, and what
+//! flooded processes leave to the others.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use meseta_runtime::transport::memory::MemoryNetwork;
+use meseta_runtime::{
+    Ask, AskError, Clock, Context, ExitReason, Message, Node, Pid, Placement, Process, Receive,
+    Routes,
+};
+use serde::{Deserialize, Serialize};
+
+macro_rules! message {
+    ($name:ident($type:ty)) => {
+        #[derive(Serialize, Deserialize)]
+        struct $name($type);
+        impl Message for $name {
+            const NAME: &'static str = concat!("test.placement.", stringify!($name));
+        }
+    };
+}
+message!(Number(u64));
+message!(Count(u64));
+message!(Watch(Pid));
+message!(Question(u64));
+message!(Answer(u64));
+message!(Open(u64));
+message!(Flood(u64));
+message!(Tick(u64));
+message!(Spawn(String));
+impl Ask for Question {
+    type Reply = Answer;
+}
+
+#[derive(Debug, PartialEq)]
+enum Seen {
+    Number(u64),
+    Exited(ExitReason),
+    Failed(AskError),
+    Ticked,
+}
+
+/// Does what it is told, towards one other process.
+struct Actor {
+    to: Pid,
+    seen: Sender<Seen>,
+}
+impl Actor {
+    fn tell(&self, seen: Seen) {
+        self.seen.send(seen).unwrap();
+    }
+}
+impl Process for Actor {
+    fn routes(routes: &mut Routes<Self>) {
+        routes
+            .on::<Number>()
+            .on::<Count>()
+            .on::<Watch>()
+            .on::<Question>()
+            .on::<Open>()
+            .on::<Flood>()
+            .on::<Tick>()
+            .on::<Spawn>();
+    }
+    fn exited(&mut self, _: &mut Context<'_, Self>, _: &Pid, reason: ExitReason) {
+        self.tell(Seen::Exited(reason));
+    }
+}
+impl Receive<Number> for Actor {
+    fn receive(&mut self, _: &mut Context<'_, Self>, _: &Pid, Number(number): Number) {
+        self.tell(Seen::Number(number));
+    }
+}
+impl Receive<Count> for Actor {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, _: &Pid, Count(numbers): Count) {
+        for number in 0..numbers {
+            cx.send(&self.to, Number(number));
+        }
+    }
+}
+impl Receive<Watch> for Actor {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, _: &Pid, Watch(pid): Watch) {
+        cx.link(&pid);
+    }
+}
+impl Receive<Question> for Actor {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, _: &Pid, Question(number): Question) {
+        if number > 0 {
+            cx.reply(Answer(number));
+        }
+    }
+}
+impl Receive<Open> for Actor {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, _: &Pid, Open(asks): Open) {
+        for _ in 0..asks {
+            let limit = Duration::from_secs(9);
+            cx.ask(&self.to, Question(0), limit, |me, _, answer| {
+                me.tell(Seen::Failed(answer.err().unwrap()));
+            });
+        }
+    }
+}
+/// Keeps itself busy with so many messages, one after the other.
+impl Receive<Flood> for Actor {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, _: &Pid, Flood(left): Flood) {
+        if left > 0 {
+            let me = cx.me().clone();
+            cx.send(&me, Flood(left - 1));
+        } else {
+            self.tell(Seen::Number(0));
+        }
+    }
+}
+impl Receive<Tick> for Actor {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, _: &Pid, Tick(after_ms): Tick) {
+        cx.after(Duration::from_millis(after_ms), |me, _| {
+            me.tell(Seen::Ticked);
+        });
+    }
+}
+impl Receive<Spawn> for Actor {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, _: &Pid, Spawn(id): Spawn) {
+        let (to, seen) = (self.to.clone(), self.seen.clone());
+        cx.spawn(&id, move || Actor { to, seen }).unwrap();
+    }
+}
+
+struct World {
+    clock: Clock,
+    node: Node,
+}
+impl World {
+    fn new(clock: Clock) -> Self {
+        let node = Node::builder()
+            .memory(&MemoryNetwork::new(7))
+            .clock(clock.clone())
+            .threads(3)
+            .max_asks(5)
+            .start()
+            .unwrap();
+        Self { clock, node }
+    }
+    fn actor(&self, id: &str, placement: Placement, to: &str) -> (Pid, Receiver<Seen>) {
+        let (seen, log) = channel();
+        let to = self.node.pid(to).unwrap();
+        let build = move || Actor { to, seen };
+        (self.node.spawn_placed(id, placement, build).unwrap(), log)
+    }
+    fn thread(&self, id: &str) -> usize {
+        let all = self.node.processes();
+        all.iter().find(|one| one.id == id).unwrap().thread
+    }
+}
+
+#[test]
+fn a_process_runs_near_its_spawner_on_the_emptiest_thread_or_on_its_own() {
+    let world = World::new(Clock::paused());
+    let (near, _log) = world.actor("near", Placement::Near, "near");
+    let (second, _log2) = world.actor("second", Placement::LeastLoaded, "near");
+    let (_third, _log3) = world.actor("third", Placement::LeastLoaded, "near");
+    let (own, _log4) = world.actor("own", Placement::OwnThread, "near");
+    world.node.send(&second, Spawn("child".into()));
+    world.node.send(&own, Spawn("orphan".into()));
+    world.clock.settle();
+    let threads = ["near", "second", "third", "own", "child"].map(|id| world.thread(id));
+    assert_eq!(threads, [0, 1, 2, 3, 1]);
+    assert!(
+        world.thread("orphan") < 3,
+        "a thread of one's own is shared with nobody"
+    );
+    drop(near);
+    world.node.shutdown();
+}
+
+#[test]
+fn messages_of_a_pair_keep_their_order_between_threads_and_settle_waits_for_them() {
+    let world = World::new(Clock::paused());
+    let (sender, _log) = world.actor("sender", Placement::Near, "receiver");
+    let (_, log) = world.actor("receiver", Placement::LeastLoaded, "sender");
+    assert_ne!(world.thread("sender"), world.thread("receiver"));
+    for _ in 0..3 {
+        world.node.send(&sender, Count(2_000));
+        world.clock.settle();
+        let seen: Vec<Seen> = log.try_iter().collect();
+        let expected: Vec<Seen> = (0..2_000).map(Seen::Number).collect();
+        assert!(seen == expected, "{} of 2000 came", seen.len());
+    }
+    world.node.shutdown();
+}
+
+#[test]
+fn a_thread_of_its_own_ends_with_its_process_and_links_hear_of_it() {
+    struct Blocking(Sender<std::thread::ThreadId>, Receiver<()>);
+    impl Process for Blocking {
+        fn routes(routes: &mut Routes<Self>) {
+            routes.on::<Number>();
+        }
+    }
+    impl Receive<Number> for Blocking {
+        fn receive(&mut self, _: &mut Context<'_, Self>, _: &Pid, _: Number) {
+            self.0.send(std::thread::current().id()).unwrap();
+            self.1.recv().unwrap();
+            panic!("it was let go");
+        }
+    }
+    let world = World::new(Clock::paused());
+    let (watcher, log) = world.actor("watcher", Placement::Near, "watcher");
+    let ((begun, begins), (release, wait)) = (channel(), channel());
+    let build = move || Blocking(begun, wait);
+    let placed = world
+        .node
+        .spawn_placed("blocking", Placement::OwnThread, build);
+    let blocking = placed.unwrap();
+    world.node.send(&watcher, Watch(blocking.clone()));
+    world.node.send(&blocking, Number(0));
+    let thread = begins.recv().unwrap();
+    assert_ne!(thread, std::thread::current().id());
+    // While it blocks, the others go on.
+    world.node.send(&watcher, Number(7));
+    assert_eq!(log.recv().unwrap(), Seen::Number(7));
+    release.send(()).unwrap();
+    assert_eq!(
+        log.recv().unwrap(),
+        Seen::Exited(ExitReason::Panic("it was let go".into()))
+    );
+    world.clock.settle();
+    let again = world.actor("blocking", Placement::OwnThread, "watcher");
+    assert_eq!(again.0, blocking);
+    world.node.send(&blocking, Number(8));
+    world.clock.settle();
+    assert_eq!(again.1.try_iter().next(), Some(Seen::Number(8)));
+    world.node.shutdown();
+}
+
+#[test]
+fn shutdown_ends_the_processes_of_all_threads() {
+    let world = World::new(Clock::paused());
+    let mut logs = Vec::new();
+    for (id, placement) in [
+        ("a", Placement::Near),
+        ("b", Placement::LeastLoaded),
+        ("c", Placement::OwnThread),
+    ] {
+        logs.push(world.actor(id, placement, "a").1);
+    }
+    world.clock.settle();
+    world.node.shutdown();
+    for log in logs {
+        let gone = log.recv().unwrap_err();
+        assert_eq!(gone, std::sync::mpsc::RecvError, "the actor was dropped");
+    }
+    let (seen, _log) = channel();
+    let to = world.node.pid("a").unwrap();
+    let late = world.node.spawn("late", move || Actor { to, seen });
+    assert!(late.is_err());
+}
+
+#[test]
+fn one_ask_more_than_may_be_open_fails_at_once_and_the_others_wait() {
+    let world = World::new(Clock::paused());
+    let (asker, log) = world.actor("asker", Placement::Near, "silent");
+    let (_, _silent) = world.actor("silent", Placement::Near, "asker");
+    world.node.send(&asker, Open(7));
+    world.clock.settle();
+    let failed = || Seen::Failed(AskError::TooMany);
+    assert_eq!(log.try_iter().collect::<Vec<_>>(), [failed(), failed()]);
+    world.clock.advance(Duration::from_secs(9));
+    let timed_out: Vec<Seen> = log.try_iter().collect();
+    assert_eq!(timed_out.len(), 5);
+    assert!(
+        timed_out
+            .iter()
+            .all(|seen| *seen == Seen::Failed(AskError::TimedOut))
+    );
+    // And then as many may be open again.
+    world.node.send(&asker, Open(5));
+    world.clock.settle();
+    assert_eq!(log.try_iter().count(), 0);
+    world.node.shutdown();
+}
+
+/// Each flooded process handles far more messages than one drain may, and its neighbours' timers and messages are
+/// served between: in the log they come long before the floods are over.
+#[test]
+fn timers_run_while_many_processes_of_a_thread_are_flooded() {
+    const FLOOD: u64 = 3_000;
+    let world = World::new(Clock::live());
+    let (seen, log) = channel();
+    for flooded in 0..20 {
+        let seen = seen.clone();
+        let to = world.node.pid("nobody").unwrap();
+        let id = format!("flooded-{flooded}");
+        let pid = world.node.spawn(&id, move || Actor { to, seen }).unwrap();
+        world.node.send(&pid, Tick(1));
+        world.node.send(&pid, Flood(FLOOD));
+    }
+    let order: Vec<Seen> = log.iter().take(40).collect();
+    let last_tick = order.iter().rposition(|seen| *seen == Seen::Ticked);
+    let first_end = order.iter().position(|seen| *seen == Seen::Number(0));
+    assert!(last_tick < first_end, "{order:?}");
+    world.node.shutdown();
+}
