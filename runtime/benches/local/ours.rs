@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{ASKS, EACH, IDLE, IN_FLIGHT, PAIR_ASKS, PAIRS, SOURCES, TELLS};
 
 /// Messages that a sender sends in one turn.
-const BATCH: u64 = 1_024;
+const BATCH: u64 = 256;
 const LIMIT: Duration = Duration::from_secs(60);
 
 macro_rules! message {

@@ -230,6 +230,9 @@ impl Sim {
                     self.ask_failed(process, number, AskError::Undelivered);
                 }
             }
+            Effect::AskRefused { number } => {
+                self.ask_failed(process, number, AskError::TooMany);
+            }
             Effect::After { timer, delay } => {
                 let delay = self.nodes[node.0].clock.real(delay);
                 let key = self.schedule(delay, Event::Timer(process.clone(), timer));
