@@ -461,7 +461,7 @@ impl Shared {
         if frames > 0 {
             match reason {
                 Some(reason) => {
-                    warn!(peer = %slot.key, frames, reason, "frames for a peer that cannot be reached dropped")
+                    warn!(peer = %slot.key, frames, reason, "frames for a peer that cannot be reached dropped");
                 }
                 // It ended, and by how a socket closes nobody can tell whether it had meant to.
                 None => debug!(peer = %slot.key, frames, "frames for a peer that left dropped"),
