@@ -7,7 +7,6 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use meseta_agent::{Config, Flags};
 use meseta_runtime::flags::NodeFlags;
 use meseta_runtime::identity::Identity;
@@ -18,7 +17,7 @@ use tracing::{error, info};
 const PORT: u16 = 5051;
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let flags: Flags = meseta_runtime::flags::parse();
     flags.node.init_logging();
     match run(&flags) {
         Ok(()) => ExitCode::SUCCESS,

@@ -71,7 +71,7 @@ enum Action {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = meseta_runtime::flags::parse();
     match run(cli.command) {
         Ok(code) => code,
         Err(error) => {

@@ -146,7 +146,7 @@ fn main() -> ExitCode {
     if let Some(code) = meseta_local::take_over() {
         return code;
     }
-    match run(&Flags::parse()) {
+    match run(&meseta_runtime::flags::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

@@ -73,7 +73,7 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(EXECUTOR) {
         return meseta_executor::run(|| executor::WordCounter);
     }
-    match run(&Flags::parse()) {
+    match run(&meseta_runtime::flags::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("wordcount: {error:#}");

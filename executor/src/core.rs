@@ -216,6 +216,11 @@ impl Core {
         }
     }
 
+    /// Whether the agent has ever taken this executor in.
+    pub fn was_registered(&self) -> bool {
+        self.registered
+    }
+
     /// Tasks without and updates without an acknowledgement.
     pub fn unacknowledged(&self) -> (usize, usize) {
         (self.tasks.len(), self.updates.len())

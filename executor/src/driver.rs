@@ -6,6 +6,8 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use meseta_protocol::TaskId;
@@ -209,6 +211,8 @@ pub struct ExecutorDriver {
     environment: ExecutorEnvironment,
     core: Core,
     executor: Box<dyn Executor>,
+    /// Whether the agent has ever taken it in, for who waits for the end.
+    registered: Arc<AtomicBool>,
 }
 
 /// Starts the driver of an executor on a node: a guest of the agent's node, or, on an in-memory network, any node
@@ -221,9 +225,20 @@ pub fn spawn_on<E: Executor>(
     environment: ExecutorEnvironment,
     build: impl FnOnce() -> E + Send + 'static,
 ) -> Result<Pid, SpawnError> {
+    spawn_watched(node, environment, build, Arc::default())
+}
+
+/// As [`spawn_on`]; `registered` becomes true when the agent takes the executor in.
+pub(crate) fn spawn_watched<E: Executor>(
+    node: &Node,
+    environment: ExecutorEnvironment,
+    build: impl FnOnce() -> E + Send + 'static,
+    registered: Arc<AtomicBool>,
+) -> Result<Pid, SpawnError> {
     let id = environment.process_id.clone();
-    node.spawn(&id, move || {
-        ExecutorDriver::new(environment, Box::new(build()))
+    node.spawn(&id, move || ExecutorDriver {
+        registered,
+        ..ExecutorDriver::new(environment, Box::new(build()))
     })
 }
 
@@ -243,6 +258,7 @@ impl ExecutorDriver {
             }),
             environment,
             executor,
+            registered: Arc::default(),
         }
     }
 
@@ -318,6 +334,9 @@ impl Receive<Order> for ExecutorDriver {
 impl ExecutorDriver {
     fn apply(&mut self, cx: &mut Context<'_, Self>, input: Input) {
         let effects = self.core.step(cx.random(), input);
+        if self.core.was_registered() {
+            self.registered.store(true, Ordering::Relaxed);
+        }
         self.perform(cx, effects.into());
     }
 

@@ -4,15 +4,17 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use meseta_protocol::launch::{ExecutorCredential, UnixCredential};
 use meseta_runtime::identity::{Identity, IdentityError};
 use meseta_runtime::transport::unix::{GuestToken, HostSocket, UnixError};
 use meseta_runtime::{
-    Credentials, ExitReason, Node, NodeBuilder, NodeError, SpawnError, error_chain,
+    Credentials, ExitReason, Node, NodeBuilder, NodeError, Pid, SpawnError, error_chain,
 };
 
-use crate::driver::{Executor, spawn_on};
+use crate::driver::{Executor, spawn_watched};
 use crate::environment::{CREDENTIAL_FD, EnvironmentError, ExecutorEnvironment};
 
 /// Why an executor did not run to its end.
@@ -36,6 +38,11 @@ pub enum RunError {
     /// The driver did not start.
     #[error("executor driver")]
     Spawn(#[from] SpawnError),
+    /// The connection to the agent failed, or the agent refused the executor, before it was taken in.
+    #[error(
+        "the agent at {0} has never taken this executor in: is it running, and does it still know the executor?"
+    )]
+    NeverRegistered(Pid),
     /// The system refused something.
     #[error("system resources")]
     System(#[source] std::io::Error),
@@ -96,11 +103,19 @@ pub fn try_run<E: Executor>(
         .build()
         .map_err(RunError::System)?;
     let told = environment.clone();
-    let driver = spawn_on(&node, environment, move || build(&told))?;
+    let agent = environment.agent.clone();
+    let registered = Arc::new(AtomicBool::new(false));
+    let driver = spawn_watched(
+        &node,
+        environment,
+        move || build(&told),
+        Arc::clone(&registered),
+    )?;
     let reason = waiting.block_on(node.ended(&driver));
     node.shutdown();
     match reason {
         ExitReason::Panic(text) | ExitReason::Failed(text) => Err(RunError::Panicked(text)),
+        _ if !registered.load(Ordering::Relaxed) => Err(RunError::NeverRegistered(agent)),
         ExitReason::Normal
         | ExitReason::Terminated
         | ExitReason::NoProcess

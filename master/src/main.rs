@@ -3,12 +3,11 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser;
 use meseta_master::config::{DEFAULT_PORT, Flags};
 use meseta_runtime::lock::DirectoryLock;
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let flags: Flags = meseta_runtime::flags::parse();
     flags.node.init_logging();
     match run(&flags) {
         Ok(code) => code,

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Command, Parser};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::logging;
@@ -58,6 +58,25 @@ pub enum FlagError {
     /// An address that nobody can dial.
     #[error("--ip={0} is no address others can dial: name one with --advertise_ip")]
     Unspecified(IpAddr),
+}
+
+/// Reads a program's flags from its command line and the environment, and ends the program when they cannot be read.
+/// A number below zero is taken for a flag's value, so that the error names the flag.
+pub fn parse<T: Parser>() -> T {
+    let matches = with_negative_numbers(T::command()).get_matches();
+    T::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut T::command()).exit())
+}
+
+fn with_negative_numbers(command: Command) -> Command {
+    let command = command.mut_args(|argument| {
+        let takes = argument.get_action().takes_values() && !argument.is_positional();
+        if takes {
+            argument.allow_negative_numbers(true)
+        } else {
+            argument
+        }
+    });
+    command.mut_subcommands(with_negative_numbers)
 }
 
 impl NodeFlags {
@@ -179,6 +198,23 @@ mod tests {
             NodeFlags::default().credentials(),
             Ok(Credentials::Development)
         ));
+    }
+
+    #[test]
+    fn a_number_below_zero_is_the_value_of_its_flag() {
+        #[derive(Debug, Parser)]
+        struct Flags {
+            #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+            count: Option<u16>,
+            #[arg(long)]
+            quiet: bool,
+        }
+        let command = with_negative_numbers(<Flags as clap::CommandFactory>::command());
+        let error = command.try_get_matches_from(["x", "--count", "-3"]);
+        let text = error.unwrap_err().to_string();
+        assert!(text.contains("'-3' for '--count"), "{text}");
+        let flags = Flags::try_parse_from(["x", "--count", "3", "--quiet"]).unwrap();
+        assert_eq!((flags.count, flags.quiet), (Some(3), true));
     }
 
     #[test]

@@ -136,6 +136,15 @@ fn errors_name_the_flag_and_the_way_out() {
             "cannot connect to 127.0.0.1:1",
         ),
         (&["local", "--agents", "many"][..], "--agents"),
+        (&["local", "--agents", "-1"][..], "'-1' for '--agents"),
+        (
+            &["execute", "--command", "true", "--instances", "-3"][..],
+            "'-3' for '--instances",
+        ),
+        (
+            &["execute", "--command", "true", "--resources", "cpus:1e20"][..],
+            "cpus is more than 1000000000000",
+        ),
     ] {
         let error = run(arguments);
         assert!(error.contains(text), "{arguments:?}: {error}");

@@ -131,12 +131,10 @@ fn cause(view: &View, process: &Process, rates: &ProcessRates) -> Cause {
     if let Some(operation) = &process.holding {
         return Cause::Operation(operation.clone());
     }
-    if let Some(running) = &process.running
-        && running.for_ms >= LONG_TURN_MS
-    {
+    if let Some(message) = long_turn(process) {
         return Cause::Turn {
-            message: running.message.clone(),
-            for_ms: running.for_ms,
+            message: message.to_owned(),
+            for_ms: process.running_ms,
         };
     }
     if rates.busy >= BUSY
@@ -165,14 +163,13 @@ fn neighbour(view: &View, process: &Process) -> Option<Cause> {
     let others =
         others.filter(|(other, _)| other.thread == process.thread && other.pid != process.pid);
     let (other, rates) = others.max_by(|(a, a_rates), (b, b_rates)| {
-        (turn_ms(a).cmp(&turn_ms(b))).then_with(|| a_rates.busy.total_cmp(&b_rates.busy))
+        let turn = |one: &Process| long_turn(one).map_or(0, |_| one.running_ms);
+        (turn(a).cmp(&turn(b))).then_with(|| a_rates.busy.total_cmp(&b_rates.busy))
     })?;
-    let message = match &other.running {
-        Some(running) if running.for_ms >= LONG_TURN_MS => Some(running.message.clone()),
-        Some(_) | None if rates.busy >= BUSY => {
-            rates.handlers.first().map(|(message, _)| message.clone())
-        }
-        Some(_) | None => return None,
+    let message = match long_turn(other) {
+        Some(message) => Some(message.to_owned()),
+        None if rates.busy >= BUSY => rates.handlers.first().map(|(message, _)| message.clone()),
+        None => return None,
     };
     Some(Cause::Thread {
         other: other.pid.clone(),
@@ -180,10 +177,10 @@ fn neighbour(view: &View, process: &Process) -> Option<Cause> {
     })
 }
 
-/// How long the turn lasts that a process is in, when it is a long one.
-fn turn_ms(process: &Process) -> u64 {
-    let running = process.running.as_ref().map_or(0, |turn| turn.for_ms);
-    if running >= LONG_TURN_MS { running } else { 0 }
+/// The message that a process is handling, when that takes long.
+fn long_turn(process: &Process) -> Option<&str> {
+    let long = process.running_ms >= LONG_TURN_MS;
+    process.running.as_deref().filter(|_| long)
 }
 
 fn to_peer(peer: &Peer, rates: &PeerRates) -> Finding {
@@ -314,7 +311,7 @@ pub(crate) fn micros(count: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample::{Handler, Lane, Running, Sample};
+    use super::super::sample::{Handler, Lane, Sample};
     use super::*;
 
     fn process(id: &str) -> Process {
@@ -403,17 +400,24 @@ mod tests {
             .remove(0)
         };
         assert!(line(&busy).ends_with("it is busy in Sum for 88 % of the time"));
-        let running = Some(Running {
-            message: "Sort".to_owned(),
-            for_ms: 1_900,
-        });
-        let in_turn = Process { running, ..busy };
-        assert!(line(&in_turn).ends_with("it has been busy in Sort for 1.9 s"));
+        // Nothing was finished between the samples, which are a second apart.
+        let in_turn = Process {
+            running: Some("Sort".to_owned()),
+            ..busy
+        };
+        let found = told(&view(
+            std::slice::from_ref(&in_turn),
+            std::slice::from_ref(&in_turn),
+            [&[], &[]],
+        ));
+        assert!(
+            found[0].ends_with("it has been busy in Sort for 1.0 s"),
+            "{found:?}"
+        );
     }
 
     #[test]
     fn an_actor_that_keeps_the_thread_of_another_is_named() {
-        let before = [process("quiet"), process("hog"), process("elsewhere")];
         let quiet = Process {
             mailbox_depth: 1,
             oldest_message_ms: 3_000,
@@ -422,18 +426,16 @@ mod tests {
         };
         let hog = |thread| Process {
             thread,
-            running: Some(Running {
-                message: "Grind".to_owned(),
-                for_ms: 3_000,
-            }),
+            running: Some("Grind".to_owned()),
             ..process("hog")
         };
-        let found = told(&view(&before, &[quiet.clone(), hog(1)], [&[], &[]]));
+        let told = |all: &[Process]| told(&view(all, all, [&[], &[]]));
+        let found = told(&[quiet.clone(), hog(1)]);
         assert!(
             found[0].ends_with("hog@10.0.0.1:5050 keeps their thread, busy in Grind"),
             "{found:?}"
         );
-        let apart = told(&view(&before, &[quiet, hog(2)], [&[], &[]]));
+        let apart = told(&[quiet, hog(2)]);
         assert!(apart[0].ends_with("nothing tells why"), "{apart:?}");
     }
 

@@ -43,15 +43,10 @@ pub(crate) struct Process {
     pub(crate) watchers: u64,
     pub(crate) thread: u64,
     pub(crate) holding: Option<String>,
-    pub(crate) running: Option<Running>,
-}
-
-/// The turn that a process is in.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default)]
-pub(crate) struct Running {
-    pub(crate) message: String,
-    pub(crate) for_ms: u64,
+    pub(crate) running: Option<String>,
+    /// For how long it is known to have been in this one turn, in milliseconds; found out by comparing samples.
+    #[serde(skip)]
+    pub(crate) running_ms: u64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -125,7 +120,7 @@ pub(crate) struct PeerRates {
 
 impl View {
     /// Compares a sample with the one before it. One of another run of the node does not count.
-    pub(crate) fn new(before: Option<&Sample>, sample: Sample) -> Self {
+    pub(crate) fn new(before: Option<&Sample>, mut sample: Sample) -> Self {
         let before = before.filter(|before| {
             before.address == sample.address && before.uptime_ms < sample.uptime_ms
         });
@@ -138,6 +133,10 @@ impl View {
             };
         };
         let elapsed_ms = sample.uptime_ms - before.uptime_ms;
+        for now in &mut sample.processes {
+            let before = before.processes.iter().find(|one| one.pid == now.pid);
+            now.running_ms = before.map_or(0, |before| now.same_turn_ms(before, elapsed_ms));
+        }
         let processes = sample.processes.iter().map(|now| {
             let before = before.processes.iter().find(|one| one.pid == now.pid);
             before.map_or_else(ProcessRates::default, |before| {
@@ -161,6 +160,19 @@ impl View {
             peers: peers.collect(),
             drops: drops.collect(),
             sample,
+        }
+    }
+}
+
+impl Process {
+    /// For how long it has been in the turn it is in now, when it was in it already `elapsed_ms` ago.
+    fn same_turn_ms(&self, before: &Self, elapsed_ms: u64) -> u64 {
+        let turns = |one: &Self| (one.messages_handled, one.busy_us);
+        let same = self.running.is_some() && self.running == before.running;
+        if same && turns(self) == turns(before) {
+            before.running_ms + elapsed_ms
+        } else {
+            0
         }
     }
 }
@@ -279,6 +291,25 @@ mod tests {
         let peer = &view.peers[0];
         assert_eq!((peer.growth, peer.lanes[0].0), (-2_000.0, 1_000.0));
         assert_eq!(view.drops["no_process"], 200);
+    }
+
+    #[test]
+    fn a_turn_that_goes_on_from_sample_to_sample_is_timed() {
+        let at = |uptime_ms, busy_us| {
+            let mut sample = sample(uptime_ms, 7, busy_us, 0);
+            sample.processes[0].running = Some("M".to_owned());
+            sample
+        };
+        let first = View::new(None, at(1_000, 5));
+        assert_eq!(first.sample.processes[0].running_ms, 0);
+        let second = View::new(Some(&first.sample), at(2_000, 5));
+        let third = View::new(Some(&second.sample), at(3_500, 5));
+        assert_eq!(third.sample.processes[0].running_ms, 2_500);
+        let another = View::new(Some(&third.sample), at(4_000, 9));
+        assert_eq!(
+            another.sample.processes[0].running_ms, 0,
+            "it was another turn"
+        );
     }
 
     #[test]

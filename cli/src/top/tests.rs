@@ -1,7 +1,7 @@
 //! The whole way: a node with an actor that is stuck and a peer that takes nothing, looked at as `meseta top` does.
 
 use std::net::UdpSocket;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use meseta_runtime::identity::{CertificateAuthority, Identity};
 use meseta_runtime::{
@@ -33,6 +33,30 @@ impl Message for Large {
 struct SlowWrite(oneshot::Receiver<()>);
 impl Op for SlowWrite {
     type Out = ();
+}
+
+#[derive(Serialize, Deserialize)]
+struct Grind;
+impl Message for Grind {
+    const NAME: &'static str = "test.top.Grind";
+}
+
+/// Keeps its thread until it is let.
+struct Hog {
+    grinding: Sender<()>,
+    release: Receiver<()>,
+}
+impl Process for Hog {
+    fn routes(routes: &mut Routes<Self>) {
+        routes.on::<Grind>();
+    }
+}
+impl Receive<Grind> for Hog {
+    fn receive(&mut self, _: &mut Context<'_, Self>, _: &Pid, _: Grind) {
+        self.grinding.send(()).unwrap();
+        // Err once the test has let go of all.
+        let _over = self.release.recv();
+    }
 }
 
 struct Stuck {
@@ -137,6 +161,49 @@ async fn an_actor_in_a_slow_operation_and_a_peer_that_takes_nothing_are_named() 
     }
 
     release.send(()).unwrap();
+    tokio::task::spawn_blocking(move || node.shutdown())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_handler_that_does_not_return_is_named_although_it_keeps_the_nodes_thread() {
+    let node = node();
+    let (grinding, grinds) = channel();
+    let (release, wait) = channel();
+    let hog = node
+        .spawn("hog", move || Hog {
+            grinding,
+            release: wait,
+        })
+        .unwrap();
+    node.send(&hog, Grind);
+    grinds.recv().unwrap();
+    node.send(&hog, Grind);
+    let address = node.address().to_string();
+    let mut before = None;
+    let because = loop {
+        let view = View::new(before.as_ref(), look(&address).await.unwrap());
+        let turn = diagnose(&view)
+            .into_iter()
+            .find_map(|finding| match finding {
+                Finding::Mailbox { pid, because, .. } if pid == hog.to_string() => match because {
+                    Cause::Turn { message, .. } => Some(message),
+                    Cause::Operation(_)
+                    | Cause::Handler { .. }
+                    | Cause::Thread { .. }
+                    | Cause::Overrun { .. }
+                    | Cause::Still => None,
+                },
+                Finding::Mailbox { .. } | Finding::Peer { .. } | Finding::Dropped { .. } => None,
+            });
+        if let Some(message) = turn {
+            break message;
+        }
+        before = Some(view.sample);
+    };
+    assert_eq!(because, "test.top.Grind");
+    drop(release);
     tokio::task::spawn_blocking(move || node.shutdown())
         .await
         .unwrap();

@@ -203,6 +203,7 @@ impl Driver {
                 .flatten();
             if let Some(event) = control {
                 place = None;
+                self.inbox.stats.begin(None);
                 ended = self.control(event, desk);
             } else if serve == Serve::Control || self.holding.is_some() {
                 break;
@@ -233,6 +234,7 @@ impl Driver {
                 }
             }
         }
+        self.inbox.stats.rest();
         if unread > 0 {
             self.measure(place, unread, desk);
         }
@@ -302,6 +304,7 @@ impl Driver {
             },
             User::Exited { .. } | User::Terminate(_) | User::Nudge => None,
         };
+        self.inbox.stats.begin(place);
         self.inbox.stats.handled(place, profile);
         let ended = match event {
             User::Message(envelope) => self.turn(Turn::Message(envelope), desk),

@@ -5,7 +5,7 @@
 //! two readings is put down to the message handled last. What a process is told to have spent in all is exact.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -22,6 +22,11 @@ pub(crate) enum Drop {
     WrongRole,
     Malformed,
 }
+
+/// What a process is in: nothing, something that is no message of a kind it takes, or, from 2 on, the kind at this
+/// place less 2.
+const IDLE: u32 = 0;
+const OTHER: u32 = 1;
 
 /// How many causes there are.
 const CAUSES: usize = 5;
@@ -41,6 +46,7 @@ pub(crate) struct Stats {
     handlers: OnceLock<Box<[Handler]>>,
     drops: OnceLock<Box<[AtomicU64; CAUSES]>>,
     holding: Mutex<Option<&'static str>>,
+    running: AtomicU32,
 }
 
 /// Adds to a count that only this thread writes.
@@ -52,6 +58,30 @@ impl Stats {
     pub(crate) fn dropped(&self, cause: Drop, messages: u64) {
         let drops = self.drops.get_or_init(Box::default);
         drops[cause as usize].fetch_add(messages, Ordering::Relaxed);
+    }
+
+    /// Notes that an event is being handled, with the place of its kind. Called by the host only.
+    pub(crate) fn begin(&self, place: Option<usize>) {
+        let place = place.and_then(|place| u32::try_from(place).ok());
+        let running = place.map_or(OTHER, |place| place.saturating_add(2));
+        self.running.store(running, Ordering::Relaxed);
+    }
+
+    /// Notes that nothing is being handled any more. Called by the host only.
+    pub(crate) fn rest(&self) {
+        self.running.store(IDLE, Ordering::Relaxed);
+    }
+
+    /// What is being handled.
+    pub(crate) fn running(&self, profile: &Profile) -> Option<&'static str> {
+        match self.running.load(Ordering::Relaxed) {
+            IDLE => None,
+            OTHER => Some("a timer, an outcome or a request"),
+            place => {
+                let place = usize::try_from(place - 2).ok()?;
+                profile.accepted.get(place).map(|(_, one)| one.name)
+            }
+        }
     }
 
     /// Counts one event of the user lane; for a message with the place of its kind. Called by the host only.

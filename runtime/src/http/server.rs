@@ -1,7 +1,11 @@
 //! The HTTP server of one node: node-wide endpoints, and the way to the process that serves a path.
+//!
+//! It has a thread of its own, so that a node can be looked at also while its other threads are stuck.
 
 use std::collections::BTreeMap;
+use std::future::IntoFuture as _;
 use std::net::TcpListener;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
@@ -9,6 +13,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::status::NodeStatus;
@@ -20,13 +25,62 @@ use crate::pid::Address;
 /// How long a process may take to answer before the client gets 503.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
-/// Serves until the node's runtime ends.
-pub(crate) fn serve(listener: TcpListener, node: NodeHandle) -> std::io::Result<()> {
+/// A running server; it ends when this is dropped.
+pub(crate) struct Server {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            // It may have failed before.
+            let _gone = stop.send(());
+        }
+        if self
+            .thread
+            .take()
+            .is_some_and(|thread| thread.join().is_err())
+        {
+            warn!("the HTTP thread panicked");
+        }
+    }
+}
+
+/// Starts the server of a node.
+pub(crate) fn serve(listener: TcpListener, node: NodeHandle) -> std::io::Result<Server> {
     listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let local = listener.local_addr()?;
+    let router = router(node, local.ip().is_loopback());
+    let (stop, stopped) = oneshot::channel();
+    let thread = std::thread::Builder::new()
+        .name(format!("http-{}", local.port()))
+        .spawn(move || {
+            let served = runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                tokio::select! {
+                    served = axum::serve(listener, router).into_future() => served,
+                    _ = stopped => Ok(()),
+                }
+            });
+            if let Err(error) = served {
+                warn!(%error, "HTTP server ended");
+            }
+            // Whoever still waits for an answer gets none: the node is gone.
+            runtime.shutdown_background();
+        })?;
+    Ok(Server {
+        stop: Some(stop),
+        thread: Some(thread),
+    })
+}
+
+fn router(node: NodeHandle, on_loopback: bool) -> Router {
     let started = node.clock().now();
-    let on_loopback = listener.local_addr()?.ip().is_loopback();
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let router = Router::new()
+    Router::new()
         .route("/health", get(|| async { Response::empty() }))
         .route("/version", get(version))
         .route("/metrics", get(prometheus))
@@ -45,13 +99,7 @@ pub(crate) fn serve(listener: TcpListener, node: NodeHandle) -> std::io::Result<
             }),
         )
         .fallback(get(process))
-        .with_state(node);
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            warn!(%error, "HTTP server ended");
-        }
-    });
-    Ok(())
+        .with_state(node)
 }
 
 async fn version() -> Response {

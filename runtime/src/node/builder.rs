@@ -21,7 +21,7 @@ use super::{Node, NodeHandle, OpHandler, Shared, SpawnError, Threads};
 use crate::clock::Clock;
 use crate::codec::DEFAULT_MAX_MESSAGE;
 use crate::context::{DEFAULT_MAX_ASKS, Op};
-use crate::http::server;
+use crate::http::server::{self, Server};
 use crate::identity::{Identity, IdentityError};
 use crate::inbox::DEFAULT_MAILBOX;
 use crate::links::Links;
@@ -411,13 +411,14 @@ impl NodeBuilder {
         system.block_on(async move {
             let (stop, stopped) = oneshot::channel();
             match self.assemble(address, incarnation, seed, identity, sockets, stop) {
-                Ok(node) => {
+                Ok((node, http)) => {
                     let handle = node.0.clone();
                     if started.send(Ok(node)).is_ok() {
                         // Err means that every handle is gone, which is as good as being told.
                         let _stop = stopped.await;
                     }
                     handle.close().await;
+                    drop(http);
                 }
                 Err(error) => {
                     if started.send(Err(error)).is_err() {
@@ -436,7 +437,7 @@ impl NodeBuilder {
         identity: Option<Identity>,
         sockets: Sockets,
         stop: oneshot::Sender<()>,
-    ) -> Result<Node, NodeError> {
+    ) -> Result<(Node, Option<Server>), NodeError> {
         let number = NODES.fetch_add(1, Ordering::Relaxed);
         let shared = Arc::new(Shared {
             number,
@@ -484,11 +485,10 @@ impl NodeBuilder {
         if operable {
             node.spawn(LOGGING, Logging::of_program)?;
         }
-        if let Some(tcp) = sockets.tcp {
-            server::serve(tcp, node.0.clone()).map_err(NodeError::System)?;
-        }
+        let http = sockets.tcp.map(|tcp| server::serve(tcp, node.0.clone()));
+        let http = http.transpose().map_err(NodeError::System)?;
         info!(%address, role = %self.role, "node started");
-        Ok(node)
+        Ok((node, http))
     }
 
     /// What carries this node's frames.

@@ -38,6 +38,9 @@ pub struct ProcessStatus {
     pub thread: usize,
     /// Name of the operation under `Gate::HoldUser` that its messages wait for, if any.
     pub holding: Option<String>,
+    /// Wire name of the message that it is handling at this moment, if any. The same one with the same count of messages
+    /// a while later means that its handler does not return.
+    pub running: Option<String>,
 }
 
 /// What one process did for one kind of message.
@@ -102,5 +105,6 @@ fn status(inbox: &Inbox) -> ProcessStatus {
         watchers: 0,
         thread: inbox.thread().number,
         holding: stats.holding().map(str::to_owned),
+        running: stats.running(inbox.profile()).map(str::to_owned),
     }
 }
