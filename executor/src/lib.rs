@@ -39,6 +39,7 @@
 //! | [`process_tree`] | signals to, and the end of, everything below this program |
 //! | [`program`] | what the binary `meseta-executor` does |
 //! | [`launch`] | the program that becomes a container's first process |
+//! | [`spawn`] | a task's process, started without that program |
 // A seed must replay a run, so nothing that processes say may hang on the order of a hash table.
 #![warn(clippy::iter_over_hash_type)]
 
@@ -50,6 +51,7 @@ pub mod kill_policy;
 pub mod launch;
 pub mod process_tree;
 pub mod program;
+pub mod spawn;
 mod start;
 
 pub use driver::{Executor, ExecutorDriver, Handle, Remote, spawn_on};

@@ -321,7 +321,7 @@ fn report(status: TaskStatus) -> Effect {
     Effect::Report(Box::new(status))
 }
 
-/// The process of a task. Output, directory and session stay the executor's, except that the launcher always begins
+/// The process of a task. Output, directory and session stay the executor's, except that it always begins
 /// a session.
 fn plan(task: &TaskInfo, inherited: &[EnvironmentEntry]) -> Result<LaunchPlan, String> {
     let Some(command) = &task.command else {

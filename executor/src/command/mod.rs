@@ -1,7 +1,7 @@
 //! The command executor: runs the one command of one task and ends.
 //!
 //! [`core`] decides; here its effects become updates, timers and operations. The operations ([`operators`]) start
-//! the process through the [launcher](crate::launch), signal the tree below this program, and wait for its end; so
+//! the process ([`spawn`]; one that is to become another user through the [launcher](crate::launch)), signal the tree below this program, and wait for its end; so
 //! the node must belong to a program of which everything below is the task's, with orphans adopted
 //! ([`process_tree::adopt_orphans`]).
 
@@ -21,10 +21,11 @@ use self::core::{Core, Effect, Input, Signal};
 use crate::driver::{Executor, Handle};
 use crate::environment::ExecutorEnvironment;
 use crate::process_tree::{self, Exit};
+use crate::spawn;
 
 /// Starts a process by its plan; its process id when it runs.
 pub struct StartProcess {
-    /// Program and arguments of the launcher.
+    /// Program and arguments of the launcher, for plans that need it.
     pub launcher: Vec<String>,
     /// What to run.
     pub plan: Box<LaunchPlan>,
@@ -58,8 +59,11 @@ impl Op for SignalTree {
 pub fn operators(node: NodeBuilder) -> NodeBuilder {
     node.op(|op: StartProcess| {
         blocking(move || {
-            let child = crate::launch::spawn_confirmed(&op.launcher, &op.plan)
-                .map_err(|error| error.to_string())?;
+            let text = |error: std::io::Error| error.to_string();
+            if spawn::is_enough_for(&op.plan) {
+                return spawn::spawn(&op.plan).map_err(text);
+            }
+            let child = crate::launch::spawn_confirmed(&op.launcher, &op.plan).map_err(text)?;
             i32::try_from(child.id()).map_err(|_| "the process id is out of range".to_owned())
         })
     })

@@ -459,12 +459,11 @@ impl Shared {
         };
         slot.dropped.fetch_add(frames, Ordering::Relaxed);
         if frames > 0 {
-            match reason {
-                Some(reason) => {
-                    warn!(peer = %slot.key, frames, reason, "frames for a peer that cannot be reached dropped");
-                }
+            if let Some(reason) = reason {
+                warn!(peer = %slot.key, frames, reason, "frames for a peer that cannot be reached dropped");
+            } else {
                 // It ended, and by how a socket closes nobody can tell whether it had meant to.
-                None => debug!(peer = %slot.key, frames, "frames for a peer that left dropped"),
+                debug!(peer = %slot.key, frames, "frames for a peer that left dropped");
             }
         }
         if self.is_closing() {
