@@ -12,7 +12,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::clock::Time;
-use crate::host::Factory;
+use crate::host::{Factory, MAX_EXIT_TEXT};
 use crate::http::{Responder, Response};
 use crate::identity::{GuestKey, IdentityError};
 use crate::links::ExitReason;
@@ -116,8 +116,8 @@ pub enum Effect {
     Unlink(Pid),
     /// Start a process.
     Spawn {
-        /// Its PID, reserved already.
-        pid: Pid,
+        /// Its PID, reserved already; free again when this is dropped.
+        reserved: Reserved,
         /// Builds it on its thread.
         factory: Factory,
     },
@@ -204,10 +204,52 @@ pub(crate) trait Home: Send + Sync {
         profile: Arc<Profile>,
         placement: Placement,
     ) -> Result<Pid, SpawnError>;
+    /// Frees the name of a process that will not start. Called once, for a name taken by `reserve`.
+    fn release(self: Arc<Self>, pid: &Pid);
     /// Delivers what code outside all actors sends.
     fn send_from_outside(self: Arc<Self>, to: &Pid, parcel: Box<dyn Parcel>, kind: Kind);
     /// A one-use key for a guest.
     fn guest_key(&self) -> Result<GuestKey, IdentityError>;
+}
+
+/// A name that is taken for a process which has yet to start. Dropped before that, because the turn that wanted the
+/// process panicked or its effects were dropped, it frees the name: links to it hear `Terminated`.
+pub struct Reserved {
+    pid: Pid,
+    home: Option<Arc<dyn Home>>,
+}
+
+impl Reserved {
+    /// Takes a name.
+    pub(crate) fn take(
+        home: &Arc<dyn Home>,
+        id: &str,
+        profile: Arc<Profile>,
+        placement: Placement,
+    ) -> Result<Self, SpawnError> {
+        Ok(Self {
+            pid: home.reserve(id, profile, placement)?,
+            home: Some(Arc::clone(home)),
+        })
+    }
+
+    pub(crate) fn pid(&self) -> &Pid {
+        &self.pid
+    }
+
+    /// Whoever calls this starts the process, or ends it.
+    pub(crate) fn starts(mut self) -> Pid {
+        self.home = None;
+        self.pid.clone()
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if let Some(home) = self.home.take() {
+            home.release(&self.pid);
+        }
+    }
 }
 
 /// What code outside all actors holds of a node, such as another thread or whoever carries out an operation: it sends,
@@ -457,9 +499,10 @@ impl<P: Process> Context<'_, P> {
         build: impl FnOnce() -> Q + Send + 'static,
     ) -> Result<Pid, SpawnError> {
         let home = &self.surroundings.home;
-        let pid = home.reserve(id, Profile::of::<Q>(), placement)?;
+        let reserved = Reserved::take(home, id, Profile::of::<Q>(), placement)?;
+        let pid = reserved.pid().clone();
         self.effects.push(Effect::Spawn {
-            pid: pid.clone(),
+            reserved,
             factory: Factory::new(build),
         });
         Ok(pid)
@@ -473,11 +516,12 @@ impl<P: Process> Context<'_, P> {
         build: impl FnOnce() -> Q + Send + 'static,
     ) -> Result<Pid, SpawnError> {
         let home = &self.surroundings.home;
-        let pid = home.reserve(id, Profile::of::<Q>(), placement)?;
+        let reserved = Reserved::take(home, id, Profile::of::<Q>(), placement)?;
+        let pid = reserved.pid().clone();
         // The link comes first: a process that ends in its first turn must not be found missing.
         self.effects.push(Effect::Link(pid.clone()));
         self.effects.push(Effect::Spawn {
-            pid: pid.clone(),
+            reserved,
             factory: Factory::new(build).leashed(self.me().clone()),
         });
         Ok(pid)
@@ -507,9 +551,11 @@ impl<P: Process> Context<'_, P> {
     }
 
     /// Ends this process after this turn because it cannot go on; `why` is what its links hear in
-    /// [`ExitReason::Failed`]. What is in its mailbox is dropped.
+    /// [`ExitReason::Failed`], cut after 4 KiB. What is in its mailbox is dropped.
     pub fn fail(&mut self, why: impl Into<String>) {
-        let reason = ExitReason::Failed(why.into());
+        let mut why = why.into();
+        why.truncate(why.floor_char_boundary(MAX_EXIT_TEXT));
+        let reason = ExitReason::Failed(why);
         self.effects.push(Effect::Stop(reason));
     }
 

@@ -22,7 +22,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock::{Clock, Time};
 use crate::context::{AskError, TimerId};
-use crate::host::stats::{Drop, Stats};
+use crate::host::stats::{DropCause, Stats};
 use crate::host::worker::{self, Entry, RunQueue};
 use crate::http::{Request, Responder};
 use crate::links::ExitReason;
@@ -234,6 +234,9 @@ impl Inbox {
 
     fn push_control_locked(&self, mut lanes: MutexGuard<'_, Lanes>, event: Control) {
         if lanes.closed {
+            // What is dropped may run code of its own.
+            drop(lanes);
+            drop(event);
             return;
         }
         self.settings.clock.busy();
@@ -268,8 +271,8 @@ impl Inbox {
         {
             drop(lanes);
             let cause = match refused {
-                Refused::Full | Refused::Closed => Drop::MailboxFull,
-                Refused::OwnFull => Drop::ReserveFull,
+                Refused::Full | Refused::Closed => DropCause::MailboxFull,
+                Refused::OwnFull => DropCause::ReserveFull,
             };
             self.stats.dropped(cause, 1);
             return Err(refused);

@@ -8,7 +8,7 @@ use meseta_runtime::supervisor::{Child, Limits, Restart, Supervisor};
 use meseta_runtime::testing::Probe;
 use meseta_runtime::transport::memory::MemoryNetwork;
 use meseta_runtime::{
-    Ask, Clock, Context, ExitReason, Message, Node, Pid, Process, Receive, Routes,
+    Ask, AskError, Clock, Context, ExitReason, Message, Node, Pid, Process, Receive, Routes,
 };
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,7 @@ impl Message for Counted {
 #[derive(Serialize, Deserialize)]
 enum End {
     Stop,
+    Fail,
     Panic,
 }
 impl Message for End {
@@ -64,6 +65,7 @@ impl Receive<End> for Counter {
     fn receive(&mut self, cx: &mut Context<'_, Self>, _: &Pid, end: End) {
         match end {
             End::Stop => cx.stop(),
+            End::Fail => cx.fail("é".repeat(10_000)),
             End::Panic => panic!("asked to"),
         }
     }
@@ -247,4 +249,100 @@ fn a_child_that_cannot_be_started_is_tried_again_until_its_supervisor_gives_up()
         matches!(&reason, ExitReason::Failed(text) if text.ends_with("Panic(\"no more counters\")")),
         "{reason:?}"
     );
+}
+
+/// Asks a process that never answers, and tells how each ask ended.
+struct Asker {
+    silent: Pid,
+    told: std::sync::mpsc::Sender<AskError>,
+}
+impl Process for Asker {
+    fn routes(_: &mut Routes<Self>) {}
+    fn start(&mut self, cx: &mut Context<'_, Self>) {
+        for _ in 0..2 {
+            cx.ask(
+                &self.silent,
+                Count {},
+                Duration::from_secs(5),
+                |me, _, answer| {
+                    me.told.send(answer.unwrap_err()).unwrap();
+                },
+            );
+        }
+    }
+}
+
+#[test]
+fn what_a_child_asks_times_out_as_for_any_process() {
+    let world = World::new();
+    let _silent = world.node.testing().probe("silent").unwrap();
+    let (told, log) = std::sync::mpsc::channel();
+    let silent = world.pid("silent");
+    let spawned = world.node.spawn("top", move || {
+        let told = std::sync::Mutex::new(told);
+        let build = move || Asker {
+            silent: silent.clone(),
+            told: told.lock().unwrap().clone(),
+        };
+        Supervisor::new(LIMITS).child(Child::new("asker", Restart::Permanent, build))
+    });
+    spawned.unwrap();
+    world.clock.settle();
+    assert_eq!(log.try_iter().count(), 0);
+    world.clock.advance(Duration::from_secs(5));
+    let ended: Vec<AskError> = log.try_iter().collect();
+    assert_eq!(ended, [AskError::TimedOut; 2]);
+}
+
+/// Takes a name in its first turn and then ends in one of the ways in which its effects are dropped.
+struct Spawner {
+    runs: std::sync::Arc<std::sync::atomic::AtomicU32>,
+}
+impl Process for Spawner {
+    fn routes(_: &mut Routes<Self>) {}
+    #[expect(clippy::panic, reason = "this is what the test is about")]
+    fn start(&mut self, cx: &mut Context<'_, Self>) {
+        let run = self.runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        if run == 1 {
+            cx.fail("before its effects");
+        }
+        cx.spawn("grandchild", Counter::default).unwrap();
+        if run == 0 {
+            panic!("after it took a name");
+        }
+    }
+}
+
+#[test]
+fn a_name_taken_by_a_turn_whose_effects_are_dropped_is_free_again() {
+    let world = World::new();
+    let runs = std::sync::Arc::default();
+    let build = {
+        let runs = std::sync::Arc::clone(&runs);
+        move || Spawner {
+            runs: std::sync::Arc::clone(&runs),
+        }
+    };
+    let spawned = world.node.spawn("top", move || {
+        Supervisor::new(LIMITS).child(Child::new("child", Restart::Permanent, build))
+    });
+    spawned.unwrap();
+    assert!(!world.lives("grandchild"), "its spawner panicked");
+    world.clock.advance(LIMITS.first_delay);
+    assert!(!world.lives("grandchild"), "its spawner stopped first");
+    world.clock.advance(LIMITS.longest_delay);
+    assert_eq!(runs.load(std::sync::atomic::Ordering::Relaxed), 3);
+    assert_eq!(world.count("grandchild"), 1);
+}
+
+#[test]
+fn the_text_of_a_failure_is_cut() {
+    let world = World::new();
+    let spawned = world.node.spawn("a", Counter::default).unwrap();
+    world.probe.link(&spawned);
+    world.end("a", End::Fail);
+    let ExitReason::Failed(text) = world.probe.expect_exited(&spawned) else {
+        unreachable!("it failed")
+    };
+    assert_eq!(text, "é".repeat(2_048));
 }

@@ -157,7 +157,10 @@ impl Worker {
             // Not in a handler: something that a message holds panicked while it was dropped.
             let text = panic_text(panic.as_ref());
             error!(me = %driver.inbox().pid(), panic = %text, "process panicked between two turns");
-            self.desk.clear();
+            // Nor may what is left of it, when that is dropped.
+            if catch_unwind(AssertUnwindSafe(|| self.desk.clear())).is_err() {
+                error!(me = %driver.inbox().pid(), "process panicked while it was dropped");
+            }
             driver.end(ExitReason::Panic(text));
             Drained::Ended
         });

@@ -51,9 +51,10 @@ impl Deadlines {
         self.armed = Some((key.deadline(), key));
     }
 
-    /// The clock rang: the ask that is due, if one is, and has no answer. The next one is armed afterwards.
+    /// The clock rang: the ask that is due, if one is, and has no answer. The next one is armed afterwards. The clock
+    /// may have rung for a deadline before it was told of an earlier one; then that one is still to come.
     pub(super) fn rang(&mut self, now: Time, is_open: impl Fn(u64) -> bool) -> Option<u64> {
-        self.armed = None;
+        self.armed = self.armed.filter(|(deadline, _)| *deadline > now);
         while let Some(Reverse((place, ask))) = self.heap.peek().copied() {
             let open = is_open(ask);
             if open && place.deadline() > now {
@@ -99,6 +100,23 @@ mod tests {
         // The first is answered: only the second is left to be armed.
         assert_eq!(deadlines.rang(five.deadline(), |ask| ask == 2), None);
         assert_eq!(deadlines.to_arm(), Some((six, None)));
+    }
+
+    #[test]
+    fn a_ring_for_what_is_no_longer_the_earliest_leaves_the_earliest_armed() {
+        let clock = Clock::paused();
+        let mut deadlines = Deadlines::default();
+        let five = clock.place(Time::ZERO + Duration::from_secs(5));
+        deadlines.add(five, 1, 1, |_| true);
+        deadlines.armed(five);
+        let early = Time::ZERO + Duration::from_secs(4);
+        assert_eq!(deadlines.rang(early, |_| true), None);
+        assert_eq!(deadlines.to_arm(), None, "the clock knows of it");
+        assert_eq!(
+            deadlines.clear(),
+            Some(five),
+            "and can be told to forget it"
+        );
     }
 
     #[test]

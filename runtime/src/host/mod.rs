@@ -87,14 +87,10 @@ pub(crate) trait Hosted {
     fn turn(&mut self, turn: Turn, now: Time, effects: &mut Vec<Effect>);
 
     /// Whether the ask of this number has no answer yet.
-    fn waits_for(&self, _ask: u64) -> bool {
-        false
-    }
+    fn waits_for(&self, ask: u64) -> bool;
 
     /// How many asks have no answer yet.
-    fn open_asks(&self) -> usize {
-        0
-    }
+    fn open_asks(&self) -> usize;
 
     /// The process itself, for a host that lets checks look into it.
     fn as_any(&self) -> &dyn Any;
@@ -239,8 +235,8 @@ impl<P: Process> Cell<P> {
     }
 }
 
-/// Longest text of a panic that is passed on, in bytes: exit notices must stay small.
-const MAX_PANIC_TEXT: usize = 4096;
+/// Longest text of a panic or failure that is passed on, in bytes: exit notices must stay small.
+pub(crate) const MAX_EXIT_TEXT: usize = 4096;
 
 /// What a panic says.
 pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
@@ -249,5 +245,5 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("a panic without a text");
-    text[..text.floor_char_boundary(MAX_PANIC_TEXT)].to_owned()
+    text[..text.floor_char_boundary(MAX_EXIT_TEXT)].to_owned()
 }

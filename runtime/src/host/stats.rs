@@ -1,7 +1,7 @@
 //! What one process did: counted by its host while it works, read by whoever asks.
 //!
 //! One thread writes, so that a count costs a load and a store and no lock. Times are read from the clock after each
-//! event while handlers are slow, and after each few while they are quick (`Meter` in `worker.rs`): the time between
+//! event while handlers are slow, and after each few while they are quick (`measure` in `driver.rs`): the time between
 //! two readings is put down to the message handled last. What a process is told to have spent in all is exact.
 
 use std::sync::OnceLock;
@@ -15,7 +15,7 @@ use crate::process::Profile;
 
 /// Why a message never reached its handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Drop {
+pub(crate) enum DropCause {
     MailboxFull,
     ReserveFull,
     UnknownKind,
@@ -55,7 +55,7 @@ fn add(count: &AtomicU64, amount: u64) {
 }
 
 impl Stats {
-    pub(crate) fn dropped(&self, cause: Drop, messages: u64) {
+    pub(crate) fn dropped(&self, cause: DropCause, messages: u64) {
         let drops = self.drops.get_or_init(Box::default);
         drops[cause as usize].fetch_add(messages, Ordering::Relaxed);
     }
@@ -142,16 +142,16 @@ impl Stats {
     }
 
     pub(crate) fn drops(&self) -> Drops {
-        let count = |cause: Drop| {
+        let count = |cause: DropCause| {
             let drops = self.drops.get();
             drops.map_or(0, |drops| drops[cause as usize].load(Ordering::Relaxed))
         };
         Drops {
-            mailbox_full: count(Drop::MailboxFull),
-            reserve_full: count(Drop::ReserveFull),
-            unknown_kind: count(Drop::UnknownKind),
-            wrong_role: count(Drop::WrongRole),
-            malformed: count(Drop::Malformed),
+            mailbox_full: count(DropCause::MailboxFull),
+            reserve_full: count(DropCause::ReserveFull),
+            unknown_kind: count(DropCause::UnknownKind),
+            wrong_role: count(DropCause::WrongRole),
+            malformed: count(DropCause::Malformed),
         }
     }
 

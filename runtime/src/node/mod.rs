@@ -29,7 +29,7 @@ pub use threads::Placement;
 pub(crate) use threads::Threads;
 
 use crate::clock::{Clock, Time};
-use crate::context::{AnyOp, AskError, Effect, Home, Outside, Surroundings};
+use crate::context::{AnyOp, AskError, Effect, Home, Outside, Reserved, Surroundings};
 use crate::host::driver::Start;
 use crate::host::worker::Entry;
 use crate::host::{self, Factory};
@@ -192,8 +192,9 @@ impl Node {
         placement: Placement,
         build: impl FnOnce() -> P + Send + 'static,
     ) -> Result<Pid, SpawnError> {
-        let pid = self.0.0.reserve(id, Profile::of::<P>(), placement)?;
-        if self.0.start(&pid, Factory::new(build)) {
+        let reserved = Reserved::take(&self.0.home(), id, Profile::of::<P>(), placement)?;
+        let pid = reserved.pid().clone();
+        if self.0.start(reserved, Factory::new(build)) {
             Ok(pid)
         } else {
             Err(SpawnError::NodeDown)
@@ -363,6 +364,19 @@ impl Home for Shared {
         }
     }
 
+    fn release(self: Arc<Self>, pid: &Pid) {
+        let node = NodeHandle(self);
+        if let Some(inbox) = node.inbox(pid.id())
+            && pid
+                .shortcut::<Inbox>()
+                .is_some_and(|own| std::ptr::eq(own, &*inbox))
+        {
+            node.ended(&inbox, ExitReason::Terminated);
+        }
+        // The start was counted when the inbox was made.
+        node.clock().done(1);
+    }
+
     fn send_from_outside(self: Arc<Self>, to: &Pid, parcel: Box<dyn Parcel>, kind: Kind) {
         let node = NodeHandle(self);
         if let Some(envelope) = node.outside(to, parcel, kind, Correlation::None) {
@@ -394,8 +408,8 @@ impl NodeHandle {
     }
 
     /// What a process asks of this node.
-    pub(crate) fn home(&self) -> &dyn Home {
-        &*self.0
+    pub(crate) fn home(&self) -> Arc<dyn Home> {
+        Arc::clone(&self.0) as Arc<dyn Home>
     }
 
     /// What a test does to messages before its actors see them.
@@ -404,13 +418,14 @@ impl NodeHandle {
     }
 
     /// Starts a process whose name is reserved; `false` when the node's thread has ended.
-    pub(crate) fn start(&self, pid: &Pid, factory: Factory) -> bool {
-        let Some(inbox) = self.inbox(pid.id()) else {
+    pub(crate) fn start(&self, reserved: Reserved, factory: Factory) -> bool {
+        let Some(inbox) = self.inbox(reserved.pid().id()) else {
             return false;
         };
+        let pid = reserved.starts();
         let surroundings = Surroundings {
             me: pid.clone(),
-            home: Arc::clone(&self.0) as Arc<dyn Home>,
+            home: self.home(),
         };
         // Each process draws from its own stream, so that one more draw here changes nothing there; the number of
         // the start lets a name that is used again draw another one. The multiplier spreads it over all bits.
@@ -466,8 +481,8 @@ impl NodeHandle {
             }
             Effect::Link(target) => self.link(&inbox.pid(), target),
             Effect::Unlink(target) => self.unlink(&inbox.pid(), target),
-            Effect::Spawn { pid, factory } => {
-                self.start(&pid, factory);
+            Effect::Spawn { reserved, factory } => {
+                self.start(reserved, factory);
             }
             Effect::Terminate(pid) => self.terminate(&pid, ExitReason::Terminated),
             Effect::Respond(responder, response) => responder.respond(response),

@@ -7,7 +7,7 @@ use tracing::{debug, error, warn};
 
 use super::{NodeHandle, OUTSIDE, Shared};
 use crate::codec::{self, Class, CodecError, Frame};
-use crate::host::stats::Drop;
+use crate::host::stats::DropCause;
 use crate::inbox::{Inbox, Refused, User};
 use crate::links::{Effect, ExitReason, Input};
 use crate::message::{Correlation, Envelope, Payload};
@@ -166,19 +166,20 @@ impl NodeHandle {
 
     pub(crate) fn link(&self, watcher: &Pid, target: Pid) {
         let watcher = watcher.clone();
-        let input = match self.place(&target) {
-            Place::Here => Input::WatchLocal {
-                alive: self.is_alive(&target),
-                watcher,
-                target,
-            },
-            Place::Peer(peer) => Input::WatchRemote {
+        match self.place(&target) {
+            Place::Here => self.links_with(|| {
+                Some(Input::WatchLocal {
+                    alive: self.is_alive(&target),
+                    watcher,
+                    target,
+                })
+            }),
+            Place::Peer(peer) => self.links(Input::WatchRemote {
                 watcher,
                 target,
                 peer,
-            },
-        };
-        self.links(input);
+            }),
+        }
     }
 
     pub(crate) fn unlink(&self, watcher: &Pid, target: Pid) {
@@ -192,10 +193,20 @@ impl NodeHandle {
         self.inbox(pid.id()).is_some_and(|inbox| !inbox.is_closed())
     }
 
-    /// Steps the link table and carries out what follows. The lock is held over the effects of one step, so that
-    /// those of two steps for one pair keep their order.
     fn links(&self, input: Input) {
+        self.links_with(|| Some(input));
+    }
+
+    /// Steps the link table and carries out what follows. The lock is held over the effects of one step, so that
+    /// those of two steps for one pair keep their order; and while `input` looks whether a process lives or takes its
+    /// name away, so that no process ends unseen between the look and the step.
+    ///
+    /// The table of inboxes is looked into under this lock: who holds a guard of that table must not ask for it.
+    fn links_with(&self, input: impl FnOnce() -> Option<Input>) {
         let mut table = self.0.links.lock();
+        let Some(input) = input() else {
+            return;
+        };
         let mut effects: std::collections::VecDeque<Effect> = table.step(input).into();
         while let Some(effect) = effects.pop_front() {
             match effect {
@@ -268,18 +279,24 @@ impl NodeHandle {
         }
     }
 
-    /// A process of this node has ended: frees its name, drops its mail, tells those that linked to it.
+    /// A process of this node has ended: frees its name, drops its mail, tells those that linked to it. Does nothing
+    /// the second time.
     pub(crate) fn ended(&self, inbox: &Arc<Inbox>, reason: ExitReason) {
         // Closed before the name is free: who remembers this inbox must find it closed once another has the name.
         inbox.close();
-        self.0
-            .inboxes
-            .remove_if(inbox.id(), |_, current| Arc::ptr_eq(current, inbox));
         let pid = inbox.pid();
-        let waiters = self.0.end_waiters.lock().remove(&pid);
-        self.links(Input::Ended {
-            pid,
-            reason: reason.clone(),
+        let mut waiters = None;
+        // The name is free and the end is told in one: what another process of the name links to, and who links to
+        // it or waits for its end, is not mixed up with this one's.
+        self.links_with(|| {
+            let mut waiting = self.0.end_waiters.lock();
+            let own = |_: &Arc<str>, current: &Arc<Inbox>| Arc::ptr_eq(current, inbox);
+            self.0.inboxes.remove_if(inbox.id(), own)?;
+            waiters = waiting.remove(&pid);
+            Some(Input::Ended {
+                pid,
+                reason: reason.clone(),
+            })
         });
         if inbox.thread().own {
             self.0.threads.forget_ended();
@@ -342,11 +359,13 @@ impl NodeHandle {
                 }
                 self.push(&inbox, envelope);
             }
-            Class::Link => self.links(Input::RemoteWatch {
-                alive: self.is_alive(&to),
-                watcher: from,
-                peer: peer.key.clone(),
-                target: to,
+            Class::Link => self.links_with(|| {
+                Some(Input::RemoteWatch {
+                    alive: self.is_alive(&to),
+                    watcher: from,
+                    peer: peer.key.clone(),
+                    target: to,
+                })
             }),
             Class::Unlink => self.links(Input::RemoteUnwatch {
                 watcher: from,
@@ -390,7 +409,7 @@ impl NodeHandle {
             self.0
                 .metrics
                 .count("runtime/messages_dropped/unknown_kind");
-            inbox.stats.dropped(Drop::UnknownKind, 1);
+            inbox.stats.dropped(DropCause::UnknownKind, 1);
             debug!(to = %envelope.to, from = %envelope.from, kind = ?envelope.kind, "message of an unknown kind dropped");
             return false;
         };
@@ -401,7 +420,7 @@ impl NodeHandle {
                 .any(|role| accepted.senders.contains(&&**role));
         if !allowed {
             self.0.metrics.count("runtime/messages_dropped/role");
-            inbox.stats.dropped(Drop::WrongRole, 1);
+            inbox.stats.dropped(DropCause::WrongRole, 1);
             warn!(to = %envelope.to, from = %envelope.from, message = accepted.name, roles = ?peer.roles,
                 "message dropped: no role of the sender may send it");
         }

@@ -230,6 +230,8 @@ impl Drifting {
 /// What leaves a turn at once, before its effects: taken names, and messages sent from outside all actors.
 pub(super) enum Early {
     Reserved(Pid, Arc<Profile>),
+    /// The process that the name was taken for will not start.
+    Released(Pid),
     Sent(Letter),
 }
 
@@ -339,6 +341,10 @@ impl Home for SimHome {
         }
         self.early(&mut state, Early::Reserved(pid.clone(), profile));
         Ok(pid)
+    }
+
+    fn release(self: Arc<Self>, pid: &Pid) {
+        self.early(&mut self.state.lock(), Early::Released(pid.clone()));
     }
 
     fn send_from_outside(self: Arc<Self>, to: &Pid, parcel: Box<dyn Parcel>, kind: Kind) {

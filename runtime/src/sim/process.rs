@@ -198,6 +198,8 @@ impl Sim {
             }
             Err(panic) => {
                 let text = panic_text(panic.as_ref());
+                // Frees the names that the turn had taken, before anybody has another turn.
+                drop(effects);
                 self.end(process, ExitReason::Panic(text));
                 None
             }
@@ -268,7 +270,7 @@ impl Sim {
                 let watcher = me;
                 self.links(node, Input::Unwatch { watcher, target });
             }
-            Effect::Spawn { pid, factory } => self.start(node, &pid, factory),
+            Effect::Spawn { reserved, factory } => self.start(node, &reserved.starts(), factory),
             Effect::Terminate(pid) => {
                 if let Some(slot) = self.nodes[node.0].slots.get_mut(pid.id()) {
                     slot.user.push_back(User::Terminate(ExitReason::Terminated));
@@ -526,6 +528,7 @@ impl Sim {
         let pid = slot.pid.clone();
         self.note_node(node, format_args!("ended {pid}: {reason:?}"));
         drop_quietly(slot.cell);
+        drop(slot.line);
         for user in slot.user {
             if let User::Message(letter) = user {
                 self.dropped(&letter, "its receiver ended");
@@ -560,12 +563,26 @@ impl Sim {
                             let slot = Slot::new(pid.clone(), self.next_process, profile);
                             self.nodes[node].slots.insert(pid.shared_id(), slot);
                         }
+                        Early::Released(pid) => self.release(NodeId(node), &pid),
                         Early::Sent(letter) => {
                             self.deliver(NodeId(node), letter);
                         }
                     }
                 }
             }
+        }
+    }
+
+    /// Frees a name that was taken for a process which will not start.
+    fn release(&mut self, node: NodeId, pid: &Pid) {
+        let slot = self.nodes[node.0].slots.get(pid.id());
+        if let Some(slot) = slot.filter(|slot| slot.cell.is_none()) {
+            let process = ProcessRef {
+                node,
+                id: pid.shared_id(),
+                number: slot.number,
+            };
+            self.end(&process, ExitReason::Terminated);
         }
     }
 

@@ -207,7 +207,15 @@ impl Hosted for Leashed {
         effects.retain(|effect| !matches!(effect, Effect::Unlink(pid) if *pid == self.holder));
     }
 
+    fn waits_for(&self, ask: u64) -> bool {
+        self.inner.waits_for(ask)
+    }
+
+    fn open_asks(&self) -> usize {
+        self.inner.open_asks()
+    }
+
     fn as_any(&self) -> &dyn Any {
-        self
+        self.inner.as_any()
     }
 }

@@ -12,7 +12,7 @@ use super::LIMIT;
 use super::filters::{Event, What};
 use super::pattern::{Exited, Observed};
 use crate::clock::Time;
-use crate::context::Effect;
+use crate::context::{Effect, Reserved};
 use crate::host::{Factory, Hosted, Turn};
 use crate::http::Response;
 use crate::links::ExitReason;
@@ -54,6 +54,15 @@ impl Hosted for ProbeCell {
             events.push_back(Event { from, to, what });
             self.desk.arrived.notify_all();
         }
+    }
+
+    // What a probe asks has no deadline here: the test waits for it itself.
+    fn waits_for(&self, _: u64) -> bool {
+        false
+    }
+
+    fn open_asks(&self) -> usize {
+        0
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -132,13 +141,13 @@ impl<R: Message> Answer<R> {
 
 impl Probe {
     pub(super) fn start(node: &NodeHandle, id: &str) -> Result<Self, SpawnError> {
-        let pid = node
-            .home()
-            .reserve(id, Profile::of_a_probe(), Placement::Near)?;
+        let home = node.home();
+        let reserved = Reserved::take(&home, id, Profile::of_a_probe(), Placement::Near)?;
+        let pid = reserved.pid().clone();
         let desk = Arc::new(Desk::default());
         let (me, its_desk) = (pid.clone(), Arc::clone(&desk));
         let cell = move || Box::new(ProbeCell { me, desk: its_desk }) as Box<dyn Hosted>;
-        if !node.start(&pid, Factory::hosting(cell)) {
+        if !node.start(reserved, Factory::hosting(cell)) {
             return Err(SpawnError::NodeDown);
         }
         Ok(Self {
