@@ -57,6 +57,7 @@ pub mod node;
 pub(crate) mod numbered;
 pub mod pid;
 pub mod process;
+pub(crate) mod quick;
 pub mod sim;
 pub mod supervisor;
 pub mod testing;

@@ -264,6 +264,15 @@ impl Links {
         }
     }
 
+    /// Whether a link to or from this peer stands.
+    pub fn concern(&self, peer: &PeerKey) -> bool {
+        self.remote_counts.contains_key(peer)
+            || self.watching.values().any(|targets| {
+                let mut peers = targets.values().flatten();
+                peers.any(|other| other == peer)
+            })
+    }
+
     /// How many links local processes hold.
     pub fn len(&self) -> usize {
         self.watching.values().map(BTreeMap::len).sum()

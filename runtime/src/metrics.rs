@@ -28,6 +28,12 @@ pub struct Metrics {
     all: Arc<DashMap<String, Arc<Metric>>>,
 }
 
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Metrics({} values)", self.all.len())
+    }
+}
+
 /// A counter or gauge that is updated often: holds its cell, so that an update looks nothing up.
 #[derive(Clone)]
 pub struct Handle(Arc<Metric>);

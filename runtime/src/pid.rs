@@ -5,7 +5,7 @@
 //! what the transport dials. Two PIDs are equal exactly when their texts are equal; which run of the node behind
 //! the address is meant is known to routing and links only, never to equality.
 //!
-//! A PID is one shared record, so that passing it on costs one count. The record has room for a [`Shortcut`]: what a
+//! A PID is one shared record, so that passing it on costs one count. The record has room for a `Shortcut`: what a
 //! router found when it first looked the name up. It is a hint of no meaning to anybody else: not part of the text,
 //! of equality, of the order or of the wire, and whoever uses it checks that it still holds.
 

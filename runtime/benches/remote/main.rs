@@ -58,6 +58,10 @@ fn main() {
         }
         return;
     }
+    if arguments.first().is_some_and(|first| first == "weigh") {
+        peers::weigh(&arguments[1], &arguments[2]);
+        return;
+    }
     let chosen: Vec<&str> = arguments
         .iter()
         .map(String::as_str)

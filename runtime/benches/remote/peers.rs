@@ -105,12 +105,12 @@ struct Many {
 }
 
 impl Many {
-    fn new(folder: &Folder, count: usize) -> Self {
-        let child = Child::start("peers", folder, &[&count.to_string()]);
+    fn new(folder: &std::path::Path, count: usize) -> Self {
+        let child = Child::start_in("peers", folder, &[&count.to_string()]);
         let peers = child.line.split(' ').map(|a| a.parse().unwrap()).collect();
         let (told, heard) = mpsc::channel();
         let (started_in, started) = mpsc::channel();
-        let path = folder.path().to_owned();
+        let path = folder.to_owned();
         std::thread::spawn(move || {
             runtime().block_on(async move {
                 started_in.send(transport(&path, "client", told)).unwrap();
@@ -167,24 +167,36 @@ impl Many {
     }
 }
 
-/// Resident memory that each of [`COUNT`] idle peers adds, on the side that dials and on the one that is dialled.
+/// Resident memory that each of [`COUNT`] idle peers adds, on the side that dials and on the one that is dialled: each
+/// in a process of its own, so that the second does not use what the first has freed.
 pub fn memory(folder: &Folder) {
-    for (name, dialling) in [("dialler", true), ("acceptor", false)] {
-        let many = Many::new(folder, FIRST + COUNT);
-        many.connect(0..FIRST, dialling);
-        std::thread::sleep(Duration::from_secs(3));
-        let before = resident("self");
-        many.connect(FIRST..FIRST + COUNT, dialling);
-        std::thread::sleep(Duration::from_secs(6));
-        let each = (resident("self") - before) / COUNT as f64;
-        println!("meseta\tmemory per idle peer, {name}\t{each:.1}\tKiB\t{each:.1}\t{each:.1}\t1");
+    for side in ["dialler", "acceptor"] {
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["weigh", side])
+            .arg(folder.path())
+            .status()
+            .unwrap();
+        assert!(status.success());
     }
+}
+
+/// One side of [`memory`].
+pub fn weigh(side: &str, folder: &str) {
+    let dialling = side == "dialler";
+    let many = Many::new(folder.as_ref(), FIRST + COUNT);
+    many.connect(0..FIRST, dialling);
+    std::thread::sleep(Duration::from_secs(3));
+    let before = resident("self");
+    many.connect(FIRST..FIRST + COUNT, dialling);
+    std::thread::sleep(Duration::from_secs(6));
+    let each = (resident("self") - before) / COUNT as f64;
+    println!("meseta\tmemory per idle peer, {side}\t{each:.1}\tKiB\t{each:.1}\t{each:.1}\t1");
 }
 
 /// Processor time of a connection on both sides, from dial to the first message.
 pub fn cpu_per_connect(folder: &Folder) {
     let count = 400;
-    let many = Many::new(folder, FIRST + count);
+    let many = Many::new(folder.path(), FIRST + count);
     many.connect(0..FIRST, false);
     let pid = many.child.id().to_string();
     let before = (cpu("self"), cpu(&pid));

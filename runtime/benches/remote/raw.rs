@@ -249,7 +249,7 @@ fn endpoint(server: Option<quinn::ServerConfig>) -> quinn::Endpoint {
     socket.bind(&any.into()).unwrap();
     let socket: UdpSocket = socket.into();
     let mut config = quinn::EndpointConfig::default();
-    config.max_udp_payload_size(65527).unwrap();
+    config.max_udp_payload_size(6500).unwrap();
     quinn::Endpoint::new(config, server, socket, Arc::new(quinn::TokioRuntime)).unwrap()
 }
 

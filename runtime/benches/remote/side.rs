@@ -45,9 +45,13 @@ pub struct Child {
 
 impl Child {
     pub fn start(what: &str, folder: &Folder, more: &[&str]) -> Self {
+        Self::start_in(what, folder.path(), more)
+    }
+
+    pub fn start_in(what: &str, folder: &Path, more: &[&str]) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["serve", what])
-            .arg(folder.path())
+            .arg(folder)
             .args(more)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -4,12 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::future::IntoFuture as _;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::{ConnectInfo, Query, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -21,6 +21,7 @@ use super::{JSON, Response};
 use crate::clock::Time;
 use crate::node::NodeHandle;
 use crate::pid::Address;
+use crate::transport::quic::probe::PATH as PROBE_PATH;
 
 /// How long a process may take to answer before the client gets 503.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -55,6 +56,7 @@ pub(crate) fn serve(listener: TcpListener, node: NodeHandle) -> std::io::Result<
         .build()?;
     let local = listener.local_addr()?;
     let router = router(node, local.ip().is_loopback());
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let (stop, stopped) = oneshot::channel();
     let thread = std::thread::Builder::new()
         .name(format!("http-{}", local.port()))
@@ -62,7 +64,7 @@ pub(crate) fn serve(listener: TcpListener, node: NodeHandle) -> std::io::Result<
             let served = runtime.block_on(async move {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
                 tokio::select! {
-                    served = axum::serve(listener, router).into_future() => served,
+                    served = axum::serve(listener, service).into_future() => served,
                     _ = stopped => Ok(()),
                 }
             });
@@ -98,6 +100,7 @@ fn router(node: NodeHandle, on_loopback: bool) -> Router {
                 }
             }),
         )
+        .route(PROBE_PATH, get(probe))
         .fallback(get(process))
         .with_state(node)
 }
@@ -133,6 +136,26 @@ async fn processes(node: NodeHandle, started: Time, query: BTreeMap<String, Stri
         Ok(Err(error)) => Response::text(500, error.to_string()),
         Err(error) => Response::text(500, error.to_string()),
     }
+}
+
+/// UDP port of the node that probes.
+#[derive(serde::Deserialize)]
+struct Prober {
+    udp: u16,
+}
+
+/// Held open by a peer so that either side learns of the other's end: see `transport/quic/probe.rs`.
+async fn probe(
+    State(node): State<NodeHandle>,
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    Query(prober): Query<Prober>,
+) -> Response {
+    let Some(guard) = node.probe(from.ip(), prober.udp) else {
+        return Response::text(404, "No peer of this node has this address.");
+    };
+    // The server drops this when the connection ends, and the guard with it.
+    let _guard = guard;
+    std::future::pending().await
 }
 
 async fn process(

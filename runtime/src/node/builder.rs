@@ -473,6 +473,7 @@ impl NodeBuilder {
             address: &address,
             incarnation,
             kinds: &shared.kinds,
+            metrics: &shared.metrics,
             uplink,
         };
         let transport = self.transport(parts, identity, sockets.udp)?;
@@ -524,6 +525,7 @@ impl NodeBuilder {
                 config.mode = mode;
                 config.max_message = self.max_message;
                 config.kinds = parts.kinds.clone();
+                config.metrics = parts.metrics.clone();
                 QuicTransport::start(config, udp, uplink)?
             }
             (Wire::Quic, _, _) => {
@@ -553,6 +555,7 @@ struct Parts<'a> {
     address: &'a Address,
     incarnation: Incarnation,
     kinds: &'a Kinds,
+    metrics: &'a Metrics,
     uplink: Arc<Uplink>,
 }
 

@@ -1,5 +1,6 @@
 //! Where a message, a link or an end goes: to a mailbox of this node, to a guest, or to a peer.
 
+use std::any::Any;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -73,7 +74,7 @@ impl NodeHandle {
             debug!(to = %envelope.to, from = %envelope.from, "message to no process dropped");
             return false;
         };
-        let shortcut = Arc::clone(&inbox) as Arc<dyn std::any::Any + Send + Sync>;
+        let shortcut = Arc::clone(&inbox) as Arc<dyn Any + Send + Sync>;
         envelope.to.remember(shortcut);
         self.push(&inbox, envelope)
     }
@@ -162,6 +163,11 @@ impl NodeHandle {
             self.0.metrics.count("runtime/messages_dropped/not_sent");
             debug!(%to, %from, error = %crate::error_chain(error), "frame dropped");
         })
+    }
+
+    /// A peer's probe from this address: see [`crate::transport::Transport::probe`].
+    pub(crate) fn probe(&self, host: std::net::IpAddr, port: u16) -> Option<Box<dyn Any + Send>> {
+        self.0.transport.get()?.probe(host, port)
     }
 
     pub(crate) fn link(&self, watcher: &Pid, target: Pid) {
@@ -357,7 +363,13 @@ impl NodeHandle {
                         known.kind = Some(kind);
                     }
                 }
-                self.push(&inbox, envelope);
+                let dropped = !self.push(&inbox, envelope);
+                if dropped
+                    && !inbox.is_closed()
+                    && let Some(transport) = self.0.transport.get()
+                {
+                    transport.overloaded(&peer.key, &inbox.pid());
+                }
             }
             Class::Link => self.links_with(|| {
                 Some(Input::RemoteWatch {
@@ -455,6 +467,19 @@ impl Upcalls for Uplink {
             NodeHandle(shared).arrived(peer, route, class, body);
         }
         Ok(())
+    }
+
+    fn is_linked(&self, peer: &PeerKey) -> bool {
+        self.0
+            .upgrade()
+            .is_some_and(|shared| shared.links.lock().concern(peer))
+    }
+
+    fn overloaded(&self, peer: &Peer, id: &str) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.metrics.count("runtime/overloads_heard");
+            debug!(peer = %peer.key, process = id, "peer says that its process is overloaded");
+        }
     }
 
     fn lost(&self, peer: &PeerKey, loss: Loss) {

@@ -347,6 +347,11 @@ impl Lane {
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     lanes: [Lane; LANES],
+    /// Frames put into the lanes since the last [`Outbox::clear`].
+    pushed: u64,
+    /// Whether frames are held back.
+    holding: bool,
+    held: VecDeque<Aside>,
     /// Bytes that wait, or were taken and are being written.
     queued: usize,
 }
@@ -369,10 +374,57 @@ impl Outbox {
         from: &Pid,
         body: Body<'_>,
     ) -> Result<bool, CodecError> {
+        if self.holding {
+            self.queued += body.len();
+            self.held.push_back(Aside {
+                class,
+                to: Arc::clone(to),
+                from: from.clone(),
+                body: body.into_bytes(),
+                sent: 0,
+            });
+            return Ok(false);
+        }
         let lane = &mut self.lanes[lane];
         let was_empty = lane.is_empty();
         self.queued += lane.push(class, to, from, body)?;
+        self.pushed += 1;
         Ok(was_empty)
+    }
+
+    /// Frames put into the lanes for this connection.
+    pub(crate) fn pushed(&self) -> u64 {
+        self.pushed
+    }
+
+    /// Holds back what is put into it from now on.
+    pub(crate) fn hold(&mut self) {
+        self.holding = true;
+    }
+
+    /// Puts what was held back into the lanes and goes on.
+    pub(crate) fn release(&mut self) {
+        self.holding = false;
+        for held in std::mem::take(&mut self.held) {
+            self.queued -= held.body.len();
+            let lane = lane_of(&held.to, held.from.id());
+            let body = Body::Bytes(&held.body);
+            let pushed = self.push(lane, held.class, &held.to, &held.from, body);
+            debug_assert!(
+                pushed.is_ok(),
+                "no notice is as large as a whole frame may be"
+            );
+        }
+    }
+
+    /// Begins anew for another connection with what was held back. Nothing else may wait.
+    pub(crate) fn restart(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        let queued = held.iter().map(|held| held.body.len()).sum();
+        let dropped = self.clear();
+        debug_assert_eq!(dropped, 0, "a connection is left when nothing waits");
+        (self.held, self.queued) = (held, queued);
+        self.release();
     }
 
     /// The next chunk of a lane.
@@ -406,8 +458,15 @@ impl Outbox {
                 ..Lane::default()
             };
         }
-        self.queued = 0;
+        frames += self.held.len() as u64;
+        self.held.clear();
+        (self.queued, self.pushed, self.holding) = (0, 0, false);
         frames
+    }
+
+    /// Whether nothing waits anywhere.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queued == 0 && self.held.is_empty() && self.lanes.iter().all(Lane::is_empty)
     }
 
     /// Queued bytes, frames and bytes of a lane, and how many routes its writer has defined.
@@ -557,6 +616,24 @@ mod tests {
         assert_eq!(outbox.queued(), 0);
         push(&mut outbox, "a", 5, vec![0; 10]);
         assert_eq!(drain(&mut outbox), [("a".to_owned(), 5, 10)]);
+    }
+
+    #[test]
+    fn what_is_held_back_goes_to_this_connection_or_to_the_next() {
+        let mut outbox = Outbox::default();
+        push(&mut outbox, "a", 1, vec![0; 10]);
+        assert_eq!(drain(&mut outbox).len(), 1);
+        outbox.hold();
+        push(&mut outbox, "a", 2, vec![0; 10]);
+        assert!(outbox.take(0).is_none() && outbox.queued() > 0);
+        // The next connection's reader knows no route yet.
+        outbox.restart();
+        assert_eq!(outbox.pushed(), 1);
+        let lane = lane_of("a", "from");
+        let mut input = outbox.take(lane).unwrap().bytes;
+        let mut reader = Reader::new(1000);
+        let arrived = reader.next(&mut input, |to, _| Ok::<_, Infallible>(to));
+        assert_eq!(&**arrived.unwrap().unwrap().route, "a");
     }
 
     proptest! {

@@ -12,6 +12,7 @@ pub mod quic;
 mod side_by_side;
 pub mod unix;
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -301,6 +302,14 @@ pub trait Transport: Send + Sync + 'static {
     fn unpin(&self, id: &str);
     /// Whether a guest of this id is pinned.
     fn has_guest(&self, id: &str) -> bool;
+    /// A process on this node could not take a message of the peer because its mailbox was full: the peer is told, not
+    /// more often than is good for both.
+    fn overloaded(&self, _peer: &PeerKey, _process: &Pid) {}
+    /// Somebody at this address, who gives `port` as the number its packets come from, opened a TCP connection to show
+    /// with its end that it has ended. Keep what is returned as long as that stands; `None`: there is no such peer.
+    fn probe(&self, _host: std::net::IpAddr, _port: u16) -> Option<Box<dyn Any + Send>> {
+        None
+    }
     /// Counters of every peer there is a connection to or was one lately.
     fn peers(&self) -> Vec<PeerStatus>;
     /// Sends what is queued, as far as peers take it within a second, and closes all connections.
@@ -342,6 +351,15 @@ pub trait Upcalls: Send + Sync + 'static {
         };
         self.received(peer, frame)
     }
+
+    /// Whether a link between a process here and one of the peer's stands, in either direction. Its connection is kept
+    /// then, even when it is silent.
+    fn is_linked(&self, _peer: &PeerKey) -> bool {
+        true
+    }
+
+    /// The peer says that the mailbox of its process `id` was full and a message of this node was dropped.
+    fn overloaded(&self, _peer: &Peer, _id: &str) {}
 
     /// The peer is lost; comes exactly once for each connection that had stood, and once for a first dial that
     /// failed. No frame of that connection comes after it.

@@ -11,6 +11,8 @@
 //!     │  └── grace over ──┤   │ due             │   └─▶ Connected  a newer connection: lost told for the older
 //!     │                   ▼   │                 │
 //!     └── grace over ── Waiting ────────────────┘ incoming (from Idle and Dialling too)
+//!
+//!   Connected ──▶ Idle   left: both sides agreed that nobody uses it; nothing is dropped, no loss is told
 //! ```
 //!
 //! Invariants: at most one connection of a peer may carry frames. Each connection that was attached is followed by
@@ -101,6 +103,21 @@ pub(crate) enum Input {
         /// Its number.
         timer: u64,
     },
+    /// We propose to the peer to end a connection that nobody uses. Frames wait until it answers.
+    Leaving {
+        /// Which one.
+        connection: ConnectionId,
+    },
+    /// The peer would rather keep it.
+    Stay {
+        /// Which one.
+        connection: ConnectionId,
+    },
+    /// Both sides have agreed to end it, and nothing is under way on it.
+    Left {
+        /// Which one.
+        connection: ConnectionId,
+    },
     /// The transport ends.
     Shutdown,
 }
@@ -137,6 +154,8 @@ pub(crate) enum Effect {
         /// Which one.
         connection: ConnectionId,
     },
+    /// The connection has been left: nothing is sent or delivered on it any more, and what waits goes to the next.
+    Detach,
     /// Drop and count all frames queued for the peer.
     DropQueued,
     /// Tell the node that the peer is lost.
@@ -181,6 +200,8 @@ enum Phase {
         incarnation: Incarnation,
         dialled: Dialled,
         since: Duration,
+        /// Whether we have proposed to end it.
+        leaving: bool,
     },
     /// The transport has ended.
     Ended,
@@ -269,6 +290,11 @@ impl Peer {
         })
     }
 
+    /// How many bytes may wait for the peer.
+    pub(crate) fn max_queue(&self) -> usize {
+        self.rules.max_queue
+    }
+
     /// Whether a frame of at least `bytes` has no room beside `queued` bytes that wait.
     pub(crate) fn is_full(&self, bytes: usize, queued: usize) -> bool {
         queued > 0 && queued.saturating_add(bytes) > self.rules.max_queue
@@ -292,13 +318,43 @@ impl Peer {
             Input::Closed { connection } => self.closed(now, random, connection),
             Input::Due { timer } if timer == self.timers => self.due(now, random),
             Input::Due { .. } => Vec::new(),
+            Input::Leaving { connection } => self.set_leaving(connection, true),
+            Input::Stay { connection } => self.set_leaving(connection, false),
+            Input::Left { connection } => self.left(connection),
             Input::Shutdown => self.shutdown(),
         }
+    }
+
+    fn set_leaving(&mut self, which: ConnectionId, value: bool) -> Vec<Effect> {
+        if let Phase::Connected {
+            connection,
+            leaving,
+            ..
+        } = &mut self.phase
+            && *connection == which
+        {
+            *leaving = value;
+        }
+        Vec::new()
+    }
+
+    fn left(&mut self, which: ConnectionId) -> Vec<Effect> {
+        if matches!(self.phase, Phase::Connected { connection, .. } if connection == which) {
+            self.phase = Phase::Idle;
+            self.backoff.reset();
+            return vec![Effect::Detach];
+        }
+        Vec::new()
     }
 
     /// Whether a connection carries frames.
     pub(crate) fn is_connected(&self) -> bool {
         matches!(self.phase, Phase::Connected { .. })
+    }
+
+    /// Whether both sides can dial the other, so that a connection that nobody uses may end.
+    pub(crate) fn may_leave(&self) -> bool {
+        self.rules.may_dial && self.dialable
     }
 
     /// Whether nothing is under way, so that the peer may be forgotten.
@@ -365,11 +421,18 @@ impl Peer {
                 connection: older,
                 incarnation,
                 dialled,
+                leaving,
                 ..
             } => {
                 let restarted = incarnation != facts.incarnation;
                 if !restarted && self.is_late(dialled, facts) {
                     return vec![Effect::Refuse { connection }];
+                }
+                if leaving && !restarted {
+                    // It has agreed to what we proposed, and dials again before its answer has come.
+                    effects.extend([Effect::Supersede { connection: older }, Effect::Detach]);
+                    effects.extend(self.accept(now, connection, facts));
+                    return effects;
                 }
                 effects.extend([
                     Effect::Supersede { connection: older },
@@ -382,12 +445,16 @@ impl Peer {
                 ]);
             }
         }
+        effects.extend(self.accept(now, connection, facts));
+        effects
+    }
+
+    fn accept(&mut self, now: Duration, connection: ConnectionId, facts: &Facts) -> Vec<Effect> {
         self.accepted = Some(DialId {
             incarnation: facts.incarnation,
             number: facts.dial,
         });
-        effects.extend(self.attach(now, connection, facts, Dialled::ByPeer(facts.dial)));
-        effects
+        self.attach(now, connection, facts, Dialled::ByPeer(facts.dial))
     }
 
     /// Whether an incoming dial is older than the connection that stands.
@@ -477,6 +544,7 @@ impl Peer {
             incarnation: facts.incarnation,
             dialled,
             since: now,
+            leaving: false,
         };
         vec![Effect::Attach { connection }]
     }
@@ -571,6 +639,7 @@ mod tests {
                         | Effect::Attach { .. }
                         | Effect::Refuse { .. }
                         | Effect::Supersede { .. }
+                        | Effect::Detach
                         | Effect::DropQueued
                         | Effect::Lost(_) => others.push(effect),
                     }
@@ -771,6 +840,54 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_that_both_leave_is_no_loss() {
+        let mut b = Bench::new(true);
+        b.send(T0);
+        b.step(T0, answered(1, 6));
+        assert_eq!(b.step(T0, Input::Leaving { connection: 6 }), []);
+        assert_eq!(b.send(T0), [], "what comes now waits");
+        assert_eq!(b.step(T0, Input::Left { connection: 5 }), []);
+        assert_eq!(b.step(T0, Input::Left { connection: 6 }), [Effect::Detach]);
+        assert_eq!(b.step(T0, Input::Closed { connection: 6 }), []);
+        assert!(matches!(b.send(T0)[..], [Effect::Dial { .. }, _]));
+    }
+
+    #[test]
+    fn a_peer_that_has_left_may_dial_before_its_answer_comes() {
+        let again = Input::Incoming {
+            connection: 8,
+            facts: Facts {
+                accepted: Some(DialId {
+                    incarnation: US,
+                    number: 1,
+                }),
+                ..facts(4)
+            },
+        };
+        let mut b = Bench::new(true);
+        b.send(T0);
+        b.step(T0, answered(1, 6));
+        b.step(T0, Input::Leaving { connection: 6 });
+        let quietly = [
+            Effect::Supersede { connection: 6 },
+            Effect::Detach,
+            Effect::Attach { connection: 8 },
+        ];
+        assert_eq!(b.step(T0, again), quietly);
+
+        // One that stayed is lost as any other.
+        let mut b = Bench::new(true);
+        b.send(T0);
+        b.step(T0, answered(1, 6));
+        b.step(T0, Input::Leaving { connection: 6 });
+        b.step(T0, Input::Stay { connection: 6 });
+        assert!(
+            b.step(T0, again)
+                .contains(&Effect::Lost(Loss::ConnectionLost))
+        );
+    }
+
+    #[test]
     fn a_restart_after_a_loss_is_not_told_again() {
         let mut b = Bench::new(true);
         b.step(T0, incoming(5, 1));
@@ -923,6 +1040,7 @@ mod tests {
                             self.losses[side] += 1;
                         }
                         Effect::Arm { timer, .. } => self.armed[side] = Some(timer),
+                        Effect::Detach => self.attached[side] = None,
                         Effect::CancelDial | Effect::DropQueued => {}
                     }
                 }

@@ -4,6 +4,8 @@
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use std::any::Any;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{Body, Guest, PeerKey, PeerStatus, Proof, SendError, Transport};
@@ -57,6 +59,14 @@ impl Transport for SideBySide {
 
     fn has_guest(&self, id: &str) -> bool {
         self.nodes.has_guest(id) || self.guests.has_guest(id)
+    }
+
+    fn overloaded(&self, peer: &PeerKey, process: &Pid) {
+        self.of(peer).overloaded(peer, process);
+    }
+
+    fn probe(&self, host: IpAddr, port: u16) -> Option<Box<dyn Any + Send>> {
+        self.nodes.probe(host, port)
     }
 
     fn peers(&self) -> Vec<PeerStatus> {

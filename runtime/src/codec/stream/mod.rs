@@ -27,7 +27,7 @@
 //! next is not known.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::Hasher as _;
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
@@ -35,6 +35,7 @@ use bytes::{Buf as _, Bytes};
 use super::{Class, CodecError};
 use crate::message::{Correlation, Kind};
 use crate::pid::{MAX_ID_BYTES, Pid};
+use crate::quick::{Quick, QuickState};
 
 /// Routes that one lane remembers.
 pub const MAX_ROUTES: usize = 4096;
@@ -66,43 +67,11 @@ const ROUTE_DEFINED: u8 = 2;
 
 /// Hash of a pair, the same on every node: it chooses the lane, and finds the route.
 pub(crate) fn pair_hash(to: &str, from: &str) -> u64 {
-    let mix = |hash: u64, word: u64| {
-        (hash ^ word)
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            .rotate_left(29)
-    };
-    let mut hash = mix(to.len() as u64, from.len() as u64);
-    for text in [to, from] {
-        let mut words = text.as_bytes().chunks_exact(8);
-        for word in &mut words {
-            let mut eight = [0; 8];
-            eight.copy_from_slice(word);
-            hash = mix(hash, u64::from_le_bytes(eight));
-        }
-        let mut last = [0; 8];
-        let rest = words.remainder();
-        last[..rest.len()].copy_from_slice(rest);
-        hash = mix(hash, u64::from_le_bytes(last));
-    }
-    hash ^ (hash >> 32)
-}
-
-/// The keys are hashes already.
-#[derive(Debug, Default)]
-struct AsIs(u64);
-
-impl Hasher for AsIs {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-    fn write_u64(&mut self, value: u64) {
-        self.0 = value;
-    }
+    let mut hasher = Quick::default();
+    hasher.write_usize(to.len());
+    hasher.write(to.as_bytes());
+    hasher.write(from.as_bytes());
+    hasher.finish()
 }
 
 #[derive(Debug)]
@@ -127,7 +96,7 @@ enum Head {
 /// The writing end of one lane.
 #[derive(Debug, Default)]
 pub struct Writer {
-    numbers: HashMap<u64, usize, BuildHasherDefault<AsIs>>,
+    numbers: HashMap<u64, usize, QuickState>,
     routes: Vec<Named>,
     /// Whose number is given anew next.
     oldest: usize,
@@ -158,7 +127,9 @@ impl Writer {
                 limit: MAX_WHOLE,
             });
         }
-        let route = self.route(to, from);
+        // A notice of an end is the last word on its pair: a mass death must not push others out of the table.
+        let remember = class != Class::Exited;
+        let route = self.route(pair_hash(to, from.id()), to, from, remember);
         self.write(Head::Whole(class), route, to, from, body, out);
         Ok(())
     }
@@ -183,22 +154,25 @@ impl Writer {
         } else {
             Head::NextPart
         };
-        let route = self.route(to, from);
+        let route = self.route(pair_hash(to, from.id()), to, from, true);
         self.write(head, route, to, from, part, out);
     }
 
     /// Form and number of a pair's route.
-    fn route(&mut self, to: &Arc<str>, from: &Pid) -> (u8, usize) {
-        let hash = pair_hash(to, from.id());
+    fn route(&mut self, hash: u64, to: &Arc<str>, from: &Pid, remember: bool) -> (u8, usize) {
         let known = self.numbers.get(&hash).copied();
         if let Some(number) = known {
             let named = &self.routes[number];
-            if *named.to == **to && named.from == *from {
+            let same_to = Arc::ptr_eq(&named.to, to) || *named.to == **to;
+            let same_from = Arc::ptr_eq(named.from.id_shared(), from.id_shared())
+                || named.from.id() == from.id();
+            if same_to && same_from && named.from.address() == from.address() {
                 return (ROUTE_KNOWN, number);
             }
         }
         let address = from.address();
-        if to.len() + from.id().len() + address.host.len() > MAX_ROUTE_TEXT {
+        let length = to.len() + from.id().len() + address.host.len();
+        if !remember || length > MAX_ROUTE_TEXT {
             return (ROUTE_ONCE, 0);
         }
         self.defined += 1;
@@ -384,11 +358,9 @@ impl<R> Reader<R> {
         mut make: impl FnMut(Arc<str>, Pid) -> Result<R, E>,
     ) -> Result<Option<Arrived<'_, R>>, ReadError<CodecError, E>> {
         loop {
-            let Some(frame) = self.cut(input).map_err(ReadError::Codec)? else {
+            let Some((header, body)) = self.take(input).map_err(ReadError::Codec)? else {
                 return Ok(None);
             };
-            let header = header(&frame).map_err(ReadError::Codec)?;
-            let body = body_of(frame, header.body);
             let at = match header.route {
                 RouteField::Known(number) if number < self.routes.len() => Some(number),
                 RouteField::Known(_) => {
@@ -422,6 +394,30 @@ impl<R> Reader<R> {
                 return Ok(route.map(|route| Arrived { class, route, body }));
             }
         }
+    }
+
+    /// Header and body of the next frame.
+    fn take(&mut self, input: &mut Bytes) -> Result<Option<(Header, Bytes)>, CodecError> {
+        // The usual case, without a count of users for each frame: a small frame within what was read.
+        if self.partial.is_empty()
+            && let Some(head) = input.first_chunk::<4>()
+        {
+            let end = 4 + self.length(*head)?;
+            if end < SLICE_FROM
+                && let Some(frame) = input.get(4..end)
+            {
+                let header = header(frame)?;
+                let body = Bytes::copy_from_slice(&frame[header.body..]);
+                input.advance(end);
+                return Ok(Some((header, body)));
+            }
+        }
+        let Some(frame) = self.cut(input)? else {
+            return Ok(None);
+        };
+        let header = header(&frame)?;
+        let body = body_of(frame, header.body);
+        Ok(Some((header, body)))
     }
 
     /// The bytes of the next frame without its length.

@@ -21,16 +21,21 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
+use super::Mode;
 use super::Shared;
+use super::attend::Attending;
 use super::hello::{Close, HandshakeError, Hello};
 use super::slot::{Live, Slot, Taken};
 use super::tls::Who;
+use crate::codec::Class;
 use crate::codec::stream::{ReadError, Reader};
 use crate::identity::Fingerprint;
 use crate::transport::lanes::{CHUNK, LANES};
 use crate::transport::peers::{Facts, Input};
 use crate::transport::{Peer, PeerKey, Route, Violation};
 
+/// Above the lanes, which have 0.
+const CONTROL_PRIORITY: i32 = 1;
 /// Pieces taken from a lane at once.
 const READS: usize = 32;
 
@@ -38,7 +43,7 @@ const READS: usize = 32;
 struct Control {
     /// Ours; `None` until our answer is written.
     send: Option<SendStream>,
-    /// The peer's. Kept open; nothing but Hello is read from it in this version.
+    /// The peer's.
     receive: RecvStream,
 }
 
@@ -100,6 +105,7 @@ async fn connect(shared: &Shared, slot: &Slot, number: u64) -> Result<Greeted, H
         .await?;
     let hello = async {
         let mut send = connection.open_uni().await?;
+        send.set_priority(CONTROL_PRIORITY).ok();
         let accepted = slot.state.lock().machine.accepted();
         Hello::own(&shared.config, number, accepted)
             .write(&mut send)
@@ -133,6 +139,7 @@ async fn connect(shared: &Shared, slot: &Slot, number: u64) -> Result<Greeted, H
             connection,
             peer,
             hello.kinds,
+            hello.dialable,
         )),
         control,
         guest: None,
@@ -216,6 +223,7 @@ async fn welcome(
             connection,
             peer,
             hello.kinds,
+            hello.dialable,
         )),
         control: Control {
             send: None,
@@ -230,50 +238,66 @@ async fn welcome(
 async fn carry(shared: Arc<Shared>, slot: Arc<Slot>, live: Arc<Live>, mut control: Control) {
     let limit = shared.config.handshake_timeout;
     let answered = tokio::time::timeout(limit, answer(&shared, &live, &mut control)).await;
-    if !matches!(answered, Ok(Ok(()))) {
-        debug!(peer = %slot.key, "Hello could not be answered");
+    let Control {
+        send: Some(send),
+        receive,
+    } = control
+    else {
+        debug!(peer = %slot.key, ?answered, "Hello could not be answered");
         Close::Protocol.close(&live.connection);
-    }
+        report_end(&shared, &slot, &live, &live.connection.closed().await);
+        return;
+    };
     slot.state.lock().rouse_all(|live, lane| {
         open_lane(&shared, &slot, live, lane);
     });
     let mut readers = JoinSet::new();
-    let mut opened = 0;
+    let mut attending = Attending::new(send, receive, shared.config.idle_close);
     let end = loop {
-        match live.connection.accept_uni().await {
-            Ok(stream) if opened < LANES => {
-                opened += 1;
-                let reader = read_lane(shared.clone(), slot.clone(), live.clone(), stream);
-                readers.spawn_on(reader, &shared.handle);
-            }
-            Ok(_) => {
-                warn!(peer = %slot.key, "peer opened more lanes than there are: its connection is closed");
-                live.condemn();
-                Close::Protocol.close(&live.connection);
-            }
-            Err(end) => break end,
+        tokio::select! {
+            stream = live.connection.accept_uni() => match stream {
+                Ok(stream) if readers.len() < LANES => {
+                    let reader = read_lane(shared.clone(), slot.clone(), live.clone(), stream);
+                    readers.spawn_on(reader, &shared.handle);
+                }
+                Ok(_) => {
+                    condemn(&live, Close::Protocol, "more lanes than there are");
+                }
+                Err(end) => break end,
+            },
+            () = attending.next(&shared, &slot, &live) => {}
         }
     };
     // What had arrived before the end is still read; after it each lane's read fails.
     while readers.join_next().await.is_some() {}
-    drop(control.receive);
+    drop(attending);
+    report_end(&shared, &slot, &live, &end);
+}
+
+fn report_end(shared: &Arc<Shared>, slot: &Arc<Slot>, live: &Live, end: &ConnectionError) {
     debug!(peer = %slot.key, reason = %end, "connection ended");
     {
         let mut state = slot.state.lock();
         if state.is_current(live.id) {
-            state.ended_orderly = Close::is_orderly(&end);
+            state.ended_orderly = Close::is_orderly(end);
         }
     }
     let closed = Input::Closed {
         connection: live.id,
     };
-    shared.apply(&slot, closed, None);
+    shared.apply(slot, closed, None);
+    for lane in 0..LANES {
+        shared.reassembling(live, lane, 0);
+    }
+    // The tasks of idle lanes find that the connection counts no more.
+    live.wake_lanes();
 }
 
 /// Answers the peer's Hello, unless our own was the first.
 async fn answer(shared: &Shared, live: &Live, control: &mut Control) -> Result<(), HandshakeError> {
     if control.send.is_none() {
         let mut send = live.connection.open_uni().await?;
+        send.set_priority(CONTROL_PRIORITY).ok();
         Hello::own(&shared.config, 0, None).write(&mut send).await?;
         control.send = Some(send);
     }
@@ -404,6 +428,9 @@ fn deliver(
         match reader.next(piece, name) {
             Ok(Some(arrived)) => {
                 frames += 1;
+                if arrived.class == Class::Link {
+                    live.linked_by_peer(shared.config.mode == Mode::Listening);
+                }
                 let (class, body) = (arrived.class, arrived.body);
                 let taken = shared
                     .upcalls
@@ -421,7 +448,9 @@ fn deliver(
         }
     }
     *piece = Bytes::new();
+    shared.reassembling(live, lane, reader.assembling());
     received.frames.fetch_add(frames, Ordering::Relaxed);
+    live.took(frames);
     received.bytes.fetch_add(bytes, Ordering::Relaxed);
     if outcome.is_err() {
         live.condemn();

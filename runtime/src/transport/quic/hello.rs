@@ -3,6 +3,7 @@
 //! ```text
 //! control stream   the first stream each side opens
 //!                  u32 length, big endian, at most MAX_HELLO | MessagePack of Hello, named form
+//!                  then the words of control.rs
 //! data lane        opened after Hello, when there is something to send on it, once for each number
 //!                  u8 number of the lane, below LANES | frames of codec/stream.rs, back to back
 //! ```
@@ -46,6 +47,12 @@ pub(super) enum Close {
     Violation = 7,
     /// The guest is no longer welcome.
     Unpinned = 8,
+    /// Both sides agreed that nobody uses the connection.
+    Idle = 9,
+    /// The peer's process has probably ended: it did not answer a ping after its TCP connection was closed.
+    Dead = 10,
+    /// More waits for the peer than it will ever take: it is told of ends and does not read.
+    Overrun = 11,
 }
 
 impl Close {
@@ -60,6 +67,9 @@ impl Close {
             Self::BadFrame => b"bad frame",
             Self::Violation => b"violation",
             Self::Unpinned => b"unpinned",
+            Self::Idle => b"idle",
+            Self::Dead => b"dead",
+            Self::Overrun => b"overrun",
         };
         connection.close(self.code(), word);
     }
@@ -84,6 +94,7 @@ impl Close {
             Self::Duplicate,
             Self::Superseded,
             Self::Unpinned,
+            Self::Idle,
         ]
         .iter()
         .any(|close| close.is_why(error))

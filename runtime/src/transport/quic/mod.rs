@@ -6,19 +6,27 @@
 //!
 //! - `tls` who may connect, and the settings of QUIC; `hello` what is said first, and its check
 //! - `connection` the tasks of one connection; `slot` what waits for one peer, and the locks
+//! - `control` the words beside the frames; `attend` what each connection needs besides them: pings, `probe` (has the
+//!   peer's process ended?), `leave` (does anybody use it?)
 //!
 //! Invariant: the node is called only as [`Upcalls`] promises: in order for each peer, `lost` once for each
 //! connection and before anything of the next. Sending never blocks and never calls the node.
 
+mod attend;
 mod connection;
+mod control;
 mod hello;
+mod leave;
+pub(crate) mod probe;
 mod slot;
 #[cfg(test)]
 mod tests;
 mod tls;
 
+use std::any::Any;
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -33,6 +41,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
+use self::control::Word;
 use self::hello::{Close, HandshakeError};
 use self::slot::{Live, Next, Slot, State};
 use self::tls::{Gate, Pins};
@@ -43,7 +52,9 @@ use super::{
 };
 use crate::codec::{Class, CodecError, DEFAULT_MAX_MESSAGE, Frame};
 use crate::identity::Identity;
+use crate::metrics::Metrics;
 use crate::pid::{Address, Pid};
+use crate::quick::QuickState;
 
 /// Number of peers from which on those without a connection are forgotten.
 const MAX_REMEMBERED: usize = 4096;
@@ -92,6 +103,11 @@ pub struct QuicConfig {
     /// Incoming handshakes at once; more are refused, and above half of it senders must first prove their address.
     /// Default: 1024.
     pub max_handshakes: usize,
+    /// A connection over which nothing has gone for this long, and no link stands, is closed without a loss when both
+    /// sides can dial; looked at as often, so that it may take twice as long. Default: 1 min.
+    pub idle_close: Duration,
+    /// Where the transport counts. Default: metrics of its own.
+    pub metrics: Metrics,
     /// How long frames wait for a peer that cannot be reached. Default: 10 s, two dials that go unanswered.
     pub connect_grace: Duration,
 }
@@ -112,6 +128,8 @@ impl QuicConfig {
             keep_alive: Duration::from_secs(1),
             handshake_timeout: Duration::from_secs(5),
             max_handshakes: 1024,
+            idle_close: Duration::from_secs(60),
+            metrics: Metrics::default(),
             connect_grace: Duration::from_secs(10),
         }
     }
@@ -140,8 +158,16 @@ pub enum TransportError {
     Random(String),
 }
 
+/// What a PID remembers of a transport: the place of its peer.
+struct Shortcut {
+    transport: u64,
+    slot: Arc<Slot>,
+}
+
 /// What all tasks of a transport share.
 struct Shared {
+    /// Number of the transport, unique in this process.
+    number: u64,
     config: QuicConfig,
     handle: Handle,
     endpoint: quinn::Endpoint,
@@ -152,7 +178,7 @@ struct Shared {
     upcalls: Arc<dyn Upcalls>,
     started: Instant,
     random: Mutex<StdRng>,
-    slots: RwLock<HashMap<PeerKey, Arc<Slot>>>,
+    slots: RwLock<HashMap<PeerKey, Arc<Slot>, QuickState>>,
     /// Number of peers at which the idle ones are forgotten next.
     forget_at: AtomicUsize,
     handshakes: Arc<Semaphore>,
@@ -192,7 +218,9 @@ impl QuicTransport {
         )?;
         let random = StdRng::try_from_rng(&mut SysRng)
             .map_err(|error| TransportError::Random(error.to_string()))?;
+        static NUMBERS: AtomicU64 = AtomicU64::new(1);
         let shared = Arc::new(Shared {
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             handle,
             endpoint,
             local,
@@ -228,6 +256,7 @@ async fn accept_all(shared: Arc<Shared>) {
     while let Some(incoming) = shared.endpoint.accept().await {
         let Ok(permit) = Arc::clone(&shared.handshakes).try_acquire_owned() else {
             debug!(from = %incoming.remote_address(), "too many handshakes at once: one is refused");
+            shared.config.metrics.count("runtime/handshakes_refused");
             incoming.refuse();
             continue;
         };
@@ -244,34 +273,54 @@ async fn accept_all(shared: Arc<Shared>) {
 }
 
 impl Shared {
+    /// The place of a peer that something is to be sent to.
+    fn place(&self, to: &PeerKey) -> Result<Arc<Slot>, SendError> {
+        match to {
+            PeerKey::Node(_) => Ok(self.slot(to)),
+            // A guest has a place from its first connection on.
+            PeerKey::Guest(_) => {
+                let known = self.slots.read().get(to).cloned();
+                known.ok_or_else(|| SendError::Unreachable(to.clone()))
+            }
+        }
+    }
+
+    /// As [`Shared::place`], remembered with the receiver's PID for the next time.
+    fn place_of<'a>(&self, to: &PeerKey, pid: &'a Pid) -> Result<Cow<'a, Arc<Slot>>, SendError> {
+        let remembered = pid
+            .shortcut::<Shortcut>()
+            .filter(|shortcut| shortcut.transport == self.number && shortcut.slot.key == *to);
+        if let Some(shortcut) = remembered {
+            return Ok(Cow::Borrowed(&shortcut.slot));
+        }
+        let slot = self.place(to)?;
+        pid.remember(Arc::new(Shortcut {
+            transport: self.number,
+            slot: Arc::clone(&slot),
+        }));
+        Ok(Cow::Owned(slot))
+    }
+
     /// Queues a frame for a peer.
     fn queue(
         self: &Arc<Self>,
-        to: &PeerKey,
+        slot: &Arc<Slot>,
         class: Class,
         pair: (&Arc<str>, &Pid),
         body: lanes::Body<'_>,
     ) -> Result<(), SendError> {
         if self.is_closing() {
-            return Err(SendError::Unreachable(to.clone()));
+            return Err(SendError::Unreachable(slot.key.clone()));
         }
         if body.len() > self.config.max_message {
             return Err(SendError::Codec {
-                peer: to.clone(),
+                peer: slot.key.clone(),
                 source: CodecError::TooLarge {
                     length: body.len(),
                     limit: self.config.max_message,
                 },
             });
         }
-        let slot = match to {
-            PeerKey::Node(_) => self.slot(to),
-            // A guest has a place from its first connection on.
-            PeerKey::Guest(_) => {
-                let known = self.slots.read().get(to).cloned();
-                known.ok_or_else(|| SendError::Unreachable(to.clone()))?
-            }
-        };
         slot.send(
             || self.now(),
             class,
@@ -280,10 +329,16 @@ impl Shared {
             |next| match next {
                 Next::Perform(state, effects) => {
                     for effect in effects {
-                        self.start(&slot, state, effect);
+                        self.start(slot, state, effect);
                     }
                 }
-                Next::Open(live, lane) => connection::open_lane(self, &slot, &live, lane),
+                Next::Open(live, lane) => connection::open_lane(self, slot, &live, lane),
+                Next::Overrun(live) => {
+                    warn!(peer = %slot.key, "peer does not take its exit notices: its connection is closed");
+                    self.config.metrics.count("runtime/connections_overrun");
+                    live.condemn();
+                    Close::Overrun.close(&live.connection);
+                }
             },
         )
     }
@@ -350,7 +405,18 @@ impl Shared {
         input: Input,
         candidate: Option<&Arc<Live>>,
     ) -> bool {
-        let _turn = slot.turn.lock();
+        let turn = slot.turn.lock();
+        self.apply_in_turn(slot, input, candidate, &turn)
+    }
+
+    /// As [`Shared::apply`], when the peer's turn is held already.
+    fn apply_in_turn(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        input: Input,
+        candidate: Option<&Arc<Live>>,
+        _turn: &parking_lot::MutexGuard<'_, ()>,
+    ) -> bool {
         let now = self.now();
         let effects = {
             let mut state = slot.state.lock();
@@ -367,6 +433,11 @@ impl Shared {
                     state.dial = None;
                     state.last_failure = None;
                     state.ended_orderly = false;
+                    if std::mem::take(&mut state.link_waits)
+                        && let Some(live) = &state.current
+                    {
+                        live.linked();
+                    }
                     if let Some(timer) = state.timer.take() {
                         timer.abort();
                     }
@@ -380,6 +451,18 @@ impl Shared {
                 Effect::Supersede { .. } => {
                     if let Some(older) = slot.state.lock().current.take() {
                         Close::Superseded.close(&older.connection);
+                    }
+                }
+                Effect::Detach => {
+                    let mut state = slot.state.lock();
+                    state.current = None;
+                    state.outbox.restart();
+                    if !state.outbox.is_idle()
+                        && let Ok(effects) = state.machine.admit_notice(now)
+                    {
+                        for effect in effects {
+                            self.start(slot, &mut state, effect);
+                        }
                     }
                 }
                 Effect::DropQueued => self.drop_queued(slot),
@@ -416,6 +499,7 @@ impl Shared {
             Effect::Attach { .. }
             | Effect::Refuse { .. }
             | Effect::Supersede { .. }
+            | Effect::Detach
             | Effect::DropQueued
             | Effect::Lost(_) => debug_assert!(false, "{effect:?} starts no task"),
         }
@@ -425,6 +509,7 @@ impl Shared {
         let (frames, reason, orderly) = {
             let mut state = slot.state.lock();
             state.current = None;
+            state.link_waits = false;
             let orderly = std::mem::take(&mut state.ended_orderly);
             (state.drop_queued(), state.last_failure.take(), orderly)
         };
@@ -458,6 +543,18 @@ impl Shared {
             .first()
             .copied()
             .ok_or_else(|| HandshakeError::NoAddress(host.to_owned()))
+    }
+
+    /// Notes how many bytes of an unfinished message a lane holds.
+    fn reassembling(&self, live: &Live, lane: usize, bytes: usize) {
+        let before = live.assembling[lane].swap(bytes, Ordering::Relaxed);
+        if before != bytes {
+            // Far below 2^52 on any machine.
+            #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+            let change = bytes as f64 - before as f64;
+            let gauge = self.config.metrics.gauge("runtime/reassembly_bytes");
+            gauge.add(change);
+        }
     }
 
     fn all_slots(&self) -> Vec<Arc<Slot>> {
@@ -519,9 +616,10 @@ impl Shared {
 
 impl Transport for QuicTransport {
     fn send(&self, to: &PeerKey, frame: &Frame) -> Result<(), SendError> {
+        let slot = self.shared.place(to)?;
         let body = lanes::Body::Bytes(&frame.body);
-        self.shared
-            .queue(to, frame.class, (&frame.to, &frame.from), body)
+        let pair = (&frame.to, &frame.from);
+        self.shared.queue(&slot, frame.class, pair, body)
     }
 
     fn post(
@@ -532,11 +630,13 @@ impl Transport for QuicTransport {
         from: &Pid,
         body: Body<'_>,
     ) -> Result<(), SendError> {
+        let slot = self.shared.place_of(peer, to)?;
         let pair = (to.id_shared(), from);
         match body {
-            Body::Bytes(bytes) => self
-                .shared
-                .queue(peer, class, pair, lanes::Body::Bytes(bytes)),
+            Body::Bytes(bytes) => {
+                let body = lanes::Body::Bytes(bytes);
+                self.shared.queue(&slot, class, pair, body)
+            }
             Body::Value(value) => lanes::with_buffer(|buffer| {
                 value
                     .encode_into(buffer)
@@ -545,7 +645,7 @@ impl Transport for QuicTransport {
                         source,
                     })?;
                 let body = lanes::Body::Encoded(buffer);
-                self.shared.queue(peer, class, pair, body)
+                self.shared.queue(&slot, class, pair, body)
             }),
         }
     }
@@ -568,6 +668,30 @@ impl Transport for QuicTransport {
 
     fn has_guest(&self, id: &str) -> bool {
         self.shared.pins.has(id)
+    }
+
+    fn overloaded(&self, peer: &PeerKey, process: &Pid) {
+        let slot = self.shared.slots.read().get(peer).cloned();
+        let Some(live) = slot.and_then(|slot| slot.state.lock().current.clone()) else {
+            return;
+        };
+        if live.may_tell_overload(self.shared.now())
+            && live.say(&Word::Overloaded(process.id().to_owned()))
+        {
+            self.shared.config.metrics.count("runtime/overloads_told");
+        }
+    }
+
+    fn probe(&self, host: IpAddr, port: u16) -> Option<Box<dyn Any + Send>> {
+        let same = |live: &Live| {
+            let remote = live.connection.remote_address();
+            remote.port() == port && remote.ip().to_canonical() == host.to_canonical()
+        };
+        let found = self.shared.all_slots().into_iter().find_map(|slot| {
+            let live = slot.state.lock().current.clone();
+            live.filter(|live| same(live))
+        })?;
+        Some(Box::new(probe::Guard(Arc::downgrade(&found))))
     }
 
     fn peers(&self) -> Vec<PeerStatus> {

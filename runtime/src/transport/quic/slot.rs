@@ -15,11 +15,18 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+use super::control::{MAX_WAITING, Word};
 use crate::codec::Class;
 use crate::pid::Pid;
 use crate::transport::lanes::{Body, LANES, Outbox, lane_of};
 use crate::transport::peers::{self, ConnectionId, Effect, Refusal};
 use crate::transport::{LaneStatus, Peer, PeerKey, PeerStatus, SendError};
+
+/// Bytes of link frames and exit notices that may wait beyond the bound for messages. They are never dropped one by one,
+/// since each link must end in exactly one notice: with more, the connection ends, and all links with it.
+const NOTICE_ROOM: usize = 16 << 20;
+/// Least time between two words of overload to one peer.
+const OVERLOAD_EVERY_MS: u64 = 100;
 
 /// A connection that may carry frames.
 pub(super) struct Live {
@@ -28,6 +35,8 @@ pub(super) struct Live {
     pub(super) peer: Peer,
     /// Message kinds the peer said it knows, each with its version.
     pub(super) kinds: Vec<(u32, u16)>,
+    /// Whether the peer can be dialled, and so has a TCP port of the same number if it has any.
+    pub(super) dialable: bool,
     /// Wakes a lane's task: something was queued, or `finishing` was set.
     wake: [Notify; LANES],
     /// One bit for each lane that has a task. A lane gets one when the first frame is queued for it.
@@ -40,6 +49,24 @@ pub(super) struct Live {
     condemned: AtomicBool,
     open_lanes: AtomicUsize,
     lanes_ended: Notify,
+    /// Words that wait to be written to the control stream.
+    words: Mutex<Vec<u8>>,
+    /// Wakes the task that attends to the connection: there are words, or one of the flags below was set.
+    pub(super) attend: Notify,
+    /// The peer may have ended: it must answer a ping.
+    suspected: AtomicBool,
+    /// It has most probably ended.
+    suspected_more: AtomicBool,
+    /// A process here has linked to one of the peer's, or the other way round and only we can open a probe.
+    probe_wanted: AtomicBool,
+    /// Frames received on this connection.
+    pub(super) received: AtomicU64,
+    /// Set while we wait for the peer's last frames before we leave.
+    pub(super) expecting_last: AtomicBool,
+    /// When the peer was last told that a process here is overloaded, in milliseconds of the transport's time.
+    overloaded_at: AtomicU64,
+    /// Bytes of unfinished messages by lane.
+    pub(super) assembling: [AtomicUsize; LANES],
 }
 
 impl Live {
@@ -48,12 +75,14 @@ impl Live {
         connection: quinn::Connection,
         peer: Peer,
         kinds: Vec<(u32, u16)>,
+        dialable: bool,
     ) -> Self {
         Self {
             id,
             connection,
             peer,
             kinds,
+            dialable,
             wake: Default::default(),
             opened: AtomicUsize::new(0),
             claimed: AtomicUsize::new(0),
@@ -61,12 +90,100 @@ impl Live {
             condemned: AtomicBool::new(false),
             open_lanes: AtomicUsize::new(0),
             lanes_ended: Notify::new(),
+            words: Mutex::default(),
+            attend: Notify::new(),
+            suspected: AtomicBool::new(false),
+            suspected_more: AtomicBool::new(false),
+            probe_wanted: AtomicBool::new(false),
+            received: AtomicU64::new(0),
+            expecting_last: AtomicBool::new(false),
+            overloaded_at: AtomicU64::new(0),
+            assembling: Default::default(),
         }
+    }
+
+    /// Queues a word for the control stream; `false` when too many wait, because the peer does not read.
+    pub(super) fn say(&self, word: &Word) -> bool {
+        let mut words = self.words.lock();
+        if words.len() > MAX_WAITING {
+            return false;
+        }
+        word.write(&mut words);
+        drop(words);
+        self.attend.notify_one();
+        true
+    }
+
+    /// Takes the words that wait.
+    pub(super) fn take_words(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.words.lock())
+    }
+
+    /// Has the peer pinged: it may have ended.
+    pub(super) fn suspect(&self) {
+        self.suspected.store(true, Ordering::SeqCst);
+        self.attend.notify_one();
+    }
+
+    /// Its port is closed too, so it has little time for an answer.
+    pub(super) fn suspect_more(&self) {
+        self.suspected_more.store(true, Ordering::SeqCst);
+        self.suspect();
+    }
+
+    pub(super) fn take_suspicion(&self) -> bool {
+        self.suspected.swap(false, Ordering::SeqCst)
+    }
+
+    pub(super) fn take_more_suspicion(&self) -> bool {
+        self.suspected_more.swap(false, Ordering::SeqCst)
+    }
+
+    /// A process here links to one of the peer's.
+    pub(super) fn linked(&self) {
+        if !self.probe_wanted.swap(true, Ordering::SeqCst) {
+            self.attend.notify_one();
+        }
+    }
+
+    /// A process of the peer links to one here. A peer that listens has its own probe then.
+    pub(super) fn linked_by_peer(&self, listening: bool) {
+        if !listening {
+            self.linked();
+        }
+    }
+
+    pub(super) fn is_probe_wanted(&self) -> bool {
+        self.probe_wanted.load(Ordering::SeqCst)
+    }
+
+    /// Counts received frames.
+    pub(super) fn took(&self, frames: u64) {
+        self.received.fetch_add(frames, Ordering::AcqRel);
+        if self.expecting_last.load(Ordering::SeqCst) {
+            self.attend.notify_one();
+        }
+    }
+
+    /// Whether it is time to tell the peer again that a process here is overloaded.
+    pub(super) fn may_tell_overload(&self, now: Duration) -> bool {
+        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX).max(1);
+        let last = self.overloaded_at.load(Ordering::Relaxed);
+        (last == 0 || now.saturating_sub(last) >= OVERLOAD_EVERY_MS)
+            && self
+                .overloaded_at
+                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
     }
 
     /// Lets the lanes end when they have sent what is queued.
     pub(super) fn finish(&self) {
         self.finishing.store(true, Ordering::SeqCst);
+        self.wake_lanes();
+    }
+
+    /// Lets the tasks of all lanes look again.
+    pub(super) fn wake_lanes(&self) {
         self.wake.iter().for_each(Notify::notify_one);
     }
 
@@ -133,12 +250,14 @@ pub(super) enum Taken {
 
 pub(super) struct State {
     pub(super) machine: peers::Peer,
-    outbox: Outbox,
+    pub(super) outbox: Outbox,
     pub(super) current: Option<Arc<Live>>,
     pub(super) dial: Option<AbortHandle>,
     pub(super) timer: Option<AbortHandle>,
     /// Why the last dial failed, for the log.
     pub(super) last_failure: Option<String>,
+    /// A link waits for a connection, which is then to have a probe.
+    pub(super) link_waits: bool,
     /// Whether the connection that is being lost was closed on purpose, which is no news for an operator.
     pub(super) ended_orderly: bool,
 }
@@ -177,6 +296,8 @@ pub(super) enum Next<'a> {
     Perform(&'a mut State, Vec<Effect>),
     /// Start the task of this lane.
     Open(Arc<Live>, usize),
+    /// Close this connection: its peer is told of ends and does not read.
+    Overrun(Arc<Live>),
 }
 
 pub(super) struct Slot {
@@ -199,6 +320,7 @@ impl Slot {
                 dial: None,
                 timer: None,
                 last_failure: None,
+                link_waits: false,
                 ended_orderly: false,
             }),
             received: Default::default(),
@@ -218,6 +340,24 @@ impl Slot {
         let lane = lane_of(to, from.id());
         let mut guard = self.state.lock();
         let state = &mut *guard;
+        if class == Class::Link {
+            match &state.current {
+                Some(live) => live.linked(),
+                None => state.link_waits = true,
+            }
+        }
+        let room = state.machine.max_queue().saturating_add(NOTICE_ROOM);
+        if state.outbox.queued() > room && !matches!(class, Class::Message { .. }) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            let queued = state.outbox.queued();
+            if let Some(live) = state.current.clone() {
+                next(Next::Overrun(live));
+            }
+            return Err(SendError::QueueFull {
+                peer: self.key.clone(),
+                queued,
+            });
+        }
         let effects = self
             .admit(state, now, class, body.len())
             .and_then(|effects| {

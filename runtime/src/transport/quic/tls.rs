@@ -11,17 +11,21 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use aws_lc_rs::{digest, hmac};
+use parking_lot::{Mutex, RwLock};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
+use quinn_proto::HashedConnectionIdGenerator;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
 };
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::{Mode, QuicConfig, TransportError};
 use crate::identity::{Fingerprint, Identity, PeerIdentity, fingerprint};
@@ -33,6 +37,12 @@ const ALPN: &[u8] = b"meseta/1";
 const MAX_STREAMS: u32 = 16;
 /// Largest packet on loopback: quinn sends ten at once, which together must stay under 64 KiB.
 const LOOPBACK_MTU: u16 = 6500;
+/// The same elsewhere: what an Ethernet frame holds.
+const NETWORK_MTU: u16 = 1472;
+/// How long a certificate counts as verified a moment ago: longer than a handshake may take.
+const FRESH: Duration = Duration::from_secs(10);
+/// Certificates remembered as such.
+const MAX_FRESH: usize = 4096;
 /// Round trip assumed before the first measurement; a lost first packet is sent again after three of these.
 const INITIAL_RTT: Duration = Duration::from_millis(100);
 
@@ -90,6 +100,9 @@ pub(super) struct Gate {
     authority: Arc<dyn ClientCertVerifier>,
     pins: Arc<Pins>,
     algorithms: WebPkiSupportedAlgorithms,
+    /// Certificates of nodes that were verified a moment ago, so that the handshake's own work is not done twice. A
+    /// session that is resumed later finds nothing here and is verified anew.
+    fresh: Mutex<HashMap<Fingerprint, UnixTime>>,
 }
 
 impl fmt::Debug for Gate {
@@ -111,19 +124,37 @@ impl Gate {
             authority,
             pins,
             algorithms: provider.signature_verification_algorithms,
+            fresh: Mutex::default(),
         })
+    }
+
+    fn verified_now(&self, certificate: Fingerprint) {
+        let mut fresh = self.fresh.lock();
+        if fresh.len() >= MAX_FRESH {
+            fresh.clear();
+        }
+        fresh.insert(certificate, UnixTime::now());
+    }
+
+    /// Whether the certificate was verified within the last seconds; asked once for each time it was.
+    fn was_verified_now(&self, certificate: &Fingerprint) -> bool {
+        let verified = self.fresh.lock().remove(certificate);
+        let now = UnixTime::now().as_secs();
+        verified.is_some_and(|at| now.saturating_sub(at.as_secs()) <= FRESH.as_secs())
     }
 
     /// Who the peer of an established connection is, by the chain it showed.
     pub(super) fn identify(&self, chain: &[CertificateDer<'_>]) -> Result<Who, String> {
         let (own, others) = chain.split_first().ok_or("no certificate")?;
-        let key = fingerprint(own);
-        if let Some(guest) = self.pins.find(&key) {
-            return Ok(Who::Guest(guest, key));
+        let print = fingerprint(own);
+        if let Some(guest) = self.pins.find(&print) {
+            return Ok(Who::Guest(guest, print));
         }
-        self.authority
-            .verify_client_cert(own, others, UnixTime::now())
-            .map_err(|error| error.to_string())?;
+        if !self.was_verified_now(&print) {
+            self.authority
+                .verify_client_cert(own, others, UnixTime::now())
+                .map_err(|error| error.to_string())?;
+        }
         PeerIdentity::read(own)
             .map(Who::Node)
             .map_err(|error| error.to_string())
@@ -142,11 +173,15 @@ impl ClientCertVerifier for Gate {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        if self.pins.find(&fingerprint(end_entity)).is_some() {
+        let print = fingerprint(end_entity);
+        if self.pins.find(&print).is_some() {
             return Ok(ClientCertVerified::assertion());
         }
-        self.authority
-            .verify_client_cert(end_entity, intermediates, now)
+        let verified = self
+            .authority
+            .verify_client_cert(end_entity, intermediates, now)?;
+        self.verified_now(print);
+        Ok(verified)
     }
 
     fn verify_tls12_signature(
@@ -174,6 +209,56 @@ impl ClientCertVerifier for Gate {
     }
 }
 
+/// Decides about certificates of nodes that were dialled, as rustls does by itself, and notes when it was.
+#[derive(Debug)]
+struct DialledVerifier {
+    authority: Arc<WebPkiServerVerifier>,
+    gate: Arc<Gate>,
+}
+
+impl ServerCertVerifier for DialledVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified = self.authority.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        )?;
+        self.gate.verified_now(fingerprint(end_entity));
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.authority.verify_tls12_signature(message, cert, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.authority.verify_tls13_signature(message, cert, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.authority.supported_verify_schemes()
+    }
+}
+
 /// Everything quinn is set up with.
 pub(super) struct Settings {
     pub(super) endpoint: quinn::EndpointConfig,
@@ -190,16 +275,45 @@ pub(super) fn settings(config: &QuicConfig, pins: Arc<Pins>) -> Result<Settings,
         Mode::Listening => Some(server(config, &gate, &transport)?),
         Mode::DialOnly | Mode::Guest { .. } => None,
     };
-    let mut endpoint = quinn::EndpointConfig::default();
+    let mut endpoint = endpoint(config.identity.key().secret_der());
     endpoint
-        .max_udp_payload_size(65527)
+        .max_udp_payload_size(largest_packet(config))
         .map_err(|error| TransportError::Setting(error.to_string()))?;
     Ok(Settings {
         endpoint,
         server,
-        client: client(config, &transport)?,
+        client: client(config, &gate, &transport)?,
         gate,
     })
+}
+
+/// Largest packet that is sent or taken. quinn keeps room for some two thousand of them for each socket, so that a larger
+/// limit costs every process memory and the zeroing of it.
+fn largest_packet(config: &QuicConfig) -> u16 {
+    if config.address.is_loopback() {
+        LOOPBACK_MTU
+    } else {
+        NETWORK_MTU
+    }
+}
+
+/// Keys of the endpoint that follow from the node's private key: a process that was started again can tell the peers
+/// of its earlier run at once, by stateless resets, that their connections are gone.
+fn endpoint(private_key: &[u8]) -> quinn::EndpointConfig {
+    let derive = |purpose: &str| {
+        let mut seed = digest::Context::new(&digest::SHA256);
+        seed.update(purpose.as_bytes());
+        seed.update(private_key);
+        seed.finish()
+    };
+    let reset = hmac::Key::new(hmac::HMAC_SHA256, derive("meseta stateless reset").as_ref());
+    let mut endpoint = quinn::EndpointConfig::new(Arc::new(reset));
+    let mut connection_ids = [0; 8];
+    connection_ids.copy_from_slice(&derive("meseta connection ids").as_ref()[..8]);
+    let connection_ids = u64::from_le_bytes(connection_ids);
+    // Only ids that the endpoint knows as its own are answered with a reset.
+    endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(connection_ids)));
+    endpoint
 }
 
 fn server(
@@ -215,6 +329,8 @@ fn server(
             config.identity.key().clone_key(),
         )?;
     tls.alpn_protocols = vec![ALPN.to_vec()];
+    // A peer has one connection, so one ticket is all it can use.
+    tls.send_tls13_tickets = 1;
     let crypto = QuicServerConfig::try_from(tls)
         .map_err(|error| TransportError::Setting(error.to_string()))?;
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
@@ -227,11 +343,21 @@ fn server(
 
 fn client(
     config: &QuicConfig,
+    gate: &Arc<Gate>,
     transport: &Arc<TransportConfig>,
 ) -> Result<quinn::ClientConfig, TransportError> {
     let mut tls = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_root_certificates(roots(&config.identity)?)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(DialledVerifier {
+            authority: WebPkiServerVerifier::builder_with_provider(
+                Arc::new(roots(&config.identity)?),
+                provider(),
+            )
+            .build()
+            .map_err(|source| TransportError::Authorities(source.to_string()))?,
+            gate: Arc::clone(gate),
+        }))
         .with_client_auth_cert(
             config.identity.chain().to_vec(),
             config.identity.key().clone_key(),
@@ -266,7 +392,7 @@ fn transport(config: &QuicConfig) -> Result<TransportConfig, TransportError> {
 
 /// The cryptography, AES-128-GCM first: it costs least where the processor has AES.
 fn provider() -> Arc<CryptoProvider> {
-    let mut provider = aws_lc_rs::default_provider();
+    let mut provider = default_provider();
     provider
         .cipher_suites
         .sort_by_key(|suite| suite.suite() != rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);

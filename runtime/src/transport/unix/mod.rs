@@ -406,6 +406,8 @@ impl Shared {
                         older.condemn();
                     }
                 }
+                // No side of a socket ever proposes to leave it.
+                Effect::Detach => debug_assert!(false, "nobody has left"),
                 Effect::DropQueued => self.drop_queued(slot),
                 Effect::Dial { .. } | Effect::CancelDial | Effect::Arm { .. } => {
                     self.start(slot, &mut slot.state.lock(), effect);
@@ -446,6 +448,7 @@ impl Shared {
             Effect::Attach { .. }
             | Effect::Refuse { .. }
             | Effect::Supersede { .. }
+            | Effect::Detach
             | Effect::DropQueued
             | Effect::Lost(_) => debug_assert!(false, "{effect:?} starts no task"),
         }

@@ -15,6 +15,8 @@ use crate::message::{Correlation, Kind};
 use crate::pid::Pid;
 use crate::transport::{Loss, Peer, Violation};
 
+mod endings;
+
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// What a node was told.
@@ -22,16 +24,30 @@ const LIMIT: Duration = Duration::from_secs(30);
 enum Event {
     Frame(Peer, Frame),
     Lost(PeerKey, Loss),
+    Overloaded(PeerKey, String),
 }
 
-struct Ears(Mutex<mpsc::Sender<Event>>);
+struct Ears {
+    told: Mutex<mpsc::Sender<Event>>,
+    /// What it says of links.
+    linked: Arc<AtomicBool>,
+}
 
 impl Upcalls for Ears {
+    fn is_linked(&self, _: &PeerKey) -> bool {
+        self.linked.load(Ordering::SeqCst)
+    }
+
+    fn overloaded(&self, peer: &Peer, id: &str) {
+        let event = Event::Overloaded(peer.key.clone(), id.to_owned());
+        let _heard = self.told.lock().send(event);
+    }
+
     fn received(&self, peer: &Peer, frame: Frame) -> Result<(), Violation> {
         let claimed = frame.from.to_string();
         let event = Event::Frame(peer.clone(), frame);
         // A test that has heard enough no longer listens.
-        let _heard = self.0.lock().send(event);
+        let _heard = self.told.lock().send(event);
         if claimed.starts_with("liar@") {
             return Err(Violation {
                 peer: peer.key.clone(),
@@ -42,7 +58,7 @@ impl Upcalls for Ears {
     }
 
     fn lost(&self, peer: &PeerKey, loss: Loss) {
-        let _heard = self.0.lock().send(Event::Lost(peer.clone(), loss));
+        let _heard = self.told.lock().send(Event::Lost(peer.clone(), loss));
     }
 }
 
@@ -52,6 +68,8 @@ struct TestNode {
     transport: Option<Arc<QuicTransport>>,
     address: Address,
     events: mpsc::Receiver<Event>,
+    /// Whether it says that links stand.
+    linked: Arc<AtomicBool>,
     end: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -74,10 +92,14 @@ impl TestNode {
         let (events_in, events) = mpsc::channel();
         let (started_in, started) = mpsc::channel();
         let (end, ended) = oneshot::channel::<()>();
+        let linked = Arc::new(AtomicBool::new(true));
+        let ears = Arc::new(Ears {
+            told: Mutex::new(events_in),
+            linked: Arc::clone(&linked),
+        });
         let thread = std::thread::spawn(move || {
             let runtime = runtime();
             runtime.block_on(async {
-                let ears = Arc::new(Ears(Mutex::new(events_in)));
                 let transport = QuicTransport::start(config, socket, ears).unwrap();
                 started_in.send(transport).unwrap();
                 let _dropped = ended.await;
@@ -87,6 +109,7 @@ impl TestNode {
             transport: Some(started.recv_timeout(LIMIT).unwrap()),
             address,
             events,
+            linked,
             end: Some(end),
             thread: Some(thread),
         }
@@ -100,6 +123,10 @@ impl TestNode {
         PeerKey::Node(self.address.clone())
     }
 
+    fn metrics(&self) -> &Metrics {
+        &self.transport().shared.config.metrics
+    }
+
     fn event(&self) -> Event {
         self.events.recv_timeout(LIMIT).expect("an event")
     }
@@ -107,14 +134,18 @@ impl TestNode {
     fn lost(&self) -> (PeerKey, Loss) {
         match self.event() {
             Event::Lost(key, loss) => (key, loss),
-            Event::Frame(..) => panic!("a frame where a loss was expected"),
+            other @ (Event::Frame(..) | Event::Overloaded(..)) => {
+                panic!("{other:?} where a loss was expected")
+            }
         }
     }
 
     fn frame(&self) -> (Peer, Frame) {
         match self.event() {
             Event::Frame(peer, frame) => (peer, frame),
-            Event::Lost(key, loss) => panic!("{key} lost: {loss:?}, where a frame was expected"),
+            other @ (Event::Lost(..) | Event::Overloaded(..)) => {
+                panic!("{other:?} where a frame was expected")
+            }
         }
     }
 

@@ -1,0 +1,123 @@
+//! Words on the control stream, after Hello: what two transports say to each other beside the frames of their nodes.
+//!
+//! Pure: bytes in, words out.
+//!
+//! ```text
+//! u8 what | u16 length of the rest, big endian | rest
+//!   1 ping        u64 number, to be answered with
+//!   2 pong        u64 the same number
+//!   3 overloaded  id of a process here whose mailbox was full
+//!   4 leave       u64 frames sent on this connection: nobody uses it, shall it end?
+//!   5 left        u64 frames sent on this connection: yes, and nothing more is sent on it from here
+//!   6 stay        no
+//! ```
+//!
+//! Words of later versions are skipped.
+
+use crate::pid::MAX_ID_BYTES;
+
+/// Most bytes of words that wait to be written; what a peer does not read must not grow without end.
+pub(super) const MAX_WAITING: usize = 16 << 10;
+
+/// One word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Word {
+    Ping(u64),
+    Pong(u64),
+    Overloaded(String),
+    Leave(u64),
+    Left(u64),
+    Stay,
+}
+
+impl Word {
+    /// Appends the word.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        let (what, number, text) = match self {
+            Self::Ping(number) => (1, Some(*number), ""),
+            Self::Pong(number) => (2, Some(*number), ""),
+            Self::Overloaded(id) => (3, None, id.as_str()),
+            Self::Leave(number) => (4, Some(*number), ""),
+            Self::Left(number) => (5, Some(*number), ""),
+            Self::Stay => (6, None, ""),
+        };
+        let rest = number.map(u64::to_be_bytes);
+        let rest = rest.as_ref().map_or(text.as_bytes(), |number| &number[..]);
+        // An id has at most MAX_ID_BYTES.
+        let length = u16::try_from(rest.len()).unwrap_or(0);
+        out.push(what);
+        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(&rest[..usize::from(length)]);
+    }
+
+    /// The word of these bytes; `None` for one of a later version, or one that says nothing.
+    fn read(what: u8, rest: &[u8]) -> Option<Self> {
+        let number = || Some(u64::from_be_bytes(rest.try_into().ok()?));
+        match what {
+            1 => number().map(Self::Ping),
+            2 => number().map(Self::Pong),
+            3 if rest.len() <= MAX_ID_BYTES => std::str::from_utf8(rest)
+                .ok()
+                .map(|id| Self::Overloaded(id.to_owned())),
+            4 => number().map(Self::Leave),
+            5 => number().map(Self::Left),
+            6 => Some(Self::Stay),
+            _ => None,
+        }
+    }
+}
+
+/// Cuts the control stream into words.
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    bytes: Vec<u8>,
+}
+
+impl Words {
+    /// Takes bytes in and calls `each` with every word that they end.
+    pub(super) fn feed(&mut self, bytes: &[u8], mut each: impl FnMut(Word)) {
+        self.bytes.extend_from_slice(bytes);
+        let mut at = 0;
+        while let Some(&[what, high, low]) = self.bytes[at..].first_chunk::<3>() {
+            let end = at + 3 + usize::from(u16::from_be_bytes([high, low]));
+            let Some(rest) = self.bytes.get(at + 3..end) else {
+                break;
+            };
+            if let Some(word) = Word::read(what, rest) {
+                each(word);
+            }
+            at = end;
+        }
+        self.bytes.drain(..at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_is_read_back_however_the_bytes_come_and_others_are_skipped() {
+        let all = [
+            Word::Ping(7),
+            Word::Pong(u64::MAX),
+            Word::Overloaded("slave(1)".to_owned()),
+            Word::Leave(1),
+            Word::Left(2),
+            Word::Stay,
+        ];
+        let mut bytes = Vec::new();
+        for word in &all {
+            bytes.extend_from_slice(&[99, 0, 2, 1, 1]);
+            word.write(&mut bytes);
+        }
+        for size in [1, 5, 1000] {
+            let (mut words, mut read) = (Words::default(), Vec::new());
+            for piece in bytes.chunks(size) {
+                words.feed(piece, |word| read.push(word));
+            }
+            assert_eq!(read, all);
+            assert!(words.bytes.is_empty());
+        }
+    }
+}
