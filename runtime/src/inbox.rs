@@ -126,6 +126,8 @@ struct Lanes {
     pushed: u64,
     /// No event of the user lane came before this time.
     since: Time,
+    /// The same of those taken out for this drain.
+    since_in_hand: Time,
     /// Times at which later events came, with how many had been pushed by then.
     marks: VecDeque<(u64, Time)>,
 }
@@ -173,6 +175,7 @@ impl Inbox {
                 closed: false,
                 pushed: 0,
                 since: Time::ZERO,
+                since_in_hand: Time::ZERO,
                 marks: VecDeque::new(),
             }),
             control_waits: AtomicBool::new(false),
@@ -344,6 +347,7 @@ impl Inbox {
         let count = lanes.user.len().min(most);
         batch.extend(lanes.user.drain(..count));
         self.in_hand.store(count, Ordering::Relaxed);
+        lanes.since_in_hand = lanes.since;
         let first = lanes.pushed - lanes.user.len() as u64;
         while let Some((pushed, time)) = lanes.marks.front().copied()
             && pushed <= first
@@ -367,6 +371,9 @@ impl Inbox {
             drop(lanes);
             batch.clear();
             return;
+        }
+        if !batch.is_empty() {
+            lanes.since = lanes.since_in_hand;
         }
         while let Some(event) = batch.pop_back() {
             lanes.user.push_front(event);
@@ -439,10 +446,14 @@ impl Inbox {
     /// to come.
     pub(crate) fn oldest(&self) -> Duration {
         let lanes = self.lanes.lock();
-        if lanes.user.is_empty() {
+        let since = if self.in_hand.load(Ordering::Relaxed) > 0 {
+            lanes.since_in_hand
+        } else if lanes.user.is_empty() {
             return Duration::ZERO;
-        }
-        self.settings.clock.now().since(lanes.since)
+        } else {
+            lanes.since
+        };
+        self.settings.clock.now().since(since)
     }
 }
 
@@ -650,6 +661,34 @@ mod tests {
             }
             assert_eq!(served, pushed, "all is served in the end, after run {run}");
         }
+    }
+
+    #[test]
+    fn the_oldest_message_waits_also_while_a_drain_has_it_in_hand() {
+        let inbox = inbox(usize::MAX);
+        for _ in 0..3 {
+            inbox.push(exited()).unwrap();
+        }
+        let mut batch = VecDeque::new();
+        inbox.take(&mut batch, 2);
+        let clock = &inbox.settings.clock;
+        let begun = clock.now();
+        while clock.now().since(begun) < Duration::from_millis(2) {}
+        assert!(inbox.oldest() >= Duration::from_millis(2));
+        inbox.take(&mut VecDeque::new(), 1);
+        assert!(
+            inbox.oldest() >= Duration::from_millis(2),
+            "the lane is empty"
+        );
+        inbox.push(exited()).unwrap();
+        inbox.put_back(&mut batch);
+        assert!(
+            inbox.oldest() >= Duration::from_millis(2),
+            "put back before the new one"
+        );
+        inbox.take(&mut batch, 9);
+        inbox.in_hand(0);
+        assert_eq!(inbox.oldest(), Duration::ZERO);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use meseta_runtime::transport::memory::MemoryNetwork;
 use meseta_runtime::{
     Ask, AskError, Clock, Context, ExitReason, Message, Node, Pid, Placement, Process, Receive,
-    Routes,
+    Routes, Time,
 };
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,10 @@ message!(Open(u64));
 message!(Flood(u64));
 message!(Tick(u64));
 message!(Spawn(String));
+message!(AskTimes(u64));
+message!(SlowAsk(u64));
+message!(Pour(u64));
+message!(End(String));
 impl Ask for Question {
     type Reply = Answer;
 }
@@ -63,7 +67,11 @@ impl Process for Actor {
             .on::<Open>()
             .on::<Flood>()
             .on::<Tick>()
-            .on::<Spawn>();
+            .on::<Spawn>()
+            .on::<AskTimes>()
+            .on::<SlowAsk>()
+            .on::<Pour>()
+            .on::<End>();
     }
     fn exited(&mut self, _: &mut Context<'_, Self>, _: &Pid, reason: ExitReason) {
         self.tell(Seen::Exited(reason));
@@ -119,6 +127,45 @@ impl Receive<Tick> for Actor {
         cx.after(Duration::from_millis(after_ms), |me, _| {
             me.tell(Seen::Ticked);
         });
+    }
+}
+impl Receive<AskTimes> for Actor {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, _: &Pid, AskTimes(left): AskTimes) {
+        let limit = Duration::from_secs(9);
+        cx.ask(&self.to, Question(left), limit, move |me, cx, answer| {
+            me.tell(Seen::Number(answer.unwrap().0));
+            if left > 1 {
+                let this = cx.me().clone();
+                cx.send(&this, AskTimes(left - 1));
+            }
+        });
+    }
+}
+/// Computes for longer than its ask may take, and tells how long that waited.
+impl Receive<SlowAsk> for Actor {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, _: &Pid, SlowAsk(limit_ms): SlowAsk) {
+        let clock = Clock::live();
+        let limit = Duration::from_millis(limit_ms);
+        while clock.now().since(Time::ZERO) < limit {}
+        let asked = clock.now();
+        cx.ask(&self.to, Question(0), limit, move |me, _, answer| {
+            let waited = clock.now().since(asked);
+            me.tell(Seen::Number(waited.as_millis().try_into().unwrap()));
+            me.tell(Seen::Failed(answer.err().unwrap()));
+        });
+    }
+}
+/// Sends numbers to the other one, each from a turn of its own.
+impl Receive<Pour> for Actor {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, _: &Pid, Pour(number): Pour) {
+        let me = cx.me().clone();
+        cx.send(&self.to, Number(number));
+        cx.send(&me, Pour(number + 1));
+    }
+}
+impl Receive<End> for Actor {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, _: &Pid, End(why): End) {
+        cx.fail(why);
     }
 }
 impl Receive<Spawn> for Actor {
@@ -302,4 +349,138 @@ fn timers_run_while_many_processes_of_a_thread_are_flooded() {
     let first_end = order.iter().position(|seen| *seen == Seen::Number(0));
     assert!(last_tick < first_end, "{order:?}");
     world.node.shutdown();
+}
+
+#[test]
+fn a_link_between_threads_is_told_once_and_after_the_last_message() {
+    let world = World::new(Clock::paused());
+    let (watcher, log) = world.actor("watcher", Placement::Near, "sender");
+    let (sender, _log) = world.actor("sender", Placement::LeastLoaded, "watcher");
+    assert_ne!(world.thread("sender"), world.thread("watcher"));
+    world.node.send(&watcher, Watch(sender.clone()));
+    world.clock.settle();
+    world.node.send(&sender, Count(500));
+    world.node.send(&sender, End("done".into()));
+    world.clock.settle();
+    let mut expected: Vec<Seen> = (0..500).map(Seen::Number).collect();
+    expected.push(Seen::Exited(ExitReason::Failed("done".into())));
+    assert_eq!(log.try_iter().collect::<Vec<_>>(), expected);
+    world.node.shutdown();
+}
+
+#[test]
+fn asks_between_threads_are_answered() {
+    let world = World::new(Clock::paused());
+    let (asker, log) = world.actor("asker", Placement::Near, "answerer");
+    let (_, _log) = world.actor("answerer", Placement::LeastLoaded, "asker");
+    assert_ne!(world.thread("asker"), world.thread("answerer"));
+    world.node.send(&asker, AskTimes(300));
+    world.clock.settle();
+    let expected: Vec<Seen> = (1..=300).rev().map(Seen::Number).collect();
+    assert_eq!(log.try_iter().collect::<Vec<_>>(), expected);
+    world.node.shutdown();
+}
+
+#[test]
+fn the_time_of_an_ask_counts_from_the_end_of_a_slow_handler() {
+    let world = World::new(Clock::live());
+    let (asker, log) = world.actor("asker", Placement::Near, "silent");
+    let (_, _log) = world.actor("silent", Placement::LeastLoaded, "asker");
+    world.node.send(&asker, SlowAsk(60));
+    let waited = log.recv().unwrap();
+    assert!(matches!(waited, Seen::Number(60..)), "{waited:?} ms");
+    assert_eq!(log.recv().unwrap(), Seen::Failed(AskError::TimedOut));
+    world.node.shutdown();
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A process is linked to while it ends on another thread: whichever comes first, the link ends.
+#[test]
+fn a_link_to_a_process_that_ends_just_then_on_another_thread_is_told() {
+    const ROUNDS: usize = 3_000;
+    let world = World::new(Clock::live());
+    let (watcher, log) = world.actor("watcher", Placement::Near, "watcher");
+    for round in 0..ROUNDS {
+        let id = format!("target-{round}");
+        let (target, _log) = world.actor(&id, Placement::LeastLoaded, "watcher");
+        world.node.send(&watcher, Watch(target.clone()));
+        world.node.send(&target, End("over".into()));
+    }
+    for told in 0..ROUNDS {
+        let seen = log.recv_timeout(PATIENCE);
+        assert!(matches!(seen, Ok(Seen::Exited(_))), "{told} told: {seen:?}");
+    }
+    world.node.shutdown();
+}
+
+/// A name is used again at the moment in which it is free: whoever waits for the end of the second process, or links
+/// to it, does not hear that of the first.
+#[test]
+fn the_end_of_a_process_is_not_mixed_up_with_that_of_its_successor() {
+    const ROUNDS: usize = 1_000;
+    let world = World::new(Clock::live());
+    let (watcher, log) = world.actor("watcher", Placement::Near, "watcher");
+    for round in 0..ROUNDS {
+        let target = loop {
+            let (to, (seen, _log)) = (watcher.clone(), channel());
+            let build = move || Actor { to, seen };
+            let spawned = world
+                .node
+                .spawn_placed("target", Placement::LeastLoaded, build);
+            if let Ok(target) = spawned {
+                break target;
+            }
+        };
+        let ended = world.node.ended(&target);
+        world.node.send(&watcher, Watch(target.clone()));
+        // It has linked once it has come to this.
+        world.node.send(&watcher, Number(0));
+        assert_eq!(
+            log.recv_timeout(PATIENCE),
+            Ok(Seen::Number(0)),
+            "round {round}"
+        );
+        let reason = ExitReason::Failed(round.to_string());
+        world.node.send(&target, End(round.to_string()));
+        let exited = log.recv_timeout(PATIENCE);
+        assert_eq!(exited, Ok(Seen::Exited(reason.clone())));
+        assert_eq!(futures::executor::block_on(ended), reason);
+    }
+    world.node.shutdown();
+}
+
+/// A process of another thread is in the midst of sending when its node shuts down.
+#[test]
+fn nothing_comes_from_a_process_after_the_shutdown_of_its_node_was_told() {
+    for run in 0..20 {
+        let network = MemoryNetwork::new(run);
+        let [near, far] = [1, 3].map(|threads| {
+            let node = Node::builder().memory(&network).threads(threads);
+            node.start().unwrap()
+        });
+        let (seen, log) = channel();
+        let to = near.pid("watcher").unwrap();
+        let (build_to, build_seen) = (to.clone(), seen);
+        let built = near.spawn("watcher", move || Actor {
+            to: build_to,
+            seen: build_seen,
+        });
+        let watcher = built.unwrap();
+        let ids = ["a", "b"];
+        for id in ids {
+            let (to, (seen, _log)) = (to.clone(), channel());
+            let build = move || Actor { to, seen };
+            let pouring = far.spawn_placed(id, Placement::LeastLoaded, build).unwrap();
+            if id == "b" {
+                near.send(&watcher, Watch(pouring.clone()));
+                far.send(&pouring, Pour(0));
+            }
+        }
+        assert_eq!(log.recv_timeout(PATIENCE), Ok(Seen::Number(0)));
+        far.shutdown();
+        while let Ok(Seen::Number(_)) = log.recv_timeout(PATIENCE) {}
+        near.shutdown();
+        assert_eq!(log.iter().count(), 0, "after the end of its sender");
+    }
 }

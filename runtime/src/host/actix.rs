@@ -34,14 +34,18 @@ const GIVE_WAY_EACH: Duration = Duration::from_micros(100);
 /// as long.
 const LINGER: Duration = Duration::from_micros(20);
 
+/// Run when a thread has ended all its processes and serves no more.
+pub(crate) type AtEnd = Box<dyn FnOnce() + Send>;
+
 /// Serves the processes of a run queue on this thread from now on.
-pub(crate) fn begin(queue: Arc<RunQueue>, clock: Clock) {
+pub(crate) fn begin(queue: Arc<RunQueue>, clock: Clock, at_end: Option<AtEnd>) {
     queue.settle_here();
     Worker {
         desk: Desk::new(clock),
         queue,
         drivers: Vec::new(),
         free: Vec::new(),
+        at_end,
     }
     .start();
 }
@@ -52,6 +56,7 @@ struct Worker {
     /// Processes by slot; none while it is being served, and in free slots.
     drivers: Vec<Option<Box<Driver>>>,
     free: Vec<u32>,
+    at_end: Option<AtEnd>,
 }
 
 /// Some process has something to do.
@@ -203,6 +208,9 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.end();
+        if let Some(at_end) = self.at_end.take() {
+            at_end();
+        }
         if self.queue.own
             && let Some(arbiter) = actix_rt::Arbiter::try_current()
         {

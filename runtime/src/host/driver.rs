@@ -120,6 +120,11 @@ impl Start {
             factory,
             seed,
         } = self;
+        if inbox.is_closed() {
+            // Its end was told before it could start.
+            node.clock().done(1);
+            return None;
+        }
         let build = move || factory.build(surroundings, seed);
         let ended = match catch_unwind(AssertUnwindSafe(build)) {
             Ok(cell) => {
@@ -322,7 +327,7 @@ impl Driver {
     fn turn(&mut self, turn: Turn, desk: &mut Desk) -> bool {
         match self.handle(turn, desk) {
             Ok(mut effects) => {
-                let ended = self.perform(&mut effects, desk);
+                let ended = self.perform(&mut effects);
                 effects.clear();
                 desk.effects = effects;
                 ended
@@ -372,10 +377,12 @@ impl Driver {
         self.inbox.stats.hold(None);
         let mut all: Vec<Effect> = std::mem::take(&mut self.waiting).into();
         all.extend(effects);
-        self.perform(&mut all, desk)
+        self.perform(&mut all)
     }
 
-    fn perform(&mut self, effects: &mut Vec<Effect>, desk: &Desk) -> bool {
+    fn perform(&mut self, effects: &mut Vec<Effect>) -> bool {
+        // An ask waits from now on, not from the last reading, which was before the handler ran.
+        let mut asked = None;
         for effect in effects.drain(..) {
             if self.holding.is_some() {
                 self.waiting.push_back(effect);
@@ -415,7 +422,8 @@ impl Driver {
                     number,
                     limit,
                 } => {
-                    self.open(number, limit, desk);
+                    let now = *asked.get_or_insert_with(|| self.node.clock().now());
+                    self.open(number, now + limit);
                     if !self.node.deliver(request) {
                         let error = AskError::Undelivered;
                         self.inbox
@@ -441,12 +449,12 @@ impl Driver {
     }
 
     /// Gives an ask its deadline.
-    fn open(&mut self, number: u64, limit: Duration, desk: &Desk) {
+    fn open(&mut self, number: u64, deadline: Time) {
         let Some(cell) = &self.cell else {
             return;
         };
         let open = cell.open_asks();
-        let place = self.node.clock().place(desk.now + limit);
+        let place = self.node.clock().place(deadline);
         let deadlines = self.deadlines.get_or_insert_with(Box::default);
         deadlines.add(place, number, open, |ask| cell.waits_for(ask));
         self.arm();

@@ -263,3 +263,68 @@ pub(crate) fn next_other() -> Option<Entry> {
 pub(crate) fn note_time(now: Option<Time>) {
     HERE.with(|here| here.now.set(now));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Wake;
+    use std::thread::{self, Thread};
+    use std::time::Duration;
+
+    struct Unpark {
+        thread: Thread,
+        woken: AtomicBool,
+    }
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.woken.store(true, Ordering::SeqCst);
+            self.thread.unpark();
+        }
+    }
+
+    /// One thread posts, each second time after the other has caught up and is about to fall asleep; the other must
+    /// be woken for each entry that it did not find by itself.
+    #[test]
+    fn no_entry_waits_for_a_thread_that_has_fallen_asleep() {
+        const ENTRIES: u32 = 200_000;
+        let queue = RunQueue::new(u64::MAX - 1, 0, false);
+        let served = Arc::new(AtomicUsize::new(0));
+        let (posting, seen) = (Arc::clone(&queue), Arc::clone(&served));
+        let poster = thread::spawn(move || {
+            for entry in 0..ENTRIES {
+                while entry % 2 == 0 && seen.load(Ordering::SeqCst) < entry as usize {
+                    std::hint::spin_loop();
+                }
+                assert!(posting.post(Entry::Ready(entry)).is_ok());
+            }
+        });
+        queue.settle_here();
+        let wake = Arc::new(Unpark {
+            thread: thread::current(),
+            woken: AtomicBool::new(false),
+        });
+        let waker = Waker::from(Arc::clone(&wake));
+        let mut next = 0;
+        while next < ENTRIES {
+            queue.collect();
+            while let Some(entry) = next_ready() {
+                assert_eq!(entry, next, "in the order posted");
+                next += 1;
+            }
+            served.store(next as usize, Ordering::SeqCst);
+            if next < ENTRIES && queue.sleep(&waker) {
+                while !wake.woken.swap(false, Ordering::SeqCst) {
+                    let before = wake.woken.load(Ordering::SeqCst);
+                    thread::park_timeout(Duration::from_secs(20));
+                    let woken = wake.woken.load(Ordering::SeqCst);
+                    assert!(
+                        before || woken || !queue.waits(),
+                        "asleep over entry {next}"
+                    );
+                }
+            }
+        }
+        poster.join().unwrap();
+        let _nothing_left = queue.end();
+    }
+}

@@ -409,10 +409,14 @@ impl NodeBuilder {
     ) {
         let system = actix_rt::System::new();
         system.block_on(async move {
-            let (stop, stopped) = oneshot::channel();
-            match self.assemble(address, incarnation, seed, identity, sockets, stop) {
+            let number = NODES.fetch_add(1, Ordering::Relaxed);
+            let threads = Arc::new(Threads::begin(number, self.threads, &self.clock));
+            let serving = Arc::clone(&threads);
+            match self.assemble(address, incarnation, seed, identity, sockets, serving) {
                 Ok((node, http)) => {
                     let handle = node.0.clone();
+                    let (stop, stopped) = oneshot::channel();
+                    *handle.0.stop.lock() = Some(stop);
                     if started.send(Ok(node)).is_ok() {
                         // Err means that every handle is gone, which is as good as being told.
                         let _stop = stopped.await;
@@ -421,6 +425,7 @@ impl NodeBuilder {
                     drop(http);
                 }
                 Err(error) => {
+                    threads.close().await;
                     if started.send(Err(error)).is_err() {
                         error!("a node failed to start and nobody waits for it");
                     }
@@ -436,11 +441,10 @@ impl NodeBuilder {
         seed: u64,
         identity: Option<Identity>,
         sockets: Sockets,
-        stop: oneshot::Sender<()>,
+        threads: Arc<Threads>,
     ) -> Result<(Node, Option<Server>), NodeError> {
-        let number = NODES.fetch_add(1, Ordering::Relaxed);
         let shared = Arc::new(Shared {
-            number,
+            number: threads.node(),
             address: address.clone(),
             clock: self.clock.clone(),
             metrics: Metrics::default(),
@@ -452,7 +456,7 @@ impl NodeBuilder {
             counters: Mutex::default(),
             links: Mutex::new(Links::default()),
             transport: OnceLock::new(),
-            threads: Arc::new(Threads::begin(number, self.threads, &self.clock)),
+            threads,
             runtime: tokio::runtime::Handle::current(),
             operators: std::mem::take(&mut self.operators),
             asks: AtomicU64::new(1),
@@ -462,7 +466,7 @@ impl NodeBuilder {
             end_waiters: Mutex::default(),
             delegate: OnceLock::new(),
             filters: Filters::default(),
-            stop: Mutex::new(Some(stop)),
+            stop: Mutex::default(),
             thread: Mutex::new(None),
         });
         // Who cannot be dialled cannot be told what to log; a guest's id is that of its one actor.
@@ -560,23 +564,20 @@ struct Parts<'a> {
 }
 
 impl NodeHandle {
-    /// Ends all processes, so that links are told, then lets the transport send what is queued and close.
+    /// Ends all processes, so that links are told, then lets the transport send what is queued and close. Each thread
+    /// ends its own, between two of their turns, so that nothing comes from them after their end was told.
     async fn close(self) {
-        let all: Vec<_> = self.0.inboxes.iter().map(|i| i.pid()).collect();
-        for pid in &all {
-            self.ended_by_shutdown(pid);
-        }
         self.0.threads.close().await;
+        // Those that have yet to start, or whose thread is left behind.
+        let all = self.0.inboxes.iter();
+        let rest: Vec<_> = all.map(|inbox| Arc::clone(&inbox)).collect();
+        for inbox in &rest {
+            self.ended(inbox, crate::links::ExitReason::Terminated);
+        }
         if let Some(transport) = self.0.transport.get() {
             transport.shutdown().await;
         }
         info!(address = %self.0.address, "node stopped");
-    }
-
-    fn ended_by_shutdown(&self, pid: &crate::pid::Pid) {
-        if let Some(inbox) = self.inbox(pid.id()) {
-            self.ended(&inbox, crate::links::ExitReason::Terminated);
-        }
     }
 }
 

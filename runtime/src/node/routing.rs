@@ -304,9 +304,6 @@ impl NodeHandle {
                 reason: reason.clone(),
             })
         });
-        if inbox.thread().own {
-            self.0.threads.forget_ended();
-        }
         for waiter in waiters.into_iter().flatten() {
             // Nobody may be waiting any more.
             let _gone = waiter.send(reason.clone());

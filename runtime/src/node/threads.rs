@@ -17,6 +17,7 @@ use tracing::error;
 
 use crate::clock::Clock;
 use crate::host;
+use crate::host::actix::AtEnd;
 use crate::host::worker::{self, Entry, RunQueue};
 
 /// Where a process runs.
@@ -62,9 +63,9 @@ impl Threads {
                 queue.expect_company();
             }
             if number == 0 {
-                host::actix::begin(Arc::clone(queue), clock.clone());
+                host::actix::begin(Arc::clone(queue), clock.clone(), None);
             } else {
-                others.push((Arc::clone(queue), Some(launch(queue, clock))));
+                others.push((Arc::clone(queue), Some(launch(queue, clock, None))));
             }
         }
         Self {
@@ -76,6 +77,11 @@ impl Threads {
             next: AtomicUsize::new(count),
             closed: AtomicBool::new(false),
         }
+    }
+
+    /// Number of the node.
+    pub(crate) fn node(&self) -> u64 {
+        self.node
     }
 
     /// The thread for a process; none when the node has shut down.
@@ -92,7 +98,7 @@ impl Threads {
                 };
                 Arc::clone(self.fixed.iter().min_by_key(load)?)
             }
-            Placement::OwnThread => self.own(),
+            Placement::OwnThread => self.own()?,
         };
         queue.processes.fetch_add(1, Ordering::Relaxed);
         Some(queue)
@@ -105,25 +111,39 @@ impl Threads {
         Arc::clone(place)
     }
 
-    fn own(self: &Arc<Self>) -> Arc<RunQueue> {
+    fn own(self: &Arc<Self>) -> Option<Arc<RunQueue>> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let queue = RunQueue::new(self.node, number, true);
+        {
+            let mut others = self.others.lock();
+            // Under the lock: who closes ends all that are listed by then.
+            if self.closed.load(Ordering::Acquire) {
+                return None;
+            }
+            others.push((Arc::clone(&queue), None));
+        }
         for thread in self.fixed.iter().chain([&queue]) {
             thread.expect_company();
         }
-        self.others.lock().push((Arc::clone(&queue), None));
         let (threads, launched) = (Arc::clone(self), Arc::clone(&queue));
         let asked = self.first.spawn_fn(move || threads.launch_own(&launched));
         if !asked {
             abandon(&queue);
         }
-        queue
+        Some(queue)
     }
 
     /// On the first thread, since only there threads are made.
-    fn launch_own(&self, queue: &Arc<RunQueue>) {
+    fn launch_own(self: &Arc<Self>, queue: &Arc<RunQueue>) {
+        let threads = Arc::downgrade(self);
+        let ended = move || {
+            if let Some(threads) = threads.upgrade() {
+                threads.forget_ended();
+            }
+        };
         // The system may refuse a thread, and actix says so by a panic.
-        let made = catch_unwind(AssertUnwindSafe(|| launch(queue, &self.clock)));
+        let launch = || launch(queue, &self.clock, Some(Box::new(ended)));
+        let made = catch_unwind(AssertUnwindSafe(launch));
         let mut others = self.others.lock();
         match made {
             Ok(arbiter) => {
@@ -132,6 +152,10 @@ impl Threads {
                         *place = Some(arbiter);
                         return;
                     }
+                }
+                // Whoever closes has told it to end by now, and joins it when it has. Else it has ended by itself.
+                if self.closed.load(Ordering::Acquire) {
+                    others.push((Arc::clone(queue), Some(arbiter)));
                 }
             }
             Err(_) => {
@@ -143,46 +167,69 @@ impl Threads {
         }
     }
 
-    /// Forgets threads that have ended with their process.
-    pub(crate) fn forget_ended(&self) {
-        self.others.lock().retain(|(queue, _)| !queue.has_ended());
+    /// Forgets threads that have ended with their process; those of a node that shuts down are joined instead.
+    fn forget_ended(&self) {
+        let mut others = self.others.lock();
+        if !self.closed.load(Ordering::Acquire) {
+            others.retain(|(queue, _)| !queue.has_ended());
+        }
     }
 
-    /// Ends all threads but the first, which runs this.
+    /// Ends the processes of all threads, each on its thread, and all threads but the first, which runs this.
     pub(crate) async fn close(&self) {
-        self.closed.store(true, Ordering::Release);
-        let others = std::mem::take(&mut *self.others.lock());
-        let mut ending = Vec::new();
-        for (queue, arbiter) in others {
-            let (done, ended) = oneshot::channel();
-            let told = queue.post(Entry::Stop(done)).is_ok();
-            ending.push((queue.number, told.then_some(ended), arbiter));
+        {
+            let _nobody_adds_one = self.others.lock();
+            self.closed.store(true, Ordering::Release);
         }
-        for (thread, ended, arbiter) in ending {
-            if let Some(ended) = ended
-                && tokio::time::timeout(END_LIMIT, ended).await.is_err()
-            {
-                error!(
-                    thread,
-                    "a process does not return from its handler: its thread is left behind"
-                );
-                continue;
+        loop {
+            let others = std::mem::take(&mut *self.others.lock());
+            if others.is_empty() {
+                break;
             }
-            let Some(arbiter) = arbiter else {
-                continue;
-            };
-            arbiter.stop();
-            if arbiter.join().is_err() {
-                error!(thread, "a thread of this node panicked");
-            }
+            end_all(others).await;
+        }
+        let (done, ended) = oneshot::channel();
+        if let Some(first) = self.fixed.first()
+            && first.post(Entry::Stop(done)).is_ok()
+            && tokio::time::timeout(END_LIMIT, ended).await.is_err()
+        {
+            error!("the first thread does not end its processes");
         }
     }
 }
 
-fn launch(queue: &Arc<RunQueue>, clock: &Clock) -> Arbiter {
+/// Ends these threads.
+async fn end_all(threads: Vec<(Arc<RunQueue>, Option<Arbiter>)>) {
+    let mut ending = Vec::new();
+    for (queue, arbiter) in threads {
+        let (done, ended) = oneshot::channel();
+        let told = queue.post(Entry::Stop(done)).is_ok();
+        ending.push((queue.number, told.then_some(ended), arbiter));
+    }
+    for (thread, ended, arbiter) in ending {
+        if let Some(ended) = ended
+            && tokio::time::timeout(END_LIMIT, ended).await.is_err()
+        {
+            error!(
+                thread,
+                "a process does not return from its handler: its thread is left behind"
+            );
+            continue;
+        }
+        let Some(arbiter) = arbiter else {
+            continue;
+        };
+        arbiter.stop();
+        if arbiter.join().is_err() {
+            error!(thread, "a thread of this node panicked");
+        }
+    }
+}
+
+fn launch(queue: &Arc<RunQueue>, clock: &Clock, ended: Option<AtEnd>) -> Arbiter {
     let arbiter = Arbiter::new();
     let (queue, clock) = (Arc::clone(queue), clock.clone());
-    let told = arbiter.spawn_fn(move || host::actix::begin(queue, clock));
+    let told = arbiter.spawn_fn(move || host::actix::begin(queue, clock, ended));
     debug_assert!(told, "it has just begun");
     arbiter
 }
