@@ -1,4 +1,4 @@
-//! The agent process against a scripted master and scripted executors, over the in-memory network, on a paused clock,
+//! The agent process against a master and executors that the test plays, over the in-memory network, on a paused clock,
 //! with operators that only pretend.
 #![expect(
     clippy::unwrap_used,
@@ -10,7 +10,7 @@
 )]
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,45 +27,31 @@ use meseta_protocol::messages::{Led, MasterMessage};
 use meseta_protocol::status::{StatusReason, StatusSource, StatusUpdate, TaskState, TaskStatus};
 use meseta_protocol::task::{Task, TaskInfo};
 use meseta_protocol::{FrameworkId, TaskId, UpdateId};
+use meseta_runtime::testing::{Event, Observed as _, Probe, What};
 use meseta_runtime::transport::memory::MemoryNetwork;
-use meseta_runtime::{Clock, Context, ExitReason, Message, Node, Pid, Process, Receive, Routes};
-use serde::{Deserialize, Serialize};
+use meseta_runtime::{Clock, ExitReason, Message, Node, Pid};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Makes a scripted process do what waits for it.
-#[derive(Serialize, Deserialize)]
-struct Go {}
-impl Message for Go {
-    const NAME: &'static str = "test.Go";
-}
-
-type Act = Box<dyn FnOnce(&mut Context<'_, Script>) + Send>;
-
-/// A process that notes what it hears and does what it is told.
-struct Script {
-    acts: Receiver<Act>,
-    heard: Sender<Heard>,
-}
-
 macro_rules! heard {
     ($($kind:ident),* $(,)?) => {
+        /// What a master or an executor may hear of the agent.
         #[derive(Debug, Clone, PartialEq)]
         enum Heard { $($kind($kind),)* Exited(Pid) }
-        impl Process for Script {
-            fn routes(routes: &mut Routes<Self>) {
-                routes.on::<Go>()$(.on::<$kind>())*;
-            }
-            fn exited(&mut self, _: &mut Context<'_, Self>, pid: &Pid, _: ExitReason) {
-                // The test may have ended.
-                drop(self.heard.send(Heard::Exited(pid.clone())));
+        impl Heard {
+            /// What came, when it is one of these.
+            fn of(event: &Event) -> Option<Self> {
+                if matches!(event.what, What::Exited(_)) {
+                    return Some(Self::Exited(event.from.clone()));
+                }
+                $(
+                    if let Some(message) = $kind::read(event) {
+                        return Some(Self::$kind(message));
+                    }
+                )*
+                None
             }
         }
-        $(impl Receive<$kind> for Script {
-            fn receive(&mut self, _: &mut Context<'_, Self>, _: &Pid, message: $kind) {
-                drop(self.heard.send(Heard::$kind(message)));
-            }
-        })*
     };
 }
 heard!(
@@ -85,48 +71,26 @@ heard!(
     ExecutorRefused,
 );
 
-impl Receive<Go> for Script {
-    fn receive(&mut self, cx: &mut Context<'_, Self>, _: &Pid, _: Go) {
-        while let Ok(act) = self.acts.try_recv() {
-            act(cx);
-        }
-    }
-}
-
-/// A scripted process on its node.
+/// A master or an executor, which the test plays, on its node.
 struct Actor {
     node: Node,
-    pid: Pid,
-    acts: Sender<Act>,
-    heard: Receiver<Heard>,
+    probe: Probe,
 }
 
 impl Actor {
     fn on(node: &Node, id: &str) -> Self {
-        let ((acts, todo), (tell, heard)) = (channel(), channel());
-        let build = move || Script {
-            acts: todo,
-            heard: tell,
-        };
-        let pid = node.spawn(id, build).unwrap();
         Self {
             node: node.clone(),
-            pid,
-            acts,
-            heard,
+            probe: node.testing().probe(id).unwrap(),
         }
     }
     fn send<M: Message>(&self, to: &Pid, message: M) {
-        let to = to.clone();
-        self.acts
-            .send(Box::new(move |cx| cx.send(&to, message)))
-            .unwrap();
-        self.node.send(&self.pid, Go {});
+        self.probe.send(to, message);
         self.node.clock().settle();
     }
     fn heard(&self) -> Vec<Heard> {
-        self.node.clock().settle();
-        self.heard.try_iter().collect()
+        let all = self.probe.everything();
+        all.iter().filter_map(Heard::of).collect()
     }
 }
 
@@ -217,7 +181,7 @@ impl World {
             .start()
             .unwrap();
         let work_dir = tempfile::tempdir().unwrap();
-        let mut config = Config::new(master.pid.clone(), work_dir.path());
+        let mut config = Config::new(master.probe.pid().clone(), work_dir.path());
         config.containment = Containment::Walk;
         config.resources = "cpus:4;mem:1024".parse().unwrap();
         config.executor_command = "/opt/meseta-executor".into();

@@ -1,5 +1,5 @@
 //! The master's conversations with agents and schedulers, over the in-memory network and a paused clock: who is told
-//! what, in which case. The other ends are scripted.
+//! what, in which case. The test plays the other ends with probes.
 
 #![expect(
     clippy::unwrap_used,
@@ -9,7 +9,7 @@
     reason = "a test fails by panicking, and looks for one kind of event among all"
 )]
 
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use meseta_master::Config;
@@ -31,81 +31,62 @@ use meseta_protocol::operation::Operation;
 use meseta_protocol::status::{StatusReason, StatusUpdate, TaskState, TaskStatus};
 use meseta_protocol::task::{Task, TaskInfo};
 use meseta_protocol::{AgentId, FrameworkId, TaskId, UpdateId};
+use meseta_runtime::testing::{ANY, Event, Observed as _, Probe};
 use meseta_runtime::transport::memory::MemoryNetwork;
-use meseta_runtime::{Clock, Context, Message, Node, Pid, Process, Receive, Routes};
-use serde::{Deserialize, Serialize};
-
-/// Declares a scripted process that notes everything it hears and sends whatever it is told to.
-macro_rules! scripted {
-    ($name:ident, $heard:ident, says [ $($say:ident),* ], hears [ $($message:ident),* ]) => {
-        #[derive(Debug, Clone, PartialEq)]
-        enum $heard { $($message($message)),* }
-
-        struct $name { heard: Sender<$heard>, master: Pid }
-
-        impl Process for $name {
-            fn routes(routes: &mut Routes<Self>) {
-                $( routes.on::<Led<$message>>(); )*
-                $( routes.on::<Say<$say>>(); )*
-            }
-        }
-        $(
-            impl Receive<Led<$message>> for $name {
-                fn receive(&mut self, _: &mut Context<'_, Self>, _: &Pid, led: Led<$message>) {
-                    assert_eq!(led.leader_epoch, EPOCH);
-                    self.heard.send($heard::$message(led.message)).ok();
-                }
-            }
-        )*
-        $(
-            impl Receive<Say<$say>> for $name {
-                fn receive(&mut self, cx: &mut Context<'_, Self>, _: &Pid, say: Say<$say>) {
-                    let master = self.master.clone();
-                    cx.send(&master, say.0);
-                }
-            }
-        )*
-    };
-}
+use meseta_runtime::{Address, Clock, Message, Node, Pid};
 
 const EPOCH: u64 = 1;
 
-/// Tells a scripted process to send something to the master.
-#[derive(Serialize, Deserialize)]
-#[serde(bound = "")]
-struct Say<M: Message>(M);
-impl<M: Message> Message for Say<M> {
-    const NAME: &'static str = M::NAME;
+/// What one end of a conversation may hear.
+trait Hears: Sized {
+    /// What came, when it is one of these.
+    fn of(event: &Event) -> Option<Self>;
 }
 
-scripted!(
-    ScriptedAgent,
-    AgentHeard,
-    says [RegisterAgent, ReregisterAgent, UnregisterAgent, UpdateStatus, Pong],
-    hears [AgentRegistered, AgentReregistered, Ping, RunTask, KillAgentTask, AcknowledgeAgentStatus, ShutdownFramework, ShutdownAgent]
-);
-scripted!(
-    ScriptedScheduler,
-    SchedulerHeard,
-    says [SubscribeFramework, AcceptOffers, DeclineOffers, ReviveOffers, KillTask, AcknowledgeStatus, ReconcileTasks, TeardownFramework],
-    hears [FrameworkSubscribed, ResourceOffers, OfferRescinded, StatusUpdated, AgentLost, FrameworkError]
-);
+macro_rules! hears {
+    ($heard:ident [ $($message:ident),* ]) => {
+        #[derive(Debug, Clone, PartialEq)]
+        enum $heard { $($message($message)),* }
 
-/// One end of a conversation with the master.
+        impl Hears for $heard {
+            fn of(event: &Event) -> Option<Self> {
+                $(
+                    if let Some(led) = Led::<$message>::read(event) {
+                        assert_eq!(led.leader_epoch, EPOCH);
+                        return Some(Self::$message(led.message));
+                    }
+                )*
+                None
+            }
+        }
+    };
+}
+
+hears!(AgentHeard [
+    AgentRegistered, AgentReregistered, Ping, RunTask, KillAgentTask, AcknowledgeAgentStatus, ShutdownFramework, ShutdownAgent
+]);
+hears!(SchedulerHeard [
+    FrameworkSubscribed, ResourceOffers, OfferRescinded, StatusUpdated, AgentLost, FrameworkError
+]);
+
+/// One end of a conversation with the master, which the test plays.
 struct End<H> {
     node: Node,
-    pid: Pid,
-    heard: Receiver<H>,
+    probe: Probe,
+    master: Pid,
+    heard: PhantomData<H>,
 }
 
-impl<H> End<H> {
+impl<H: Hears> End<H> {
     fn say<M: Message>(&self, message: M) {
-        self.node.send(&self.pid, Say(message));
+        self.probe.send(&self.master, message);
         self.node.clock().settle();
     }
     fn heard(&self) -> Vec<H> {
-        self.node.clock().settle();
-        self.heard.try_iter().collect()
+        self.probe.everything().iter().filter_map(H::of).collect()
+    }
+    fn address(&self) -> &Address {
+        self.node.address()
     }
 }
 
@@ -137,18 +118,19 @@ impl World {
         builder.role(role).start().unwrap()
     }
 
-    fn agent(&self) -> End<AgentHeard> {
-        let node = self.node("agent");
-        let (heard, log) = channel();
-        let master = self.master.clone();
-        let pid = node
-            .spawn("slave(1)", move || ScriptedAgent { heard, master })
-            .unwrap();
+    /// An end of this role and id.
+    fn end<H>(&self, role: &str, id: &str) -> End<H> {
+        let node = self.node(role);
         End {
+            probe: node.testing().probe(id).unwrap(),
             node,
-            pid,
-            heard: log,
+            master: self.master.clone(),
+            heard: PhantomData,
         }
+    }
+
+    fn agent(&self) -> End<AgentHeard> {
+        self.end("agent", "slave(1)")
     }
 
     /// An agent that has registered with 4 cpus and 4096 MiB.
@@ -175,17 +157,7 @@ impl World {
     }
 
     fn scheduler(&self) -> End<SchedulerHeard> {
-        let node = self.node("scheduler");
-        let (heard, log) = channel();
-        let master = self.master.clone();
-        let pid = node
-            .spawn("scheduler-1", move || ScriptedScheduler { heard, master })
-            .unwrap();
-        End {
-            node,
-            pid,
-            heard: log,
-        }
+        self.end("scheduler", "scheduler-1")
     }
 
     fn subscribed(&self, framework: FrameworkInfo) -> (End<SchedulerHeard>, FrameworkId) {
@@ -217,10 +189,9 @@ fn subscribe(scheduler: &End<SchedulerHeard>, framework: FrameworkInfo) -> Frame
         force: true,
         ..SubscribeFramework::default()
     });
-    match scheduler.heard.try_recv() {
-        Ok(SchedulerHeard::FrameworkSubscribed(subscribed)) => subscribed.framework_id,
-        other => panic!("{other:?}"),
-    }
+    // Offers may have come with it, and are looked at later.
+    let subscribed = scheduler.probe.find::<Led<FrameworkSubscribed>>();
+    subscribed.message.message.framework_id
 }
 
 fn framework() -> FrameworkInfo {
@@ -562,7 +533,7 @@ fn a_framework_hears_nothing_of_a_task_after_its_end() {
     let (agent, agent_id, scheduler, id) = launched(&world, framework());
     world
         .network
-        .disconnect(agent.pid.address(), world.master.address());
+        .disconnect(agent.address(), world.master.address());
     assert_eq!(statuses(&scheduler)[0].state, TaskState::Lost);
     agent.heard();
     comes_back(&agent, &agent_id, &id, TaskState::Running);
@@ -677,6 +648,59 @@ fn killing_an_unknown_task_is_answered() {
 }
 
 #[test]
+fn of_an_accept_that_got_lost_reconciliation_says_that_its_task_is_gone() {
+    let world = World::new();
+    let (agent, agent_id) = world.registered_agent();
+    let (scheduler, id) = world.subscribed(framework());
+    world.advance(1);
+    let offer = offers(&scheduler).remove(0);
+    let lost = world.node.testing().drop_next::<AcceptOffers>(ANY, ANY);
+    accept(&scheduler, &id, &offer, vec![task("t", &agent_id)]);
+    drop(lost);
+    assert_eq!((agent.heard(), statuses(&scheduler)), (vec![], vec![]));
+    scheduler.say(ReconcileTasks {
+        framework_id: id.clone(),
+        tasks: vec![TaskQuestion {
+            task_id: TaskId::new("t"),
+            agent_id: Some(agent_id.clone()),
+        }],
+    });
+    let told = statuses(&scheduler).remove(0);
+    assert_eq!(
+        (told.state, told.reason),
+        (TaskState::Gone, Some(StatusReason::Reconciliation))
+    );
+    // The offer is still this framework's to use.
+    accept(&scheduler, &id, &offer, vec![task("again", &agent_id)]);
+    let heard = agent.heard();
+    assert!(matches!(&heard[..], [AgentHeard::RunTask(_)]), "{heard:?}");
+}
+
+#[test]
+fn a_kill_that_got_lost_is_repeated_by_the_framework() {
+    let world = World::new();
+    let (agent, _, scheduler, id) = launched(&world, framework());
+    let kill = || KillTask {
+        framework_id: id.clone(),
+        task_id: TaskId::new("t"),
+        ..KillTask::default()
+    };
+    let lost = agent
+        .node
+        .testing()
+        .drop_next::<Led<KillAgentTask>>(ANY, ANY);
+    scheduler.say(kill());
+    assert_eq!(lost.wait().message.message.task_id, TaskId::new("t"));
+    assert_eq!(agent.heard(), []);
+    scheduler.say(kill());
+    let heard = agent.heard();
+    assert!(
+        matches!(&heard[..], [AgentHeard::KillAgentTask(_)]),
+        "{heard:?}"
+    );
+}
+
+#[test]
 fn an_agent_that_unregisters_is_removed_and_its_tasks_are_lost() {
     let world = World::new();
     let (agent, agent_id, scheduler, _) = launched(&world, framework());
@@ -712,7 +736,7 @@ fn an_end_that_waits_for_its_acknowledgement_survives_a_break() {
     assert_eq!(statuses(&scheduler).len(), 1);
     world
         .network
-        .disconnect(agent.pid.address(), world.master.address());
+        .disconnect(agent.address(), world.master.address());
     assert_eq!(statuses(&scheduler), []);
     comes_back(&agent, &agent_id, &id, TaskState::Finished);
     agent.say(update(&id, &agent_id, "t", TaskState::Finished, 1));
@@ -730,7 +754,7 @@ fn a_task_id_used_again_elsewhere_is_not_mixed_up() {
     let (old, old_id, scheduler, id) = launched(&world, framework());
     world
         .network
-        .disconnect(old.pid.address(), world.master.address());
+        .disconnect(old.address(), world.master.address());
     assert_eq!(statuses(&scheduler)[0].state, TaskState::Lost);
     let (_new, new_id) = world.registered_agent();
     world.advance(2);

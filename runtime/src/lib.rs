@@ -44,6 +44,8 @@ pub mod clock;
 pub mod codec;
 pub mod context;
 pub mod flags;
+#[doc(hidden)]
+pub mod fuzzing;
 pub(crate) mod host;
 pub mod http;
 pub mod identity;
@@ -73,6 +75,11 @@ pub use metrics::Metrics;
 pub use node::{Credentials, Node, NodeBuilder, NodeError, Placement, SpawnError};
 pub use pid::{Address, Pid};
 pub use process::{Process, Receive, Routes};
+
+/// The crate's README, whose program is compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
 
 /// An error with all its sources on one line: `what: why: why`.
 pub fn error_chain(error: &dyn std::error::Error) -> String {

@@ -8,12 +8,13 @@
 //! ```
 //! A role other than `*` means a static reservation. Source: Mesos `src/common/{resources,values}.cpp`.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use super::{
-    InvalidResource, Ranges, Reservation, Resource, ResourceQuantities, Resources, Scalar, Set,
-    Value,
+    InvalidResource, Ranges, Reservation, Resource, ResourceError, ResourceQuantities, Resources,
+    Scalar, Set, Value,
 };
 use crate::ids::{Role, RoleError, validate_role};
 
@@ -120,9 +121,10 @@ pub fn parse_value(text: &str) -> Result<ValueText, ParseError> {
         _ if squeezed.contains(['[', ']', '{', '}']) => Err(brackets()),
         _ => {
             let number = squeezed.parse::<f64>().ok();
-            // Not a number, infinite, negative and subnormal values are plain text.
+            // Not a number, infinite, negative and subnormal values are plain text, and so is what no scalar can hold.
             let number = number.filter(|n| (n.is_normal() || *n == 0.0) && *n >= 0.0);
-            Ok(match number.and_then(Scalar::from_f64) {
+            let amount = number.and_then(Scalar::from_f64);
+            Ok(match amount.filter(|amount| *amount != Scalar::INFINITE) {
                 Some(amount) => ValueText::Scalar(amount),
                 None => ValueText::Text(Arc::from(text.trim())),
             })
@@ -172,11 +174,14 @@ fn parse_one(text: &str, default_role: &Role) -> Result<Resource, ParseError> {
 }
 
 fn check(resources: &[Resource]) -> Result<(), ParseError> {
-    for (at, resource) in resources.iter().enumerate() {
-        resource.validate().map_err(|error| InvalidResource {
+    // The first value of each name, and the sum of its amounts.
+    let mut names: BTreeMap<&str, (&Value, Scalar)> = BTreeMap::new();
+    for resource in resources {
+        let invalid = |error| InvalidResource {
             resource: resource.to_string(),
             error,
-        })?;
+        };
+        resource.validate().map_err(invalid)?;
         let what = if resource.is_persistent_volume() {
             Some("Persistent volumes")
         } else if resource.revocable {
@@ -192,11 +197,14 @@ fn check(resources: &[Resource]) -> Result<(), ParseError> {
                 resource: resource.to_string(),
             });
         }
-        let other_kind = |other: &&Resource| {
-            other.name == resource.name && !other.value.same_kind(&resource.value)
-        };
-        if resources[..at].iter().any(|other| other_kind(&other)) {
+        let first = (&resource.value, Scalar::ZERO);
+        let (value, sum) = names.entry(&resource.name).or_insert(first);
+        if !value.same_kind(&resource.value) {
             return Err(ParseError::TwoTypes(resource.name.to_string()));
+        }
+        *sum += resource.amount().unwrap_or_default();
+        if *sum > Scalar::MOST {
+            return Err(invalid(ResourceError::TooMuch(resource.name.to_string())).into());
         }
     }
     Ok(())
@@ -267,6 +275,7 @@ impl FromStr for Resources {
 /// What is wrong with the first bad entry.
 pub fn parse_quantities(text: &str) -> Result<ResourceQuantities, ParseError> {
     let resources = parse_list(text, &Role::star())?;
+    check(&resources)?;
     let mut out = ResourceQuantities::new();
     for resource in resources {
         match (resource.amount(), resource.is_unreserved()) {

@@ -4,6 +4,7 @@
 //! in which a pair of PIDs is a small number once it was named, and for messages a MessagePack body. A [`Frame`] is one
 //! such message with everything it carries, for transports and tests that treat each by itself.
 
+pub mod frugal;
 pub mod stream;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use self::frugal::{Budget, Frugal};
 use self::stream::{MAX_WHOLE, PART, ReadError, Reader, Writer};
 use crate::message::{Correlation, Kind};
 use crate::pid::Pid;
@@ -104,14 +106,20 @@ pub fn encode_body<T: Serialize>(value: &T) -> Result<Bytes, CodecError> {
         .map_err(CodecError::Encode)
 }
 
-/// Reads a body, refusing one nested deeper than [`MAX_DEPTH`].
+/// Reads a body, refusing one nested deeper than [`MAX_DEPTH`], or that would take up more than
+/// [`frugal::EXPANSION`] times its size, and [`frugal::ALLOWANCE`], in memory.
 ///
 /// # Errors
 /// [`CodecError::Decode`] with the reason.
 pub fn decode_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(body);
     deserializer.set_max_depth(MAX_DEPTH);
-    T::deserialize(&mut deserializer).map_err(CodecError::Decode)
+    let budget = Budget::of(body.len());
+    let frugal = Frugal {
+        inner: &mut deserializer,
+        budget: &budget,
+    };
+    T::deserialize(frugal).map_err(CodecError::Decode)
 }
 
 impl Frame {

@@ -33,6 +33,13 @@ pub struct Response {
     pub body: bytes::Bytes,
 }
 
+/// Splits the path of a request into the id of a process and the path below it: `/master/state` into `master` and
+/// `/state`.
+pub(crate) fn split_path(path: &str) -> (&str, &str) {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    path.split_at(path.find('/').unwrap_or(path.len()))
+}
+
 /// Content type of JSON bodies.
 pub const JSON: &str = "application/json";
 /// Content type of plain text bodies.

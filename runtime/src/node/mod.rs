@@ -33,7 +33,7 @@ use crate::context::{AnyOp, AskError, Effect, Home, Outside, Reserved, Surroundi
 use crate::host::driver::Start;
 use crate::host::worker::Entry;
 use crate::host::{self, Factory};
-use crate::http::{Request, Responder, Response};
+use crate::http::{Request, Responder, Response, split_path};
 use crate::identity::{GuestKey, IdentityError};
 use crate::inbox::{Control, Inbox, Settings, User};
 use crate::links::{ExitReason, Links};
@@ -553,10 +553,7 @@ impl NodeHandle {
         path: &str,
         query: std::collections::BTreeMap<String, String>,
     ) -> Option<oneshot::Receiver<Response>> {
-        let (id, rest) = match path[1..].find('/') {
-            Some(slash) => (&path[1..=slash], &path[slash + 1..]),
-            None => (&path[1..], ""),
-        };
+        let (id, rest) = split_path(path);
         let named = self
             .inbox(id)
             .filter(|inbox| inbox.profile().http_paths.contains(&rest))

@@ -23,7 +23,7 @@ use crate::pid::Pid;
 const REMEMBERED: usize = 32;
 
 /// What the filters of a node look at: one message or one exit notice that an actor is about to get.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// Sender; of an exit notice the process that has ended.
     pub from: Pid,
@@ -34,7 +34,7 @@ pub struct Event {
 }
 
 /// Content of an [`Event`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
     /// A message.
     Message {

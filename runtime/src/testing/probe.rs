@@ -179,6 +179,13 @@ impl Probe {
         }
     }
 
+    /// Answers a request in its name, also one that another probe got or that was answered before; what the asker makes
+    /// of that is for the test to see.
+    pub fn answer<M: Ask>(&self, question: &Asked<M>, answer: M::Reply) {
+        let number = Correlation::Answer(question.number);
+        self.deliver(&question.from, answer, number);
+    }
+
     /// Links it to another process: the notice comes to [`Probe::expect_exited`].
     pub fn link(&self, pid: &Pid) {
         self.node.link(&self.pid, pid.clone());

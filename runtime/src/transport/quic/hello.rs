@@ -195,6 +195,12 @@ impl HandshakeError {
     }
 }
 
+/// Reads the body of a Hello and writes it again, for its fuzz target.
+pub(crate) fn read_hello(body: &[u8]) -> Result<Vec<u8>, crate::codec::CodecError> {
+    let hello: Hello = decode_body(body)?;
+    encode_body(&hello).map(|body| body.to_vec())
+}
+
 /// What a node says of itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Hello {

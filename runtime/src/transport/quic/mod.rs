@@ -23,6 +23,8 @@ mod slot;
 mod tests;
 mod tls;
 
+pub(crate) use hello::read_hello;
+
 use std::any::Any;
 use std::borrow::Cow;
 use std::collections::HashMap;

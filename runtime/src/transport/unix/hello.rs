@@ -121,6 +121,18 @@ pub(super) struct Answer {
     pub(super) kinds: Vec<(u32, u16)>,
 }
 
+/// Reads the body of a Hello and writes it again, for its fuzz target.
+pub(crate) fn read_hello(body: &[u8]) -> Result<Vec<u8>, CodecError> {
+    let hello: Hello = decode_body(body)?;
+    encode_body(&hello).map(|body| body.to_vec())
+}
+
+/// Reads the body of an answer and writes it again, for its fuzz target.
+pub(crate) fn read_answer(body: &[u8]) -> Result<Vec<u8>, CodecError> {
+    let answer: Answer = decode_body(body)?;
+    encode_body(&answer).map(|body| body.to_vec())
+}
+
 /// Writes a Hello or an answer.
 pub(super) async fn write<T: Serialize>(
     stream: &UnixStream,

@@ -26,6 +26,8 @@ mod socket;
 mod tests;
 mod token;
 
+pub(crate) use hello::{read_answer, read_hello};
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
