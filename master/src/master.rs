@@ -55,6 +55,7 @@ pub struct Master {
     next_agent: u64,
     next_offer: u64,
     next_ping_chain: u64,
+    next_entry: u64,
 
     pub(crate) allocator: Option<Pid>,
     pub(crate) registrar: Option<Pid>,
@@ -75,6 +76,7 @@ impl Master {
             next_agent: 0,
             next_offer: 0,
             next_ping_chain: 0,
+            next_entry: 0,
             allocator: None,
             registrar: None,
         }
@@ -337,6 +339,11 @@ impl Master {
     pub(crate) fn new_ping_chain(&mut self) -> u64 {
         self.next_ping_chain += 1;
         self.next_ping_chain
+    }
+
+    pub(crate) fn new_entry(&mut self) -> u64 {
+        self.next_entry += 1;
+        self.next_entry
     }
 
     pub(crate) fn new_uuid(cx: &mut Context<'_, Self>) -> Uuid {

@@ -50,8 +50,19 @@ pub fn answers(
         .collect()
 }
 
+/// The state that a framework may be told of a task out of turn. An end that was not forwarded yet is left to its update,
+/// which comes after those before it: told now, they would follow it.
+pub(crate) fn to_tell(task: &Task) -> TaskState {
+    let untold = if task.state.is_terminal() {
+        TaskState::Staging
+    } else {
+        task.state
+    };
+    task.status_update_state.unwrap_or(untold)
+}
+
 fn latest(task: &Task) -> TaskStatus {
-    let state = task.status_update_state.unwrap_or(task.state);
+    let state = to_tell(task);
     let mut status = TaskStatus::new(task.task_id.clone(), state)
         .because(StatusSource::Master, StatusReason::Reconciliation)
         .saying("Reconciliation: Latest task state");
@@ -191,6 +202,16 @@ mod tests {
                 "{task} {agent:?}"
             );
         }
+    }
+
+    #[test]
+    fn an_end_that_was_not_forwarded_is_left_to_its_update() {
+        let mut framework = framework(true);
+        let task = framework.tasks.get_mut(&TaskId::new("known")).unwrap();
+        task.state = TaskState::Failed;
+        assert_eq!(latest(task).state, TaskState::Staging);
+        task.status_update_state = Some(TaskState::Starting);
+        assert_eq!(latest(task).state, TaskState::Starting);
     }
 
     #[test]

@@ -793,6 +793,7 @@ fn nobody_elsewhere_can_speak_as_the_allocator() {
     let forged = Allocation {
         role: "*".into(),
         agent_id: agent_id.clone(),
+        entry: 1,
         resources: "cpus:100".parse().unwrap(),
     };
     stranger.send(

@@ -163,6 +163,8 @@ struct RoleState {
 #[derive(Debug)]
 struct Agent {
     id: AgentId,
+    /// As the master numbered it.
+    entry: u64,
     active: bool,
     remote: bool,
     capabilities: BTreeSet<AgentCapability>,
@@ -649,6 +651,7 @@ impl Allocator {
         let remote = self.is_remote(&message.info);
         let a = self.agents.insert(Agent {
             id: message.agent_id.clone(),
+            entry: message.entry,
             active: true,
             remote,
             capabilities: message.capabilities.into_iter().collect(),
@@ -1082,6 +1085,7 @@ impl Allocator {
                 offers.entry(f).or_default().push(Allocation {
                     role: role.clone(),
                     agent_id: agent.id.clone(),
+                    entry: agent.entry,
                     resources,
                 });
                 if nothing_left(agent, &shared) {

@@ -82,6 +82,9 @@ messages! {
         info: AgentInfo,
         /// What it can do.
         capabilities: Vec<AgentCapability>,
+        /// Number of this entry in the books, which allocations of it carry back: what was allocated on an earlier one
+        /// and is still on its way is void, since the new one does not know of it.
+        entry: u64,
         /// All it has.
         total: Resources,
         /// Who holds what of it, frameworks that are not known yet included.
@@ -166,6 +169,8 @@ pub struct Allocation {
     pub role: Role,
     /// The agent.
     pub agent_id: AgentId,
+    /// The agent's entry in the books; see [`AddAgent`].
+    pub entry: u64,
     /// The resources, marked with the role.
     pub resources: Resources,
 }

@@ -85,6 +85,7 @@ impl World {
     ) {
         self.books.add_agent(AddAgent {
             agent_id: id.into(),
+            entry: 0,
             total: info.resources.clone(),
             info,
             capabilities: capabilities.into_iter().collect(),
@@ -218,6 +219,7 @@ fn a_refusal_lasts_an_interval_at_least_and_more_resources_get_through() {
     assert_eq!(world.batch(), [""; 0]);
     world.books.update_agent(UpdateAgent {
         agent_id: "s1".into(),
+        entry: 0,
         info: AgentInfo::new("s1", Resources::new()),
         total: resources("cpus:5;mem:100"),
     });
@@ -464,6 +466,7 @@ fn what_agents_report_of_unknown_frameworks_is_claimed_by_them() {
     let held = resources("cpus:3").allocated(&"a".into());
     world.books.add_agent(AddAgent {
         agent_id: "s1".into(),
+        entry: 0,
         info: AgentInfo::new("s1", Resources::new()),
         capabilities: agent_capabilities().into_iter().collect(),
         total: resources("cpus:4"),

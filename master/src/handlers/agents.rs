@@ -226,6 +226,8 @@ impl Master {
         self.unreachable.remove(&agent_id);
         let chain = self.new_ping_chain();
         agent.ping_chain = chain;
+        let entry = self.new_entry();
+        agent.entry = entry;
         let info = agent.info.clone();
         let capabilities = agent.capabilities.to_vec();
         self.state.add_agent(agent, tasks, executors);
@@ -236,6 +238,7 @@ impl Master {
             agent_id: agent_id.clone(),
             info,
             capabilities,
+            entry,
             total: agent.total.clone(),
             used: agent.used.clone(),
         };
@@ -336,9 +339,14 @@ impl Master {
         self.drop_unlisted_executors(cx, id, message);
         self.kill_what_should_not_run(cx, from, id, &listed);
         self.end_forgotten_executors(cx, from, id, message);
-        let used = self.state.agent(id).map(|agent| agent.used.clone());
+        let entry = self.new_entry();
+        let used = self.state.agent_mut(id).map(|agent| {
+            agent.entry = entry;
+            agent.used.clone()
+        });
         let add = allocator::AddAgent {
             agent_id: id.clone(),
+            entry,
             total: info.resources.clone(),
             info,
             capabilities: message.capabilities.clone(),
@@ -466,9 +474,14 @@ impl Master {
             .tasks
             .into_iter()
             .filter(|task| !completed.contains(&task.framework_id))
-            .partition(|task| self.state.task(&task.framework_id, &task.task_id).is_some());
+            .partition(|task| {
+                let (framework, task) = (&task.framework_id, &task.task_id);
+                let known = self.state.framework(framework);
+                self.state.task(framework, task).is_some()
+                    || known.is_some_and(|framework| framework.was_declared_ended(task, id))
+            });
         for task in elsewhere {
-            // Its framework has started the id again on another agent meanwhile: only one may run.
+            // Its framework was told that it has ended, or has started the id again on another agent meanwhile.
             let kill = KillAgentTask {
                 framework_id: task.framework_id,
                 task_id: task.task_id,
@@ -505,7 +518,8 @@ impl Master {
             } else {
                 "Unknown agent reregistered"
             };
-            let mut status = TaskStatus::new(task.task_id, task.state)
+            let state = crate::reconciliation::to_tell(&task);
+            let mut status = TaskStatus::new(task.task_id, state)
                 .because(StatusSource::Master, StatusReason::AgentReregistered)
                 .saying(text);
             status.agent_id = Some(id.clone());

@@ -31,11 +31,13 @@ impl Receive<Allocated> for Master {
             .is_some_and(|framework| framework.standing == Standing::Active);
         let mut offers = Vec::new();
         for allocation in allocated.offers {
-            let usable = active
-                && self
-                    .state
-                    .agent(&allocation.agent_id)
-                    .is_some_and(|agent| agent.connected);
+            let agent = self.state.agent(&allocation.agent_id);
+            if agent.is_some_and(|agent| agent.entry != allocation.entry) {
+                // The agent has been entered anew since: the books do not know of this and may give it away again.
+                debug!(agent = %allocation.agent_id, "allocation on an earlier entry of the agent dropped");
+                continue;
+            }
+            let usable = active && agent.is_some_and(|agent| agent.connected);
             if usable {
                 offers.extend(self.make_offer(cx, &id, allocation));
             } else {

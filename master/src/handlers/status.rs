@@ -3,8 +3,7 @@
 
 use meseta_protocol::messages::agent::{AcknowledgeAgentStatus, ExecutorExited, UpdateStatus};
 use meseta_protocol::messages::scheduler::{AcknowledgeStatus, ExecutorLost, StatusUpdated};
-use meseta_protocol::status::{StatusSource, StatusUpdate};
-use meseta_protocol::task::Task;
+use meseta_protocol::status::StatusUpdate;
 use meseta_protocol::{AgentId, UpdateId};
 use meseta_runtime::{Context, Pid, Receive};
 use tracing::{debug, warn};
@@ -135,14 +134,8 @@ impl Master {
             return false;
         };
         let task_id = &update.status.task_id;
-        let ended_by_master = |task: &Task| {
-            let last = task.statuses.last();
-            last.and_then(|status| status.source) == Some(StatusSource::Master)
-        };
         let live = framework.tasks.get(task_id);
         live.is_none_or(|task| task.agent_id != *agent_id)
-            && framework.completed_tasks.iter().any(|task| {
-                task.task_id == *task_id && task.agent_id == *agent_id && ended_by_master(task)
-            })
+            && framework.was_declared_ended(task_id, agent_id)
     }
 }

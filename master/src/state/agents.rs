@@ -50,6 +50,7 @@ impl Agent {
             executors: BTreeMap::new(),
             killed_tasks: BTreeSet::new(),
             ping_chain: 0,
+            entry: 0,
             health: Health::default(),
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use meseta_protocol::executor::ExecutorInfo;
 use meseta_protocol::framework::FrameworkInfo;
 use meseta_protocol::resources::Resources;
-use meseta_protocol::status::{TaskState, TaskStatus};
+use meseta_protocol::status::{StatusSource, TaskState, TaskStatus};
 use meseta_protocol::task::Task;
 use meseta_protocol::{AgentId, ExecutorId, FrameworkId, TaskId, UpdateId};
 use meseta_runtime::Pid;
@@ -46,6 +46,17 @@ impl Framework {
             unreachable_tasks: VecDeque::new(),
             completed_tasks: VecDeque::new(),
         }
+    }
+
+    /// Whether the master itself has declared this task ended on this agent, and its framework has forgotten it.
+    pub fn was_declared_ended(&self, task_id: &TaskId, agent_id: &AgentId) -> bool {
+        self.completed_tasks.iter().any(|task| {
+            let last = task.statuses.last();
+            let source = last.and_then(|status| status.source);
+            task.task_id == *task_id
+                && task.agent_id == *agent_id
+                && source == Some(StatusSource::Master)
+        })
     }
 
     /// Whether its scheduler can be written to.

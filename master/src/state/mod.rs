@@ -101,6 +101,8 @@ pub struct Agent {
     pub killed_tasks: BTreeSet<(FrameworkId, TaskId)>,
     /// Number of the chain of pings that is this agent's; one of an earlier stay has ended.
     pub ping_chain: u64,
+    /// Its entry in the allocator's books. Allocations on an earlier one are void.
+    pub entry: u64,
     /// Answers to pings.
     pub health: crate::health::Health,
 }

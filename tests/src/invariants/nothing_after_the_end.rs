@@ -2,7 +2,8 @@
 //!
 //! Pure. Promised in `docs/decisions/0006`: a framework hears no more of a task after its end. A copy is the same
 //! update once more, or the same state without a uuid, as reconciliation answers; when the answer comes before an update
-//! that was lost on its way, that update is a copy too. One exception is promised there
+//! that was lost on its way, that update is a copy too. A question or a kill that crosses the end on its way is answered
+//! without a uuid too, by an end or by unknown, whatever the end was: its framework has asked. One exception is promised there
 //! too, until the registry outlives a master: an end that the master itself declared (it has no uuid) is not known to
 //! the next master, under which what really became of the task may still be heard.
 
@@ -38,7 +39,11 @@ impl NothingAfterTheEnd {
         if let Some(known) = self.ends.get_mut(&heard.task) {
             let copy = match (heard.uuid, known.uuid) {
                 (Some(_), Some(_)) => heard.uuid == known.uuid,
-                (None, _) | (Some(_), None) => heard.state == known.state,
+                (None, _) => {
+                    heard.state.is_terminal()
+                        || matches!(heard.state, TaskState::Unknown | TaskState::Unreachable)
+                }
+                (Some(_), None) => heard.state == known.state,
             };
             if copy {
                 known.uuid = known.uuid.or(heard.uuid);
@@ -106,7 +111,7 @@ mod tests {
             vec![
                 heard("t", TaskState::Killed, 1),
                 Event::MasterStarted,
-                told("t", TaskState::Lost),
+                told("t", TaskState::Running),
             ],
         ] {
             assert!(
@@ -123,6 +128,7 @@ mod tests {
             heard("t", TaskState::Finished, 2),
             heard("t", TaskState::Finished, 2),
             told("t", TaskState::Finished),
+            told("t", TaskState::Unknown),
             told("u", TaskState::Lost),
             told("u", TaskState::Lost),
             Event::MasterStarted,

@@ -80,7 +80,7 @@ pub fn run(first: u64, seeds: u64) -> Tally {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     let enough = {
                         let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
-                        tally.failures.len() >= 10
+                        tally.failures.len() >= 30
                     };
                     if seed >= first + seeds || enough {
                         break;

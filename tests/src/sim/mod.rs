@@ -58,8 +58,11 @@ use crate::invariants::no_launch_lost::is_settled;
 /// Time after the end of all faults within which a cluster converges: agents find their master within their longest
 /// back-off, a lost agent's tasks are reported after the master's time-outs, and what is asked is answered.
 pub const CONVERGES: Duration = Duration::from_secs(600);
-/// Time within which everything is gone after the frameworks were told to end.
-pub const EMPTIES: Duration = Duration::from_secs(300);
+/// Time within which everything is gone after the frameworks were told to end: the fail-over time-out of a framework that
+/// nobody speaks for, and a good while for its containers.
+pub const EMPTIES: Duration = Duration::from_secs(FAILOVER + 300);
+/// Fail-over time-out of every framework, in seconds.
+const FAILOVER: u64 = 300;
 
 /// What a run consists of.
 #[derive(Debug, Clone)]
@@ -224,9 +227,9 @@ impl World {
             book.book().note(now, Event::MasterStarted);
             // The higher of two epochs leads.
             let mut config = meseta_master::Config::new(boot.incarnation(), "master");
-            config.agent_ping_timeout = Duration::from_secs(5);
-            config.max_agent_ping_timeouts = 3;
-            config.agent_reregister_timeout = Duration::from_secs(60);
+            // The times of pings are the shipped ones: a new master waits as long for agents that it has not seen, and
+            // that is made for an agent's longest back-off.
+            config.agent_reregister_timeout = Duration::from_secs(120);
             config.offer_timeout = offer_timeout;
             boot.spawn("master", Master::new(config));
         });
@@ -395,7 +398,7 @@ fn start_framework(
     master: &Pid,
 ) {
     let mut info = FrameworkInfo::new("meseta", format!("framework-{number}"));
-    info.failover_timeout = 300.0;
+    info.failover_timeout = Duration::from_secs(FAILOVER).as_secs_f64();
     info.roles = vec![Role::star()];
     if !aware {
         info.capabilities = FrameworkCapabilities::of([
