@@ -219,7 +219,6 @@ fn a_refusal_lasts_an_interval_at_least_and_more_resources_get_through() {
     assert_eq!(world.batch(), [""; 0]);
     world.books.update_agent(UpdateAgent {
         agent_id: "s1".into(),
-        entry: 0,
         info: AgentInfo::new("s1", Resources::new()),
         total: resources("cpus:5;mem:100"),
     });
@@ -458,6 +457,31 @@ fn a_shared_resource_is_offered_once_a_run_and_stays_free() {
     );
     world.batch();
     world.decline_all(0.0);
+}
+
+#[test]
+fn an_allocation_names_the_entry_that_it_was_made_on() {
+    let mut world = World::new(Config::default());
+    let mut enter = |entry| {
+        world.books.add_agent(AddAgent {
+            agent_id: "s1".into(),
+            entry,
+            info: AgentInfo::new("s1", Resources::new()),
+            capabilities: agent_capabilities().into_iter().collect(),
+            total: resources("cpus:4"),
+            used: BTreeMap::new(),
+        });
+    };
+    enter(1);
+    enter(2);
+    world.add_framework("f1", framework(&["a"]));
+    let offers = world.books.allocate(world.now, &mut world.random);
+    let entries: Vec<u64> = offers
+        .iter()
+        .flat_map(|(_, all)| all)
+        .map(|offer| offer.entry)
+        .collect();
+    assert_eq!(entries, [2]);
 }
 
 #[test]
