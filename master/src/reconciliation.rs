@@ -12,6 +12,7 @@ use meseta_protocol::framework::FrameworkCapability;
 use meseta_protocol::messages::scheduler::TaskQuestion;
 use meseta_protocol::status::{StatusReason, StatusSource, TaskState, TaskStatus};
 use meseta_protocol::task::Task;
+use meseta_runtime::planted::mistake;
 
 use crate::state::{Framework, State};
 
@@ -85,6 +86,18 @@ fn answer(
         return Some(latest(task));
     }
     let agent = question.agent_id.as_ref();
+    // A question that was asked before its asker heard of the end: that is told once more, and nothing else.
+    let ended = framework.completed_tasks.iter().rev().find(|task| {
+        task.task_id == question.task_id && agent.is_none_or(|agent| *agent == task.agent_id)
+    });
+    if let Some(task) = ended {
+        let mut status = latest(task);
+        status.state = task.state;
+        return Some(status);
+    }
+    if mistake("master does not answer for what it does not know") {
+        return None;
+    }
     let unreachable = agent.and_then(|id| agents.unreachable.get(id));
     let (state, message) = if agent.is_some_and(|id| agents.state.agent(id).is_some()) {
         (

@@ -58,6 +58,7 @@ pub mod metrics;
 pub mod node;
 pub(crate) mod numbered;
 pub mod pid;
+pub mod planted;
 pub mod process;
 pub(crate) mod quick;
 pub mod sim;

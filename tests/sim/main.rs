@@ -1,83 +1,129 @@
-//! Simulated clusters: 300 seeds, those that once found something, and the same journal twice for a seed.
+//! Whole clusters in simulated worlds: many seeds, each held to all laws after every step; see `meseta_tests::sim`.
 //!
-//! `MESETA_SEEDS=5000` runs more, `MESETA_FIRST_SEED` others, `MESETA_SEED=17` tells the story of one; `scripts/sim` is
-//! the convenient way to all three.
+//! `MESETA_SEEDS` says how many seeds, 300 unless set; `MESETA_SEED_FROM` which is the first. A failure prints the law,
+//! the last events, and the command that shows it again.
 
-use meseta_tests::sim::{Shape, World, batch, run};
+mod planted;
+
+use std::time::Duration;
+
+use meseta_runtime::Clock;
+use meseta_tests::sim::batch::{self, Summary};
+use meseta_tests::sim::plan::Plan;
+use meseta_tests::sim::world;
 
 /// Seeds that found a mistake, with what it was.
-const FOUND: &[(u64, &str)] = &[
+const FOUND: [(u64, &str); 6] = [
     (
-        3,
-        "a returning agent's task was reported again though it had been declared lost",
+        34,
+        "A-1: what was allocated before an agent came back was offered beside what was allocated after",
     ),
     (
-        24,
-        "a question was answered with an end that the framework had not been sent yet",
+        31,
+        "T-3: a new master told a task's latest state ahead of the updates that were still to come",
     ),
     (
-        41,
-        "offers on their way were made again when their agent was entered anew",
+        112,
+        "Z-1: an agent named tasks of a framework that it was ending, for which a new master waited for ever",
     ),
     (
-        170,
-        "a returning agent's task was reported as ended before its earlier updates",
+        27,
+        "T-3: tasks that were told to be lost lived again when their agent came back from being unreachable",
+    ),
+    (
+        228,
+        "T-3: a question asked before the end was heard was answered by another end",
+    ),
+    (
+        8,
+        "A-1: as seed 34, with two agents and a scheduler that fails over",
     ),
 ];
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
+fn setting(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is not a number")),
+        Err(_) => default,
+    }
 }
 
-#[test]
-fn a_peaceful_cluster_runs_all_its_tasks() {
-    for seed in 0..20 {
-        let mut sim = meseta_runtime::sim::Sim::new(seed);
-        let shape = Shape::draw(sim.random()).peaceful();
-        let mut world = World::build(sim, shape);
-        let ended = world.run();
-        assert!(ended.is_ok(), "{}", ended.unwrap_err());
+fn expect_no_failure(summary: &Summary) {
+    for (seed, story) in &summary.failures {
+        println!("FAILED seed {seed}:\n{story}");
+    }
+    let seeds: Vec<_> = summary.failures.keys().collect();
+    assert!(seeds.is_empty(), "seeds that break a law: {seeds:?}");
+}
+
+fn show(summary: &Summary, took: Duration) {
+    println!(
+        "{} seeds, {} steps in {:.1} s",
+        summary.runs,
+        summary.steps,
+        took.as_secs_f64()
+    );
+    for (what, count) in summary.events.iter().chain(&summary.bites) {
+        println!("{count:>9} {what}");
     }
 }
 
 #[test]
-fn a_seed_gives_the_same_journal_every_time() {
-    for seed in 0..20 {
-        assert_eq!(run(seed), run(seed), "seed {seed}");
+fn a_cluster_without_faults_does_its_work_and_leaves_nothing() {
+    let summary = batch::play(0..20, |seed| {
+        world::run_plan(Plan::draw(seed).without_faults(), false)
+    });
+    expect_no_failure(&summary);
+    assert!(summary.events["ends heard"] >= summary.events["launched"]);
+    assert!(summary.events["started"] > 50, "{:?}", summary.events);
+}
+
+#[test]
+fn clusters_keep_the_laws_whatever_goes_wrong() {
+    let (seeds, from) = (setting("MESETA_SEEDS", 300), setting("MESETA_SEED_FROM", 0));
+    let clock = Clock::live();
+    let began = clock.now();
+    let summary = batch::play(from..from + seeds, world::run);
+    show(&summary, clock.now().since(began));
+    expect_no_failure(&summary);
+    if seeds >= 300 {
+        assert_eq!(summary.toothless(), [""; 0], "these faults never bit");
     }
 }
 
 #[test]
-fn seeds_that_found_something_once_find_nothing_now() {
+fn seeds_that_found_a_mistake_find_none_now() {
     for (seed, what) in FOUND {
-        let ended = run(*seed);
-        assert!(ended.is_ok(), "{what}: {}", ended.unwrap_err());
+        let failure = world::run(seed).failure;
+        assert!(failure.is_none(), "{what}: {}", failure.unwrap());
     }
 }
 
 #[test]
-fn every_law_is_kept_whatever_goes_wrong() {
-    if let Some(seed) = number("MESETA_SEED") {
-        println!("{}", batch::story(seed));
-        return;
-    }
-    let seeds = number("MESETA_SEEDS").unwrap_or(300);
-    let tally = batch::run(number("MESETA_FIRST_SEED").unwrap_or(0), seeds);
-    println!("{}", tally.report());
-    for failure in &tally.failures {
-        println!(
-            "{failure}\n  scripts/sim --seed {} tells the story\n",
-            failure.seed
+fn one_seed_gives_one_journal() {
+    for seed in 0..20 {
+        let (one, other) = (world::run(seed), world::run(seed));
+        assert_eq!(
+            (one.hash, one.lines),
+            (other.hash, other.lines),
+            "seed {seed}"
         );
     }
+}
+
+/// What `scripts/sim --seed N` shows: everything that happened in one run.
+#[test]
+fn a_run_tells_its_story() {
+    let report = batch::replay(setting("MESETA_SEED", 0));
+    for line in batch::tale(&report) {
+        println!("{line}");
+    }
+    assert!(report.journal.len() as u64 >= report.lines);
+    assert!(!report.history.is_empty());
     assert!(
-        tally.failures.is_empty(),
-        "{} seeds failed",
-        tally.failures.len()
-    );
-    assert!(
-        seeds < 300 || tally.missing().is_empty(),
-        "never happened: {:?}",
-        tally.missing()
+        report.failure.is_none(),
+        "{:?}",
+        report.failure.map(|failure| failure.what)
     );
 }

@@ -10,6 +10,7 @@ use meseta_protocol::messages::agent::{
 use meseta_protocol::status::{StatusReason, TaskState};
 use meseta_protocol::task::Task;
 use meseta_runtime::Context;
+use meseta_runtime::planted::mistake;
 use tracing::{info, warn};
 
 use super::status::Report;
@@ -74,6 +75,8 @@ impl Agent {
                     self.tell_if_unanswered();
                     self.register(cx);
                 }
+                Effect::ArmRetry { number, .. }
+                    if number > 1 && mistake("agent asks only once to be let in") => {}
                 Effect::ArmRetry { after, number } => {
                     cx.after(after, move |agent, cx| {
                         agent.registration_input(cx, Input::RetryDue(number));
@@ -92,6 +95,11 @@ impl Agent {
                 Effect::Resume => {
                     let effects = self.updates.resume();
                     self.perform_updates(cx, effects);
+                }
+                Effect::Pong if mistake("agent answers one ping thousands of times") => {
+                    for _ in 0..5_000 {
+                        self.tell_master(cx, Pong {});
+                    }
                 }
                 Effect::Pong => self.tell_master(cx, Pong {}),
                 Effect::Fail(reason) => self.fail(cx, &reason),
@@ -137,7 +145,9 @@ impl Agent {
             capabilities: Self::capabilities(),
             ..ReregisterAgent::default()
         };
-        for (framework_id, framework) in &self.tables.frameworks {
+        // Nothing more is said of a framework that is being ended. A new master must not wait for the ends of its tasks.
+        let live = self.tables.frameworks.iter();
+        for (framework_id, framework) in live.filter(|(_, framework)| !framework.terminating) {
             message.frameworks.push(framework.info.clone());
             for executor in framework.executors.values() {
                 if executor.phase != Phase::Terminated && !executor.generated {

@@ -23,6 +23,7 @@ use meseta_protocol::launch::{EnvironmentEntry, LaunchCommand, LaunchPlan};
 use meseta_protocol::status::{StatusReason, TaskState, TaskStatus};
 use meseta_protocol::task::{KillPolicy, TaskInfo};
 use meseta_runtime::Time;
+use meseta_runtime::planted::mistake;
 
 use crate::environment::CREDENTIAL_FD;
 use crate::kill_policy::{Escalation, grace_period, shutdown_grace};
@@ -184,6 +185,9 @@ impl Core {
         let mut effects = vec![starting];
         match plan {
             Ok(plan) => {
+                if mistake("executor starts a task twice") {
+                    effects.push(Effect::Start(Box::new(plan.clone())));
+                }
                 effects.push(Effect::Start(Box::new(plan)));
                 let limit = self.task.as_ref().and_then(|task| task.max_completion_time);
                 effects.extend(limit.map(|limit| Effect::Arm(Timer::Completion, limit)));
@@ -237,6 +241,10 @@ impl Core {
                 if tell && self.reports_killing {
                     let killing = TaskStatus::new(task.task_id.clone(), TaskState::Killing);
                     effects.push(report(killing));
+                    if mistake("executor goes back to running") {
+                        let running = TaskStatus::new(task.task_id.clone(), TaskState::Running);
+                        effects.push(report(running));
+                    }
                 }
                 if running && !grace.is_zero() {
                     effects.push(Effect::Signal(Signal::Term));

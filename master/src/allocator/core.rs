@@ -27,6 +27,7 @@ use meseta_protocol::offer::Filters;
 use meseta_protocol::resources::{ParseError, Resource, ResourceQuantities, Resources, Scalar};
 use meseta_protocol::{AgentId, FrameworkId, Role};
 use meseta_runtime::Time;
+use meseta_runtime::planted::mistake;
 use rand::Rng;
 use rand::seq::SliceRandom;
 
@@ -1081,7 +1082,9 @@ impl Allocator {
                 let Some(agent) = self.agents.get_mut(a) else {
                     return;
                 };
-                agent.available -= &offer.non_shared();
+                if !mistake("allocator forgets what it has offered") {
+                    agent.available -= &offer.non_shared();
+                }
                 offers.entry(f).or_default().push(Allocation {
                     role: role.clone(),
                     agent_id: agent.id.clone(),

@@ -519,6 +519,10 @@ impl Master {
                 "Unknown agent reregistered"
             };
             let state = crate::reconciliation::to_tell(&task);
+            if state.is_terminal() {
+                // The agent sends it again until it is acknowledged.
+                continue;
+            }
             let mut status = TaskStatus::new(task.task_id, state)
                 .because(StatusSource::Master, StatusReason::AgentReregistered)
                 .saying(text);

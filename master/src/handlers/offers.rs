@@ -6,10 +6,11 @@ use meseta_protocol::messages::scheduler::{
 };
 use meseta_protocol::offer::{AllocationInfo, Filters, Offer, Url};
 use meseta_protocol::operation::Operation;
-use meseta_protocol::resources::Resources;
+use meseta_protocol::resources::{Resource, Resources};
 use meseta_protocol::status::{StatusReason, StatusSource, TaskState, TaskStatus};
 use meseta_protocol::task::{Task, TaskInfo};
 use meseta_protocol::{AgentId, FrameworkId, OfferId, UpdateId};
+use meseta_runtime::planted::mistake;
 use meseta_runtime::{Context, Pid, Receive};
 use tracing::{debug, warn};
 
@@ -32,7 +33,9 @@ impl Receive<Allocated> for Master {
         let mut offers = Vec::new();
         for allocation in allocated.offers {
             let agent = self.state.agent(&allocation.agent_id);
-            if agent.is_some_and(|agent| agent.entry != allocation.entry) {
+            if agent.is_some_and(|agent| agent.entry != allocation.entry)
+                && !mistake("master offers what was allocated before an agent came back")
+            {
                 // The agent has been entered anew since: the books do not know of this and may give it away again.
                 debug!(agent = %allocation.agent_id, "allocation on an earlier entry of the agent dropped");
                 continue;
@@ -263,6 +266,10 @@ impl Master {
         };
         let info = framework.info.clone();
         *remaining -= &launch.charged;
+        if mistake("master gives back ports that a task has") {
+            let is_port = |resource: &Resource| &*resource.name == "ports";
+            *remaining += &launch.charged.filter(is_port);
+        }
         self.state
             .add_task(Task::new(&launch.task, framework_id, &info.user));
         if launch.launch_executor

@@ -7,6 +7,7 @@ use meseta_protocol::messages::agent::{
 use meseta_protocol::messages::scheduler::{
     ExecutorMessage, FrameworkMessage, KillTask, ReconcileTasks, ShutdownExecutor, TaskQuestion,
 };
+use meseta_runtime::planted::mistake;
 use meseta_runtime::{Context, Pid, Receive};
 use tracing::{debug, info};
 
@@ -22,6 +23,7 @@ impl Receive<KillTask> for Master {
         }
         let Some(task) = self.state.task(id, &kill.task_id) else {
             info!(framework = %id, task = %kill.task_id, "kill of an unknown task answered by reconciliation");
+            assert!(!mistake("master panics over a kill"), "planted");
             let question = TaskQuestion {
                 task_id: kill.task_id,
                 agent_id: kill.agent_id,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use meseta_protocol::agent::{AgentCapability, AgentInfo};
 use meseta_protocol::executor::ExecutorInfo;
 use meseta_protocol::resources::Resources;
-use meseta_protocol::status::TaskState;
+use meseta_protocol::status::{StatusReason, StatusSource, TaskState, TaskStatus};
 use meseta_protocol::task::Task;
 use meseta_protocol::{AgentId, FrameworkId, OfferId, TaskId};
 use meseta_runtime::Pid;
@@ -162,10 +162,19 @@ impl State {
                 continue;
             };
             removed.tasks.push(task.clone());
-            if !task.state.is_terminal() {
+            let ended = if task.state.is_terminal() {
+                false
+            } else {
                 task.state = state_of(&task);
+                task.state.is_terminal()
+            };
+            if ended {
+                // By the master's word, by which it is known when its agent comes back with it.
+                let last = TaskStatus::new(task.task_id.clone(), task.state);
+                task.statuses
+                    .push(last.because(StatusSource::Master, StatusReason::AgentRemoved));
             }
-            if keep_unreachable {
+            if keep_unreachable && !ended {
                 self.park_task(&framework, task);
             } else {
                 self.complete_taken(&framework, task);

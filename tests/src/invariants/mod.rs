@@ -97,6 +97,22 @@ pub struct Heard {
     pub uuid: Option<UpdateId>,
 }
 
+impl Event {
+    /// Its kind in a word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Launched { .. } => "launched",
+            Self::Started { .. } => "started",
+            Self::Stopped { .. } => "stopped",
+            Self::Heard(heard) if heard.state.is_terminal() => "ends heard",
+            Self::Heard(_) => "states heard",
+            Self::Acknowledged { .. } => "acknowledged",
+            Self::MasterStarted => "masters",
+            Self::FrameworkOver(_) => "frameworks over",
+        }
+    }
+}
+
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,11 +1,12 @@
 //! T-3: after a task's end only copies of it follow.
 //!
 //! Pure. Promised in `docs/decisions/0006`: a framework hears no more of a task after its end. A copy is the same
-//! update once more, or the same state without a uuid, as reconciliation answers; when the answer comes before an update
-//! that was lost on its way, that update is a copy too. A question or a kill that crosses the end on its way is answered
-//! without a uuid too, by an end or by unknown, whatever the end was: its framework has asked. One exception is promised there
-//! too, until the registry outlives a master: an end that the master itself declared (it has no uuid) is not known to
-//! the next master, under which what really became of the task may still be heard.
+//! update once more, or the same state where one of the two has no uuid, as reconciliation answers. Two exceptions:
+//!
+//! - Until the registry outlives a master, an end that the master itself declared (it has no uuid) is not known to the
+//!   next master, under which what really became of the task may still be heard.
+//! - The master keeps nothing of a task that it refused (TASK_ERROR without a uuid). Whoever asked about it meanwhile is
+//!   told that nothing is known of it.
 
 use std::collections::BTreeMap;
 
@@ -38,18 +39,19 @@ impl NothingAfterTheEnd {
         };
         if let Some(known) = self.ends.get_mut(&heard.task) {
             let copy = match (heard.uuid, known.uuid) {
-                (Some(_), Some(_)) => heard.uuid == known.uuid,
-                (None, _) => {
-                    heard.state.is_terminal()
-                        || matches!(heard.state, TaskState::Unknown | TaskState::Unreachable)
-                }
-                (Some(_), None) => heard.state == known.state,
+                (Some(uuid), Some(first)) => uuid == first,
+                (None, _) | (_, None) => heard.state == known.state,
             };
+            let forgotten = known.uuid.is_none() && known.masters < self.masters;
             if copy {
                 known.uuid = known.uuid.or(heard.uuid);
             }
-            let forgotten = known.uuid.is_none() && known.masters < self.masters;
-            if copy {
+            let unknown = matches!(
+                heard.state,
+                TaskState::Unknown | TaskState::Gone | TaskState::Lost | TaskState::Unreachable
+            );
+            let refused = known.state == TaskState::Error && known.uuid.is_none();
+            if copy || refused && unknown && heard.uuid.is_none() {
                 return Ok(());
             }
             if !forgotten {
@@ -108,10 +110,11 @@ mod tests {
                 told("t", TaskState::Lost),
                 heard("t", TaskState::Running, 1),
             ],
+            vec![told("t", TaskState::Error), told("t", TaskState::Running)],
             vec![
                 heard("t", TaskState::Killed, 1),
                 Event::MasterStarted,
-                told("t", TaskState::Running),
+                told("t", TaskState::Lost),
             ],
         ] {
             assert!(
@@ -128,7 +131,8 @@ mod tests {
             heard("t", TaskState::Finished, 2),
             heard("t", TaskState::Finished, 2),
             told("t", TaskState::Finished),
-            told("t", TaskState::Unknown),
+            told("refused", TaskState::Error),
+            told("refused", TaskState::Unknown),
             told("u", TaskState::Lost),
             told("u", TaskState::Lost),
             Event::MasterStarted,

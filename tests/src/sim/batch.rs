@@ -1,121 +1,146 @@
-//! Many seeds over all cores: counts what went wrong, and fails when a kind of fault never did.
+//! Many seeds on all cores, and what they have shown together.
 
-use std::num::NonZeroUsize;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 
-use meseta_runtime::sim::{Bites, Failure};
+use meseta_runtime::Time;
+use meseta_runtime::sim::Failure;
 
-use super::{Outcome, World, machines};
+use super::fault_kinds;
+use super::world::{self, Report};
 
-/// Kinds of faults that cannot happen here yet: nothing is written to a disk before checkpoints and the registry are.
-pub const NOT_YET: &[&str] = &["restart without a disk"];
+/// Last events of the history that a failure shows.
+const SHOWN: usize = 50;
 
-/// What a batch came to.
+/// What a batch has shown.
 #[derive(Debug, Default)]
-pub struct Tally {
-    /// Seeds that were run.
+pub struct Summary {
+    /// Runs.
     pub runs: u64,
-    /// Tasks launched in all.
-    pub tasks: usize,
-    /// Steps made in all.
+    /// Steps of all runs.
     pub steps: u64,
-    /// What went wrong in all.
-    pub bites: Bites,
-    /// Runs that broke a law, by seed.
-    pub failures: Vec<Failure>,
+    /// How often each kind of fault has bitten.
+    pub bites: BTreeMap<&'static str, u64>,
+    /// How often each kind of event is in the histories.
+    pub events: BTreeMap<&'static str, u64>,
+    /// Stories of failed runs, by seed.
+    pub failures: BTreeMap<u64, String>,
 }
 
-impl Tally {
-    fn add(&mut self, outcome: Result<Outcome, Failure>) {
+impl Summary {
+    fn add(&mut self, report: &Report) {
         self.runs += 1;
-        match outcome {
-            Ok(outcome) => {
-                self.tasks += outcome.tasks;
-                self.steps += outcome.steps;
-                self.bites.add(&outcome.bites);
-            }
-            Err(failure) => self.failures.push(failure),
+        self.steps += report.steps;
+        for (kind, count) in report.bites.iter() {
+            *self.bites.entry(kind).or_default() += count;
+        }
+        for (kind, count) in &report.own_bites {
+            *self.bites.entry(kind).or_default() += count;
+        }
+        for (_, event) in &report.history {
+            *self.events.entry(event.kind()).or_default() += 1;
+        }
+        if let Some(failure) = &report.failure {
+            self.failures.insert(report.seed, story(report, failure));
         }
     }
 
-    /// Kinds of faults that never bit.
-    pub fn missing(&self) -> Vec<&'static str> {
-        Bites::ALL
-            .iter()
-            .chain(machines::FAULTS)
-            .filter(|kind| !NOT_YET.contains(kind) && self.bites.of(kind) == 0)
-            .copied()
-            .collect()
-    }
-
-    /// The closing lines of a batch.
-    pub fn report(&self) -> String {
-        let bites = self
-            .bites
-            .iter()
-            .map(|(kind, n)| format!("  {n:>8}  {kind}\n"));
-        format!(
-            "{} seeds, {} tasks, {} steps, {} failed\n{}",
-            self.runs,
-            self.tasks,
-            self.steps,
-            self.failures.len(),
-            bites.collect::<String>()
-        )
+    /// Kinds of faults that have never bitten.
+    pub fn toothless(&self) -> Vec<&'static str> {
+        let never = |kind: &&str| self.bites.get(kind).is_none_or(|count| *count == 0);
+        fault_kinds().into_iter().filter(never).collect()
     }
 }
 
-/// Runs `seeds` seeds from `first` on. Stops to begin new ones after ten failures.
-pub fn run(first: u64, seeds: u64) -> Tally {
-    let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let next = AtomicU64::new(first);
-    let tally = Mutex::new(Tally::default());
-    thread::scope(|scope| {
+/// Plays `seeds` on all cores.
+pub fn play(seeds: std::ops::Range<u64>, run: impl Fn(u64) -> Report + Sync) -> Summary {
+    let (next, summary) = (AtomicU64::new(seeds.start), Mutex::new(Summary::default()));
+    let threads = std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get);
+    std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let enough = {
-                        let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
-                        tally.failures.len() >= 30
-                    };
-                    if seed >= first + seeds || enough {
+                    if seed >= seeds.end {
                         break;
                     }
-                    let outcome = super::run(seed);
-                    tally
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .add(outcome);
+                    let report = run(seed);
+                    if let Ok(mut summary) = summary.lock() {
+                        summary.add(&report);
+                    }
                 }
             });
         }
     });
-    let mut tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
-    tally.failures.sort_by_key(|failure| failure.seed);
-    tally
+    summary
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// The whole story of a seed: every line of its journal with the contents of messages, and how it ended.
-pub fn story(seed: u64) -> String {
-    let mut world = World::draw(seed);
-    world.sim.set_verbose(true);
-    world.sim.journal_mut().keep_all();
-    let ended = world.run();
-    let mut story = world.sim.journal().text().join("\n");
-    story.push('\n');
-    story.push_str(&match ended {
-        Ok(()) => format!(
-            "seed {seed} keeps all laws; journal {:016x}",
-            world.sim.journal().hash()
+/// What a failed run has to say: the broken law, the last events, and how to see it again.
+pub fn story(report: &Report, failure: &Failure) -> String {
+    let mut text = String::new();
+    let skipped = report.history.len().saturating_sub(SHOWN);
+    for line in &failure.story {
+        line_to(&mut text, line);
+    }
+    line_to(&mut text, "the last events that count:");
+    for (at, event) in report.history.iter().skip(skipped) {
+        line_to(&mut text, &format!("{} {event}", shown(*at)));
+    }
+    line_to(
+        &mut text,
+        &format!(
+            "seed {} breaks {} at {}: {}",
+            failure.seed,
+            failure.law,
+            shown(failure.at),
+            failure.what
         ),
-        Err(failure) => format!(
-            "seed {seed} breaks {} at {}: {}",
-            failure.law, failure.at, failure.what
-        ),
+    );
+    line_to(
+        &mut text,
+        &format!("see it again: scripts/sim --seed {}", report.seed),
+    );
+    text
+}
+
+fn line_to(text: &mut String, line: &str) {
+    // Writing to a String cannot fail.
+    let _infallible = writeln!(text, "  {line}");
+}
+
+/// Virtual time as the journal shows it.
+pub fn shown(at: Time) -> String {
+    format!("{:>3}.{:09}", at.0 / 1_000_000_000, at.0 % 1_000_000_000)
+}
+
+/// Plays one seed with its whole journal.
+pub fn replay(seed: u64) -> Report {
+    world::run_plan(super::plan::Plan::draw(seed), true)
+}
+
+/// The whole journal of a run, with what counts for the laws in its places, and how it ended.
+pub fn tale(report: &Report) -> Vec<String> {
+    let mut lines = Vec::with_capacity(report.journal.len() + report.history.len() + 1);
+    let mut events = report
+        .history
+        .iter()
+        .map(|(at, event)| (shown(*at), event))
+        .peekable();
+    for line in &report.journal {
+        // Lines begin with the time, padded alike, so their order is that of time.
+        while let Some((at, event)) = events.next_if(|(at, _)| line.get(..at.len()) > Some(at)) {
+            lines.push(format!("{at}      * {event}"));
+        }
+        lines.push(line.clone());
+    }
+    lines.extend(events.map(|(at, event)| format!("{at}      * {event}")));
+    lines.push(match &report.failure {
+        Some(failure) => story(report, failure),
+        None => format!("seed {} keeps all laws", report.seed),
     });
-    story
+    lines
 }

@@ -1,180 +1,207 @@
-//! Holds a simulated cluster to the laws in [`crate::invariants`], after every step that may have changed what they are
-//! about.
+//! The laws, held to a simulated cluster after every step: those about tasks as they read the history, those about
+//! resources in the tables and books of the process that has just had its turn.
 
 use std::collections::BTreeMap;
 
 use meseta_master::Master;
 use meseta_master::allocator::AllocatorProcess;
-use meseta_protocol::AgentId;
-use meseta_protocol::resources::Resources;
+use meseta_master::state::Agent as Entry;
+use meseta_runtime::Pid;
 use meseta_runtime::sim::{Invariant, Seen, Sim};
 
-use super::ledger::Ledger;
-use super::{Places, World};
+use super::hosts::Hosts;
+use super::notes::Shared;
 use crate::invariants::no_overcommitment::Held;
 use crate::invariants::{
-    Laws, books_balance, no_overcommitment, no_panics, one_offer_each, queues_are_bounded,
+    Event, Laws, books_balance, no_overcommitment, no_panics, one_offer_each, queues_are_bounded,
 };
 
-/// More messages than ever wait for one process of a cluster of this size.
+/// Most messages that may wait in one mailbox of so small a cluster: what minutes of a partition bring together.
 const MOST_WAITING: usize = 2_000;
 
-/// Adds all laws to a world.
-pub(super) fn all(world: &mut World) {
-    world.sim.law(world.machines.bookkeeping());
-    world.sim.law(OfTasks {
-        ledger: world.ledger.clone(),
-        laws: Laws::new(),
-    });
-    world.sim.law(OfResources(world.places.clone()));
-    world.sim.law(OfProcesses);
+/// See the module.
+pub struct ClusterLaws {
+    shared: Shared,
+    hosts: Hosts,
+    tasks: Laws,
+    read: usize,
+    /// Number of the law that was broken.
+    broken: &'static str,
 }
 
-/// T-1 to T-5.
-struct OfTasks {
-    ledger: Ledger,
-    laws: Laws,
-}
-
-impl Invariant for OfTasks {
-    fn name(&self) -> &'static str {
-        "a law of tasks"
+impl ClusterLaws {
+    /// All laws, for a run that is about to begin.
+    pub fn new(shared: Shared, hosts: Hosts) -> Self {
+        Self {
+            shared,
+            hosts,
+            tasks: Laws::new(),
+            read: 0,
+            broken: "cluster",
+        }
     }
 
-    fn after_step(&mut self, _: &Sim) -> Result<(), String> {
-        let checked = self.laws.check(&self.ledger.book().history);
-        checked.map_err(|violation| violation.to_string())
+    fn breaks(&mut self, law: &'static str, verdict: Result<(), String>) -> Result<(), String> {
+        if verdict.is_err() {
+            self.broken = law;
+        }
+        verdict
     }
 
-    fn at_end(&mut self, _: &Sim) -> Result<(), String> {
-        let checked = self.laws.end(&self.ledger.book().history);
-        checked.map_err(|violation| violation.to_string())
-    }
-}
-
-/// whenever the master or its allocator has had a turn.
-struct OfResources(Places);
-
-impl OfResources {
-    fn master(&self, sim: &Sim) -> Result<(), String> {
-        let Some(master) = sim.process::<Master>(&self.0.master) else {
-            return Ok(());
-        };
-        let state = master.state();
-        state.check()?;
-        let mut held: BTreeMap<&AgentId, Held> = BTreeMap::new();
-        let mut holders: BTreeMap<&AgentId, Vec<(&str, &Resources)>> = BTreeMap::new();
-        for (id, agent) in state.agents() {
-            let held = held.entry(id).or_default();
-            held.total = agent.total.clone();
-            for offer in agent.offers.iter().filter_map(|offer| state.offer(offer)) {
-                let resources = &offer.offer.resources;
-                held.offers.push(resources.clone());
-                let holders = holders.entry(id).or_default();
-                holders.push((offer.offer.id.as_str(), resources));
+    fn turned(&mut self, sim: &Sim, pid: &Pid) -> Result<(), String> {
+        if let Some(master) = sim.process::<Master>(pid) {
+            for (id, agent) in master.state().agents() {
+                let holders = holders(master, agent);
+                let verdict = no_overcommitment::check(id.as_str(), &held(agent, &holders));
+                self.breaks("A-1", verdict)?;
+                let named = holders.iter().map(|(name, held, _)| (name.as_str(), held));
+                let verdict = one_offer_each::check(id.as_str(), named);
+                self.breaks("A-2", verdict)?;
             }
-        }
-        for (_, framework) in state.frameworks() {
-            let tasks = framework.tasks.iter();
-            let tasks = tasks
-                .filter(|(_, task)| !task.state.is_terminal())
-                .map(|(id, task)| (&task.agent_id, id.as_str(), &task.resources));
-            let executors = framework.executors.iter().flat_map(|(agent, executors)| {
-                let described = executors.iter();
-                described.map(move |(id, executor)| (agent, id.as_str(), &executor.resources))
-            });
-            for (agent, name, resources) in tasks.chain(executors) {
-                if let Some(held) = held.get_mut(agent) {
-                    held.used.push(resources.clone());
-                    holders.entry(agent).or_default().push((name, resources));
-                }
+        } else if let Some(allocator) = sim.process::<AllocatorProcess>(pid) {
+            for (id, agent) in allocator.books().holdings() {
+                let held = agent.held.values();
+                let verdict = books_balance::check(id.as_str(), agent.total, agent.free, held);
+                self.breaks("A-3", verdict)?;
             }
-        }
-        for (id, held) in &held {
-            no_overcommitment::check(id.as_str(), held).map_err(of("A-1"))?;
-        }
-        for (id, holders) in holders {
-            one_offer_each::check(id.as_str(), holders).map_err(of("A-2"))?;
-        }
-        Ok(())
-    }
-
-    fn allocator(&self, sim: &Sim) -> Result<(), String> {
-        let Some(allocator) = sim.process::<AllocatorProcess>(&self.0.allocator) else {
-            return Ok(());
-        };
-        allocator.books().check()?;
-        for (id, holdings) in allocator.books().holdings() {
-            let held = holdings.held.values();
-            books_balance::check(id.as_str(), holdings.total, holdings.free, held)
-                .map_err(of("A-3"))?;
         }
         Ok(())
     }
 }
 
-fn of(law: &'static str) -> impl Fn(String) -> String {
-    move |evidence| format!("{law}: {evidence}")
+/// Everything that holds something of an agent in the master's tables: its name, what it holds, and whether it is an
+/// offer.
+fn holders(
+    master: &Master,
+    agent: &Entry,
+) -> Vec<(String, meseta_protocol::resources::Resources, bool)> {
+    let state = master.state();
+    let mut all = Vec::new();
+    for offer in &agent.offers {
+        if let Some(outstanding) = state.offer(offer) {
+            all.push((offer.to_string(), outstanding.offer.resources.clone(), true));
+        }
+    }
+    for (framework_id, tasks) in &agent.tasks {
+        for id in tasks {
+            if let Some(task) = state.task(framework_id, id)
+                && !task.state.is_terminal()
+            {
+                all.push((id.to_string(), task.resources.clone(), false));
+            }
+        }
+    }
+    for (framework_id, executors) in &agent.executors {
+        let framework = state.framework(framework_id);
+        let of_agent = agent.info.id.as_ref();
+        let infos = framework
+            .zip(of_agent)
+            .and_then(|(framework, id)| framework.executors.get(id));
+        for id in executors {
+            if let Some(info) = infos.and_then(|infos| infos.get(id)) {
+                all.push((id.to_string(), info.resources.clone(), false));
+            }
+        }
+    }
+    all
 }
 
-impl Invariant for OfResources {
+fn held(agent: &Entry, holders: &[(String, meseta_protocol::resources::Resources, bool)]) -> Held {
+    let of = |offers: bool| {
+        let some = holders
+            .iter()
+            .filter(|(_, _, is_offer)| *is_offer == offers);
+        some.map(|(_, resources, _)| resources.clone()).collect()
+    };
+    Held {
+        total: agent.total.clone(),
+        offers: of(true),
+        used: of(false),
+    }
+}
+
+impl Invariant for ClusterLaws {
     fn name(&self) -> &'static str {
-        "a law of resources"
+        self.broken
     }
 
     fn seen(&mut self, sim: &Sim, seen: &Seen<'_>) -> Result<(), String> {
         match seen {
-            Seen::Turned(pid) if **pid == self.0.master => self.master(sim),
-            Seen::Turned(pid) if **pid == self.0.allocator => self.allocator(sim),
-            Seen::Turned(_)
-            | Seen::Booted(_)
-            | Seen::Crashed(_)
-            | Seen::Spawned(_)
-            | Seen::Ended(..)
-            | Seen::Sent(_)
-            | Seen::Handled(_)
-            | Seen::Dropped(..) => Ok(()),
-        }
-    }
-
-    fn at_end(&mut self, sim: &Sim) -> Result<(), String> {
-        let allocator = sim.process::<AllocatorProcess>(&self.0.allocator);
-        let holdings = allocator.map(|allocator| allocator.books().holdings());
-        for (id, holdings) in holdings.unwrap_or_default() {
-            books_balance::all_is_back(id.as_str(), holdings.total, holdings.free)
-                .map_err(of("A-3"))?;
-        }
-        Ok(())
-    }
-}
-
-/// K-2 and K-3. K-1, that nothing is left, is asked by the world when it has come to rest.
-struct OfProcesses;
-
-impl Invariant for OfProcesses {
-    fn name(&self) -> &'static str {
-        "a law of processes"
-    }
-
-    fn seen(&mut self, sim: &Sim, seen: &Seen<'_>) -> Result<(), String> {
-        match seen {
+            Seen::Turned(pid) => self.turned(sim, pid),
             Seen::Ended(pid, reason) => {
-                no_panics::check(&pid.to_string(), reason).map_err(of("K-3"))
+                let verdict = no_panics::check(&pid.to_string(), reason);
+                self.breaks("K-3", verdict)
             }
-            Seen::Turned(pid) => {
-                let depth = sim.mailbox_depth(pid);
-                if depth > MOST_WAITING {
-                    queues_are_bounded::check(&pid.to_string(), depth, MOST_WAITING)
-                        .map_err(of("K-2"))?;
+            Seen::Crashed(node) => {
+                self.hosts.guest_crashed(*node);
+                Ok(())
+            }
+            Seen::Booted(node) => {
+                if sim.name(*node) == "master" {
+                    self.shared.lock().note(Event::MasterStarted);
                 }
                 Ok(())
             }
-            Seen::Booted(_)
-            | Seen::Crashed(_)
-            | Seen::Spawned(_)
-            | Seen::Sent(_)
-            | Seen::Handled(_)
-            | Seen::Dropped(..) => Ok(()),
+            _ => Ok(()),
         }
+    }
+
+    fn after_step(&mut self, sim: &Sim) -> Result<(), String> {
+        let mut notes = self.shared.lock();
+        notes.now = sim.now();
+        if notes.history.len() == self.read {
+            return Ok(());
+        }
+        self.read = notes.history.len();
+        let verdict = self.tasks.check(&notes.history);
+        drop(notes);
+        verdict.map_err(|violation| {
+            self.broken = violation.law;
+            violation.evidence
+        })
+    }
+
+    fn at_end(&mut self, sim: &Sim) -> Result<(), String> {
+        let verdict =
+            queues_are_bounded::check("some mailbox", sim.deepest_mailbox(), MOST_WAITING);
+        self.breaks("K-2", verdict)?;
+        let notes = self.shared.lock();
+        let verdict = self.tasks.end(&notes.history);
+        drop(notes);
+        verdict.map_err(|violation| {
+            self.broken = violation.law;
+            violation.evidence
+        })
+    }
+}
+
+/// The books of the allocator against those of the master; equal when nothing is on its way between them.
+///
+/// # Errors
+/// Where they differ.
+pub fn books_agree(master: &Master, allocator: &AllocatorProcess) -> Result<(), String> {
+    let holdings = allocator.books().holdings();
+    let mut missing: BTreeMap<_, _> = holdings.iter().collect();
+    for (id, agent) in master.state().agents() {
+        let Some(books) = missing.remove(&id) else {
+            return Err(format!("the allocator does not know {id}"));
+        };
+        let mut held = agent.offered.clone();
+        for used in agent.used.values() {
+            held += used;
+        }
+        let mut booked = meseta_protocol::resources::Resources::new();
+        for part in books.held.values() {
+            booked += part;
+        }
+        if held.unallocated() != booked.unallocated() {
+            return Err(format!(
+                "of {id} {held} is offered or used, but {booked} is booked"
+            ));
+        }
+    }
+    match missing.keys().next() {
+        Some(id) => Err(format!("the allocator still knows {id}")),
+        None => Ok(()),
     }
 }

@@ -1,0 +1,99 @@
+//! What a run is like, all of it drawn from its seed: the size of the cluster, what frameworks do, what goes wrong.
+
+use std::time::Duration;
+
+use meseta_runtime::sim::Faults;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::hosts::Troubles;
+use super::scheduler::Character;
+
+/// A run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Its seed.
+    pub seed: u64,
+    /// Resources of each agent.
+    pub agents: Vec<String>,
+    /// What each framework is like.
+    pub frameworks: Vec<Character>,
+    /// How long things go wrong.
+    pub length: Duration,
+    /// What goes wrong with nodes, network, disks and clocks.
+    pub faults: Faults,
+    /// What goes wrong on machines.
+    pub troubles: Troubles,
+    /// Executors killed, a minute.
+    pub executor_kills: f64,
+    /// Schedulers replaced by another program of their framework, a minute.
+    pub failovers: f64,
+    /// How long the master waits for an agent that is away.
+    pub agent_reregister_timeout: Duration,
+    /// When the master takes unanswered offers back.
+    pub offer_timeout: Option<Duration>,
+}
+
+impl Plan {
+    /// Draws a run.
+    pub fn draw(seed: u64) -> Self {
+        // Another source than the world's own, which goes on from the same seed.
+        let random = &mut StdRng::seed_from_u64(seed ^ 0x5eed_0f7e_917a_4e55);
+        let agents = random.random_range(1..=4);
+        let frameworks = random.random_range(1..=3);
+        let mut plan = Self {
+            seed,
+            agents: (0..agents).map(|_| resources(random)).collect(),
+            frameworks: (0..frameworks).map(|_| Character::draw(random)).collect(),
+            length: Duration::from_secs(random.random_range(30..=150)),
+            faults: Faults::draw(random),
+            troubles: Troubles {
+                launch_fails: share(random, 0.3),
+                start_fails: share(random, 0.3),
+                destroy_fails: share(random, 0.5),
+                executor_hangs: share(random, 0.2),
+            },
+            executor_kills: share(random, 4.0),
+            failovers: share(random, 1.0),
+            agent_reregister_timeout: Duration::from_secs([60, 600][random.random_range(0..2)]),
+            offer_timeout: random
+                .random_bool(0.5)
+                .then(|| Duration::from_secs(random.random_range(5..=30))),
+        };
+        if random.random_range(0..20) == 0 {
+            plan = plan.without_faults();
+        }
+        plan
+    }
+
+    /// The same in a world in which nothing goes wrong.
+    #[must_use]
+    pub fn without_faults(mut self) -> Self {
+        self.faults = Faults::none();
+        self.troubles = Troubles::default();
+        self.executor_kills = 0.0;
+        self.failovers = 0.0;
+        self
+    }
+}
+
+/// A rate or share up to `most`; none in half of all runs.
+fn share(random: &mut StdRng, most: f64) -> f64 {
+    if random.random_bool(0.5) {
+        most * random.random_range(0.05..1.0)
+    } else {
+        0.0
+    }
+}
+
+fn resources(random: &mut StdRng) -> String {
+    let cpus = random.random_range(1..=8);
+    let mem = random.random_range(2..=16) * 64;
+    let first = random.random_range(1..=9) * 1000;
+    let last = first + random.random_range(0..=9);
+    let mut text = format!("cpus:{cpus};mem:{mem};ports:[{first}-{last}]");
+    if random.random_bool(0.3) {
+        text.push_str(";cpus(a):1;mem(a):64");
+    }
+    text
+}

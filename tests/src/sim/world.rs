@@ -1,0 +1,498 @@
+//! A whole cluster in a simulated world: one master, some agents with their machines, some frameworks.
+//!
+//! A run has four parts: things go wrong for a while; faults stop, and the cluster has to converge (Z-1); frameworks
+//! end; nothing may be left of them (K-1, A-3).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use meseta_agent::containerizer::Host;
+use meseta_agent::{Agent, Config as AgentConfig};
+use meseta_master::allocator::AllocatorProcess;
+use meseta_master::state::Standing;
+use meseta_master::{Config as MasterConfig, Master};
+use meseta_protocol::FrameworkId;
+use meseta_runtime::Pid;
+use meseta_runtime::sim::{Bites, Boot, Failure, Kept, NodeId, NodeSettings, Sim, State};
+use meseta_scheduler_driver::Driver;
+use rand::RngExt;
+
+use super::hosts::Hosts;
+use super::laws::{ClusterLaws, books_agree};
+use super::notes::{self, Book, Notes, Shared};
+use super::plan::Plan;
+use super::scheduler::Player;
+use crate::invariants::convergence::{self, Views};
+use crate::invariants::nothing_left_behind::{self, Leftovers};
+use crate::invariants::{History, books_balance};
+
+/// A scheduler was replaced by another program of its framework.
+pub const FAILED_OVER: &str = "scheduler fails over";
+
+/// Virtual time in which a cluster must have converged when faults have stopped. The longest that anything is waited
+/// for is the last retry of an update, 10 minutes.
+const CONVERGES: Duration = Duration::from_secs(15 * 60);
+/// The same for what frameworks leave when they have ended: a framework whose scheduler never came back is ended
+/// after its fail-over timeout, at most 10 minutes.
+const ENDS: Duration = Duration::from_secs(15 * 60);
+/// Time a supervisor takes to start a program again that has ended.
+const SUPERVISION: Duration = Duration::from_secs(1);
+
+/// What a run has shown.
+#[derive(Debug)]
+pub struct Report {
+    /// Its seed.
+    pub seed: u64,
+    /// Hash over the journal.
+    pub hash: u64,
+    /// Lines of the journal.
+    pub lines: u64,
+    /// Steps of the simulator.
+    pub steps: u64,
+    /// Virtual time.
+    pub time: Duration,
+    /// Faults that have bitten.
+    pub bites: Bites,
+    /// Faults of the workload and the machines that have bitten.
+    pub own_bites: notes::Bites,
+    /// What counted for the laws.
+    pub history: History,
+    /// The whole journal, when asked for.
+    pub journal: Vec<String>,
+    /// The broken law, if one was.
+    pub failure: Option<Failure>,
+}
+
+/// See the module.
+pub struct World {
+    sim: Sim,
+    plan: Plan,
+    shared: Shared,
+    hosts: Hosts,
+    master: Pid,
+    /// The node of each framework's newest program.
+    programs: Vec<NodeId>,
+    agents: Vec<NodeId>,
+    seed: u64,
+}
+
+/// Runs a seed.
+pub fn run(seed: u64) -> Report {
+    run_plan(Plan::draw(seed), false)
+}
+
+/// Runs a plan; with `keep` its journal is kept, with the contents of messages.
+pub fn run_plan(plan: Plan, keep: bool) -> Report {
+    let mut world = World::new(plan);
+    if keep {
+        world.sim.journal_mut().keep_all();
+        world.sim.set_verbose(true);
+    }
+    let failure = world.play().err();
+    let notes = std::mem::take(&mut *world.shared.lock());
+    let Notes { history, bites, .. } = notes;
+    Report {
+        seed: world.seed,
+        hash: world.sim.journal().hash(),
+        lines: world.sim.journal().lines(),
+        steps: world.sim.steps(),
+        time: world.sim.now().since(meseta_runtime::Time::ZERO),
+        bites: world.sim.bites().clone(),
+        own_bites: bites,
+        history,
+        journal: world.sim.journal().text().to_vec(),
+        failure,
+    }
+}
+
+impl World {
+    fn new(plan: Plan) -> Self {
+        let mut sim = Sim::new(plan.seed);
+        let shared = Shared::default();
+        {
+            let mut notes = shared.lock();
+            notes
+                .machines
+                .resize_with(plan.agents.len(), Default::default);
+            let book = |character: &super::scheduler::Character| Book {
+                wanted: character.tasks,
+                ..Book::default()
+            };
+            notes.programs = vec![None; plan.frameworks.len()];
+            notes.books = plan.frameworks.iter().map(book).collect();
+        }
+        let hosts = Hosts::new(shared.clone(), plan.troubles);
+        hosts.install(&mut sim);
+        sim.law(ClusterLaws::new(shared.clone(), hosts.clone()));
+        let master = add_master(&mut sim, &plan);
+        let mut agents = Vec::new();
+        for (number, resources) in plan.agents.iter().enumerate() {
+            let node = add_agent(&mut sim, &hosts, number, resources, &master);
+            agents.push(node);
+        }
+        let mut programs = Vec::new();
+        for number in 0..plan.frameworks.len() {
+            programs.push(add_framework(&mut sim, &plan, &shared, &master, number, 0));
+        }
+        sim.set_faults(plan.faults.clone());
+        Self {
+            sim,
+            seed: plan.seed,
+            plan,
+            shared,
+            hosts,
+            master,
+            programs,
+            agents,
+        }
+    }
+
+    fn play(&mut self) -> Result<(), Failure> {
+        self.go_wrong()?;
+        self.heal();
+        self.converge()?;
+        self.end()?;
+        self.sim.finish()
+    }
+
+    /// Things go wrong for a while.
+    fn go_wrong(&mut self) -> Result<(), Failure> {
+        let end = self.sim.now() + self.plan.length;
+        while self.sim.now() < end {
+            self.sim.run_for(Duration::from_secs(1))?;
+            self.supervise();
+            let per_second = |rate: f64| (rate / 60.0).min(1.0);
+            if self.drawn(per_second(self.plan.executor_kills)) {
+                self.hosts.kill_executor(&mut self.sim);
+            }
+            if self.drawn(per_second(self.plan.failovers)) {
+                self.fail_over();
+            }
+        }
+        Ok(())
+    }
+
+    fn drawn(&mut self, share: f64) -> bool {
+        share > 0.0 && self.sim.random().random_bool(share)
+    }
+
+    /// Programs that have ended by themselves are started again.
+    fn supervise(&mut self) {
+        let mut ended = Vec::new();
+        let nodes = self.agents.iter().copied();
+        for node in nodes.chain(self.sim.node_ids().next()) {
+            if self.sim.state(node) == State::Up && self.sim.pids(node).next().is_none() {
+                ended.push(node);
+            }
+        }
+        for node in ended {
+            self.sim.remark("a program has ended by itself");
+            self.sim.crash(node, Kept::Synced, false);
+            self.sim.later(SUPERVISION, move |sim| sim.restart(node));
+        }
+    }
+
+    /// Another program of a framework takes over from the one that speaks for it.
+    fn fail_over(&mut self) {
+        let number = self.sim.random().random_range(0..self.programs.len());
+        let can = {
+            let notes = self.shared.lock();
+            let book = &notes.books[number];
+            book.id.is_some() && !book.over
+        };
+        if !can {
+            return;
+        }
+        self.shared.lock().bite(FAILED_OVER);
+        let generation = self.sim.node_ids().count();
+        let program = add_framework(
+            &mut self.sim,
+            &self.plan,
+            &self.shared,
+            &self.master,
+            number,
+            generation,
+        );
+        self.programs[number] = program;
+        self.shared.lock().programs[number] = Some(program);
+    }
+
+    fn heal(&mut self) {
+        self.sim.heal();
+        self.hosts.heal();
+        self.shared.lock().draining = true;
+    }
+
+    fn converge(&mut self) -> Result<(), Failure> {
+        let end = self.sim.now() + CONVERGES;
+        loop {
+            self.sim.run_for(Duration::from_secs(1))?;
+            self.supervise();
+            let missing = self.missing();
+            if missing.is_empty() {
+                self.sim.remark("converged");
+                return Ok(());
+            }
+            if self.sim.now() >= end {
+                // What a framework still waits for is law T-2's when all else is well.
+                let verdict = convergence::check(&convergence::missing(&self.views()));
+                self.verdict("Z-1", verdict)?;
+                self.sim.finish()?;
+                let verdict = convergence::check(&missing);
+                return self.verdict("Z-1", verdict);
+            }
+        }
+    }
+
+    fn verdict(&mut self, law: &str, verdict: Result<(), String>) -> Result<(), Failure> {
+        if let Err(what) = verdict {
+            self.sim.fail(law, &what);
+            self.sim.finish()?;
+        }
+        Ok(())
+    }
+
+    /// What keeps the cluster from having converged.
+    fn missing(&self) -> Vec<String> {
+        let mut missing = convergence::missing(&self.views());
+        let notes = self.shared.lock();
+        for (number, book) in notes
+            .books
+            .iter()
+            .enumerate()
+            .filter(|(_, book)| !book.over)
+        {
+            let open = book.tasks.iter().filter(|(_, task)| !task.is_settled());
+            for (task, record) in open {
+                missing.push(format!(
+                    "framework {number} waits for {task}, which it has heard to be {:?}",
+                    record.state
+                ));
+            }
+        }
+        missing
+    }
+
+    fn views(&self) -> Views {
+        let mut views = Views::default();
+        if let Some(master) = self.sim.process::<Master>(&self.master) {
+            for (id, agent) in master.state().agents() {
+                let live = agent.tasks.iter().flat_map(|(framework, tasks)| {
+                    tasks.iter().map(|task| (framework.clone(), task.clone()))
+                });
+                views
+                    .master
+                    .insert(id.clone(), (agent.connected, live.collect()));
+            }
+        }
+        for (_, agent) in self.sim.processes::<Agent>() {
+            let mut tasks = BTreeSet::new();
+            for (framework_id, framework) in &agent.tables().frameworks {
+                for executor in framework.executors.values() {
+                    let queued = executor.queued.iter().map(|task| task.task_id.clone());
+                    let all = queued
+                        .chain(executor.launched.keys().cloned())
+                        .chain(executor.terminated.keys().cloned());
+                    tasks.extend(all.map(|task| (framework_id.clone(), task)));
+                }
+            }
+            views.agents.push((agent.info().id.clone(), tasks));
+            let waiting = agent.updates().streams();
+            views.unacknowledged += waiting.map(|(_, stream)| stream.len()).sum::<usize>();
+        }
+        let notes = self.shared.lock();
+        for (number, program) in self.programs.iter().enumerate() {
+            if !notes.books[number].over {
+                let driver = self.sim.pids(*program).next();
+                let driver = driver.and_then(|pid| self.sim.process::<Driver>(pid));
+                let subscribed = driver.is_some_and(|driver| driver.core().is_subscribed());
+                views.frameworks.insert(number, subscribed);
+            }
+        }
+        views
+    }
+
+    /// Frameworks end, and nothing of them is left.
+    fn end(&mut self) -> Result<(), Failure> {
+        self.sim.remark("frameworks end");
+        self.shared.lock().ending = true;
+        let end = self.sim.now() + ENDS;
+        loop {
+            self.sim.run_for(Duration::from_secs(1))?;
+            let left = self.left();
+            let books = self.books();
+            let verdict = nothing_left_behind::check(&left);
+            if verdict.is_ok() && books.is_ok() {
+                return Ok(());
+            }
+            if self.sim.now() >= end {
+                self.verdict("K-1", verdict)?;
+                return self.verdict("A-3", books);
+            }
+        }
+    }
+
+    /// Frameworks that only agents know, and whose scheduler will not come: one that ended, or was ended, under an
+    /// earlier master, which nobody remembers since the registry is in memory. What they left stays until somebody ends
+    /// it: see the README, "Kill something".
+    fn orphans(&self) -> BTreeSet<FrameworkId> {
+        let master = self.sim.process::<Master>(&self.master);
+        let frameworks = master.into_iter().flat_map(|m| m.state().frameworks());
+        let orphans = frameworks.filter(|(_, framework)| framework.standing == Standing::Recovered);
+        orphans.map(|(id, _)| id.clone()).collect()
+    }
+
+    fn left(&self) -> Leftovers {
+        let orphans = self.orphans();
+        let mut left = Leftovers::new();
+        let mut orphaned = BTreeSet::new();
+        for (_, agent) in self.sim.processes::<Agent>() {
+            let id = agent.info().id.clone().unwrap_or_default();
+            let of_others = |framework: &&FrameworkId| !orphans.contains(*framework);
+            let frameworks = agent.tables().frameworks.keys().filter(of_others).count();
+            left.insert(format!("frameworks on agent {id}"), frameworks);
+            let streams = agent.updates().streams();
+            let streams = streams.filter(|((framework, _), _)| of_others(&framework));
+            left.insert(format!("streams on agent {id}"), streams.count());
+            for (framework, _, executor) in agent.tables().executors() {
+                if orphans.contains(framework) {
+                    orphaned.insert(executor.container_id.value.clone());
+                }
+            }
+        }
+        let notes = self.shared.lock();
+        for (number, machine) in notes.machines.iter().enumerate() {
+            let containers = machine.containers();
+            let containers = containers.filter(|container| !orphaned.contains(*container));
+            left.insert(
+                format!("containers on machine {number}"),
+                containers.count(),
+            );
+        }
+        drop(notes);
+        let executors = self.hosts.executors().into_iter();
+        let executors = executors.filter(|container| !orphaned.contains(container));
+        left.insert("executors".to_owned(), executors.count());
+        if let Some(master) = self.sim.process::<Master>(&self.master) {
+            let frameworks = master.state().frameworks().count() - orphans.len();
+            left.insert("frameworks in the master".to_owned(), frameworks);
+            left.insert("offers".to_owned(), master.state().offer_count());
+        }
+        left
+    }
+
+    fn books(&self) -> Result<(), String> {
+        let master = self.sim.process::<Master>(&self.master);
+        let allocators: BTreeMap<_, _> = self.sim.processes::<AllocatorProcess>().collect();
+        let (Some(master), Some(allocator)) = (master, allocators.into_values().next()) else {
+            return Err("there is no master".to_owned());
+        };
+        books_agree(master, allocator)?;
+        let orphans = self.orphans();
+        for (id, mut agent) in allocator.books().holdings() {
+            agent
+                .held
+                .retain(|framework, _| !orphans.contains(framework));
+            if agent.held.is_empty() && orphans.is_empty() {
+                books_balance::all_is_back(id.as_str(), agent.total, agent.free)?;
+            } else if let Some(framework) = agent.held.keys().next() {
+                return Err(format!("{framework} still holds something of {id}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn add_master(sim: &mut Sim, plan: &Plan) -> Pid {
+    let plan = plan.clone();
+    // Its epoch must never fall, so its disk is never lost: that is the operator's part.
+    let settings = NodeSettings::new("master", "master").kept(&[Kept::Synced, Kept::Partly]);
+    let node = sim.add(settings, move |boot| start_master(boot, &plan));
+    sim.pid(node, "master")
+}
+
+fn start_master(boot: &mut Boot<'_>, plan: &Plan) {
+    const EPOCH: &str = "leader_epoch";
+    let disk = boot.disk();
+    let last = disk
+        .read(EPOCH)
+        .and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
+    let epoch = last.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0) + 1;
+    let kept = disk.write(EPOCH, epoch.to_string().as_bytes());
+    if kept.is_err() || disk.sync().is_err() {
+        // As `next_epoch` does: it is on disk before it is used, or the program ends.
+        return;
+    }
+    let mut config = MasterConfig::new(epoch, "master");
+    config.agent_reregister_timeout = plan.agent_reregister_timeout;
+    config.offer_timeout = plan.offer_timeout;
+    boot.spawn("master", Master::new(config));
+}
+
+fn add_agent(sim: &mut Sim, hosts: &Hosts, number: usize, resources: &str, master: &Pid) -> NodeId {
+    let kept = [Kept::Synced, Kept::Partly, Kept::Nothing];
+    let settings = NodeSettings::new(&format!("agent{number}"), "agent").kept(&kept);
+    let (resources, master) = (resources.to_owned(), master.clone());
+    let hosts = hosts.clone();
+    sim.add(settings, move |boot| {
+        hosts.add(boot.node(), number);
+        let mut config = AgentConfig::new(master.clone(), format!("/simulated/{number}"));
+        config.hostname = format!("agent{number}");
+        match resources.parse() {
+            Ok(resources) => config.resources = resources,
+            Err(error) => {
+                let error: meseta_protocol::resources::ParseError = error;
+                boot.sim()
+                    .fail("the world is well made", &error.to_string());
+            }
+        }
+        config.launcher = vec!["launcher".to_owned()];
+        config.executor_command = "meseta-executor".to_owned();
+        config.concurrent_launches = 4;
+        let machine = Host {
+            is_root: false,
+            user: "nobody".to_owned(),
+            freezer: None,
+        };
+        boot.spawn("slave(1)", Agent::new(config, machine));
+    })
+}
+
+fn add_framework(
+    sim: &mut Sim,
+    plan: &Plan,
+    shared: &Shared,
+    master: &Pid,
+    number: usize,
+    generation: usize,
+) -> NodeId {
+    let settings = NodeSettings::new(&format!("framework{number}"), "scheduler").accepts(false);
+    let character = plan.frameworks[number].clone();
+    let (shared, master, seed) = (shared.clone(), master.clone(), plan.seed);
+    sim.add(settings, move |boot| {
+        let (id, over) = {
+            let notes = shared.lock();
+            let book = &notes.books[number];
+            let replaced = notes.programs[number].is_some_and(|newest| newest != boot.node());
+            (
+                book.id.clone(),
+                book.over || replaced && boot.incarnation() > 1,
+            )
+        };
+        if over {
+            return;
+        }
+        let player = Player::new(number, character.clone(), seed, shared.clone());
+        let (told, _) = mpsc::channel();
+        let driver = Driver::new(
+            master.clone(),
+            character.info(number, id),
+            character.options(),
+            Box::new(player),
+            told,
+        );
+        let run = boot.incarnation();
+        boot.spawn(&format!("scheduler-{number}-{generation}-{run}"), driver);
+    })
+}
