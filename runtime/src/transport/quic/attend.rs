@@ -16,8 +16,8 @@ use super::leave::Traffic;
 use super::slot::{Live, Slot};
 use super::{Shared, probe};
 
-/// Time a suspected peer has to answer, beside three round trips.
-const PING_ALLOWANCE: Duration = Duration::from_millis(20);
+/// Time a suspected peer has to answer, beside three round trips. Its port still answers, so it may only be busy.
+const PING_ALLOWANCE: Duration = Duration::from_millis(250);
 /// The same for one whose port is closed too.
 const LAST_ALLOWANCE: Duration = Duration::from_millis(1);
 /// Longest round trip that the wait for an answer is reckoned with.

@@ -51,8 +51,7 @@ async fn open(shared: &Shared, live: &Live) -> bool {
     let remote = live.connection.remote_address();
     let connecting = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(remote));
     let Ok(Ok(mut stream)) = connecting.await else {
-        // It serves no HTTP, or has just ended: it is asked once.
-        live.suspect();
+        // It serves no HTTP. Had it ended just now, its silence would tell.
         return false;
     };
     let port = shared.local.port();
