@@ -142,7 +142,7 @@ impl Invariant for ClusterLaws {
                 }
                 Ok(())
             }
-            _ => Ok(()),
+            Seen::Spawned(_) | Seen::Sent(_) | Seen::Handled(_) | Seen::Dropped(..) => Ok(()),
         }
     }
 
