@@ -3,6 +3,12 @@
 //! `MESETA_SEEDS` says how many seeds, 300 unless set; `MESETA_SEED_FROM` which is the first. A failure prints the law,
 //! the last events, and the command that shows it again.
 
+#![expect(
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test tells its story on its output and fails on a setting that is no number"
+)]
+
 mod planted;
 
 use std::time::Duration;
