@@ -234,7 +234,11 @@ fn a_peer_that_links_and_does_not_read_loses_its_connection() {
     let refused = (0..10_000).find(|n| a.transport().send(&key, &exited(*n)).is_err());
     assert!(refused.is_some(), "as much as it likes");
     assert_eq!(a.lost(), (key.clone(), Loss::ConnectionLost));
-    assert_eq!(rogue.end(&connection), Close::Overrun.code());
+    // The word that ends the connection may be lost among what it did not read; then its own packets are answered with
+    // a reset.
+    let end = rogue.limited(connection.closed());
+    let told = Close::Overrun.is_why(&end) || end == quinn::ConnectionError::Reset;
+    assert!(told, "{end}");
     assert_eq!(a.status(&key).queued_bytes, 0);
 }
 
