@@ -142,8 +142,12 @@ fn errors_name_the_flag_and_the_way_out() {
             "'-3' for '--instances",
         ),
         (
-            &["execute", "--command", "true", "--resources", "cpus:1e20"][..],
+            &["execute", "--command", "true", "--resources", "cpus:1e13"][..],
             "cpus is more than 1000000000000",
+        ),
+        (
+            &["execute", "--command", "true", "--resources", "cpus:1e20"][..],
+            "cpus value 1e20",
         ),
     ] {
         let error = run(arguments);
