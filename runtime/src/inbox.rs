@@ -264,35 +264,20 @@ impl Inbox {
     }
 
     pub(crate) fn push(&self, event: User) -> Result<(), Refused> {
-        let mut lanes = self.lanes.lock();
-        if lanes.closed {
-            return Err(Refused::Closed);
+        let mut pushing = self.pushing();
+        let pushed = pushing.push(event);
+        pushing.finish();
+        // A refused event is dropped here, after the lock was freed.
+        pushed.map_err(|(refused, _event)| refused)
+    }
+
+    /// Begins to push a run of events. Short: everybody else waits.
+    pub(crate) fn pushing(&self) -> Pushing<'_> {
+        Pushing {
+            inbox: self,
+            lanes: self.lanes.lock(),
+            post: false,
         }
-        let waiting = lanes.user.len() + self.in_hand.load(Ordering::Relaxed);
-        if waiting >= self.settings.capacity
-            && let Some(refused) = self.refused(&event, waiting)
-        {
-            drop(lanes);
-            let cause = match refused {
-                Refused::Full | Refused::Closed => DropCause::MailboxFull,
-                Refused::OwnFull => DropCause::ReserveFull,
-            };
-            self.stats.dropped(cause, 1);
-            return Err(refused);
-        }
-        self.settings.clock.busy();
-        if lanes.user.is_empty() {
-            lanes.since = self.about_now();
-        } else if lanes.pushed.is_multiple_of(MARK_EACH) {
-            let mark = (lanes.pushed, self.about_now());
-            lanes.marks.push_back(mark);
-        }
-        lanes.pushed += 1;
-        lanes.user.push_back(event);
-        let post = lanes.schedule_user();
-        drop(lanes);
-        self.post(post.then(|| Entry::Ready(self.slot())));
-        Ok(())
     }
 
     /// The time, as the thread at work on this node read it last.
@@ -345,7 +330,12 @@ impl Inbox {
             return;
         }
         let count = lanes.user.len().min(most);
-        batch.extend(lanes.user.drain(..count));
+        if count == lanes.user.len() && count > KEPT_ROOM {
+            // All of a busy lane: it takes the empty batch's room in exchange.
+            std::mem::swap(batch, &mut lanes.user);
+        } else {
+            batch.extend(lanes.user.drain(..count));
+        }
         self.in_hand.store(count, Ordering::Relaxed);
         lanes.since_in_hand = lanes.since;
         let first = lanes.pushed - lanes.user.len() as u64;
@@ -454,6 +444,52 @@ impl Inbox {
             lanes.since
         };
         self.settings.clock.now().since(since)
+    }
+}
+
+/// Pushes a run of events under one lock.
+pub(crate) struct Pushing<'a> {
+    inbox: &'a Inbox,
+    lanes: MutexGuard<'a, Lanes>,
+    post: bool,
+}
+
+impl Pushing<'_> {
+    /// Puts one event into the user lane, or hands it back: what it holds must not be dropped under the lock.
+    pub(crate) fn push(&mut self, event: User) -> Result<(), (Refused, User)> {
+        let (inbox, lanes) = (self.inbox, &mut *self.lanes);
+        if lanes.closed {
+            return Err((Refused::Closed, event));
+        }
+        let waiting = lanes.user.len() + inbox.in_hand.load(Ordering::Relaxed);
+        if waiting >= inbox.settings.capacity
+            && let Some(refused) = inbox.refused(&event, waiting)
+        {
+            let cause = match refused {
+                Refused::Full | Refused::Closed => DropCause::MailboxFull,
+                Refused::OwnFull => DropCause::ReserveFull,
+            };
+            inbox.stats.dropped(cause, 1);
+            return Err((refused, event));
+        }
+        inbox.settings.clock.busy();
+        if lanes.user.is_empty() {
+            lanes.since = inbox.about_now();
+        } else if lanes.pushed.is_multiple_of(MARK_EACH) {
+            let mark = (lanes.pushed, inbox.about_now());
+            lanes.marks.push_back(mark);
+        }
+        lanes.pushed += 1;
+        lanes.user.push_back(event);
+        self.post |= lanes.schedule_user();
+        Ok(())
+    }
+
+    /// Frees the lock and wakes whoever has to serve what was pushed.
+    pub(crate) fn finish(self) {
+        let Self { inbox, lanes, post } = self;
+        drop(lanes);
+        inbox.post(post.then(|| Entry::Ready(inbox.slot())));
     }
 }
 

@@ -172,6 +172,11 @@ impl Pid {
         &self.0.id
     }
 
+    /// Whether both are clones of one record. Equal PIDs need not be.
+    pub(crate) fn is_clone_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The id without copying its text.
     pub(crate) fn shared_id(&self) -> Arc<str> {
         Arc::clone(&self.0.id)

@@ -244,12 +244,41 @@ impl Receive<Number> for Idle {
     fn receive(&mut self, _: &mut Context<'_, Self>, _: &Pid, _: Number) {}
 }
 
-fn spawn_idle(node: &Node) {
-    for number in 0..IDLE {
-        let build = move || Idle { _number: number };
-        node.spawn_numbered("idle", build).unwrap();
+/// Spawns idle actors, a batch a turn.
+struct Parent {
+    done: Sender<()>,
+}
+impl Process for Parent {
+    fn routes(routes: &mut Routes<Self>) {
+        routes.on::<Go>();
     }
-    // Started after all of them, on the same thread.
+}
+impl Receive<Go> for Parent {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, _: &Pid, Go(left): Go) {
+        let batch = left.min(BATCH);
+        for number in 0..batch {
+            let build = move || Idle { _number: number };
+            cx.spawn_numbered("idle", build).unwrap();
+        }
+        if left > 0 {
+            let me = cx.me().clone();
+            cx.send(&me, Go(left - batch));
+        } else {
+            self.done.send(()).unwrap();
+        }
+    }
+}
+
+fn parent(node: &Node) -> (Pid, std::sync::mpsc::Receiver<()>) {
+    let (done, end) = channel();
+    (node.spawn("parent", move || Parent { done }).unwrap(), end)
+}
+
+/// Returns when all have started: a thread starts processes in the order in which they were spawned, and the last of
+/// them is one that was asked.
+fn spawn_idle(node: &Node, parent: &Pid, end: &std::sync::mpsc::Receiver<()>) {
+    node.send(parent, Go(IDLE));
+    end.recv().unwrap();
     let (sink, end) = sink(node, Placement::Near, 1);
     node.send(&sink, Number(0));
     end.recv().unwrap();
@@ -257,8 +286,9 @@ fn spawn_idle(node: &Node) {
 
 pub fn spawn() -> Duration {
     let node = node(1);
+    let (parent, end) = parent(&node);
     let began = Instant::now();
-    spawn_idle(&node);
+    spawn_idle(&node, &parent, &end);
     let took = began.elapsed();
     node.shutdown();
     took
@@ -267,8 +297,9 @@ pub fn spawn() -> Duration {
 /// Bytes of an idle actor, by the resident memory of this program.
 pub fn weigh() -> f64 {
     let node = node(1);
+    let (parent, end) = parent(&node);
     let before = resident();
-    spawn_idle(&node);
+    spawn_idle(&node, &parent, &end);
     let after = resident();
     (after - before) * 1_024.0 / IDLE as f64
 }

@@ -7,9 +7,11 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::iter::Peekable;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
+use std::vec::Drain;
 
 use tracing::error;
 
@@ -19,9 +21,10 @@ use crate::clock::{Clock, Time, TimerKey};
 use crate::context::{AskError, Effect, Gate, Surroundings, TimerId};
 use crate::inbox::{Control, Inbox, Rest, User};
 use crate::links::ExitReason;
-use crate::message::Correlation;
+use crate::message::{Correlation, Envelope};
 use crate::node::NodeHandle;
 use crate::numbered::Numbered;
+use crate::pid::Pid;
 
 /// Events handled before a drain gives way to others on its thread.
 const DRAIN_EVENTS: usize = 256;
@@ -199,7 +202,7 @@ impl Driver {
         let began = desk.now;
         let (mut handled, mut unread) = (0_usize, 0_u32);
         let mut place = None;
-        let mut ended = false;
+        let (mut ended, mut taken) = (false, false);
         while handled < DRAIN_EVENTS {
             let control = self
                 .inbox
@@ -213,7 +216,10 @@ impl Driver {
             } else if serve == Serve::Control || self.holding.is_some() {
                 break;
             } else {
-                if desk.batch.is_empty() {
+                if !taken {
+                    // Once in a drain: what the process sends to itself meanwhile waits until the others, whom it may
+                    // have sent much more, had their turn.
+                    taken = true;
                     self.inbox.take(&mut desk.batch, DRAIN_EVENTS - handled);
                 }
                 let Some(event) = desk.batch.pop_front() else {
@@ -383,14 +389,16 @@ impl Driver {
     fn perform(&mut self, effects: &mut Vec<Effect>) -> bool {
         // An ask waits from now on, not from the last reading, which was before the handler ran.
         let mut asked = None;
-        for effect in effects.drain(..) {
+        let mut effects = effects.drain(..).peekable();
+        while let Some(effect) = effects.next() {
             if self.holding.is_some() {
                 self.waiting.push_back(effect);
                 continue;
             }
             match effect {
                 Effect::Send(envelope) => {
-                    self.node.deliver(envelope);
+                    self.node
+                        .deliver_run(envelope, |to| next_to(to, &mut effects));
                 }
                 Effect::Stop(reason) => {
                     self.end(reason);
@@ -500,6 +508,16 @@ impl Driver {
             clock.cancel(key);
         }
         self.node.ended(&self.inbox, reason);
+    }
+}
+
+/// The next effect, if it is a message to this process too.
+fn next_to(to: &Pid, effects: &mut Peekable<Drain<'_, Effect>>) -> Option<Envelope> {
+    let follows = |effect: &Effect| matches!(effect, Effect::Send(next) if next.to.is_clone_of(to));
+    if let Some(Effect::Send(envelope)) = effects.next_if(follows) {
+        Some(envelope)
+    } else {
+        None
     }
 }
 

@@ -18,6 +18,9 @@ use crate::transport::{Body, Known, Loss, Peer, PeerKey, Route, SendError, Upcal
 /// Body of links and unlinks.
 static NOTHING: Bytes = Bytes::new();
 
+/// Messages of one turn to one process that are put into its mailbox at once.
+const RUN: usize = 64;
+
 enum Place {
     Here,
     Peer(PeerKey),
@@ -79,9 +82,46 @@ impl NodeHandle {
         self.push(&inbox, envelope)
     }
 
-    /// Puts a message into a mailbox; `false` when it was dropped, which is logged and counted.
+    /// Delivers a message and those that follow it to the same process, as `more` yields them. A run of messages takes
+    /// the lock of their mailbox once.
+    pub(crate) fn deliver_run(
+        &self,
+        first: Envelope,
+        mut more: impl FnMut(&Pid) -> Option<Envelope>,
+    ) {
+        let to = first.to.clone();
+        let Some(inbox) = self.remembered(&to) else {
+            self.deliver(first);
+            return;
+        };
+        let mut pushing = inbox.pushing();
+        let mut next = Some(first);
+        for _ in 0..RUN {
+            let Some(envelope) = next.take() else {
+                break;
+            };
+            if let Err((refused, event)) = pushing.push(User::Message(envelope)) {
+                pushing.finish();
+                drop(event);
+                self.pushed(inbox, Err(refused));
+                return;
+            }
+            next = more(&to);
+        }
+        pushing.finish();
+        if let Some(left) = next {
+            self.deliver(left);
+        }
+    }
+
+    /// Puts a message into a mailbox; `false` when it was dropped.
     fn push(&self, inbox: &Inbox, envelope: Envelope) -> bool {
-        match inbox.push(User::Message(envelope)) {
+        self.pushed(inbox, inbox.push(User::Message(envelope)))
+    }
+
+    /// Logs and counts what became of a message; `false` when it was dropped.
+    fn pushed(&self, inbox: &Inbox, pushed: Result<(), Refused>) -> bool {
+        match pushed {
             Ok(()) => true,
             Err(Refused::Closed) => {
                 self.0.metrics.count("runtime/messages_dropped/no_process");
