@@ -3,8 +3,9 @@
 //! The victim needs 100 µs a message, so it bears 10,000 a second; it is sent 100,000 a second, first by a process of
 //! its own node and then from another node over QUIC. It shares its thread with the network, with HTTP and with a
 //! bystander that a third node asks all the time. One line each few seconds: resident memory, messages that wait and
-//! that were dropped, how late the victim's own timer came, how long HTTP took, and what the bystander achieved. A
-//! line without flood comes first, to compare with.
+//! that were dropped, how late the victim's own timer came, how long HTTP took, how many of the bystander's answers came,
+//! how late the slowest, and how many never. A line without flood comes first, to compare with, and one with half of
+//! what the victim can bear.
 //!
 //! ```sh
 //! cargo bench -p meseta-runtime --bench overload            # 30 s each; or give other seconds
@@ -20,7 +21,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use meseta_runtime::{
@@ -34,8 +35,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What one message costs the victim.
 const COST: Duration = Duration::from_micros(100);
-/// Ten times what it can bear, in messages a millisecond.
-const PER_MILLISECOND: u64 = 100;
+/// Half of what it can bear, and ten times that much, in messages a millisecond.
+const BEARABLE: u64 = 5;
+const FLOOD: u64 = 100;
 const TICK: Duration = Duration::from_millis(10);
 /// Seconds between two lines.
 const LINE: u64 = 5;
@@ -61,7 +63,11 @@ struct Seen {
     /// Worst lateness of the victim's timer since the last line, in microseconds.
     late_us: AtomicU64,
     answers: AtomicU64,
-    flooding: AtomicBool,
+    /// Worst wait for an answer since the last line, in microseconds, and asks that had none.
+    slow_us: AtomicU64,
+    unanswered: AtomicU64,
+    /// Messages a millisecond; none for no flood.
+    flood: AtomicU64,
 }
 
 struct Victim(Arc<Seen>);
@@ -111,11 +117,12 @@ impl Process for Flooder {
 impl Flooder {
     fn tick(cx: &mut Context<'_, Self>) {
         cx.after(Duration::from_millis(1), |me, cx| {
-            if me.seen.flooding.load(Ordering::Relaxed) {
+            let load = me.seen.flood.load(Ordering::Relaxed);
+            if load > 0 {
                 let began = *me.began.get_or_insert(cx.now());
                 let millis = u64::try_from(cx.now().since(began).as_millis()).unwrap();
                 // As much as the time says, so that a late timer does not lessen the load.
-                while me.sent < millis * PER_MILLISECOND {
+                while me.sent < millis * load {
                     me.sent += 1;
                     cx.send(&me.to, Work(me.sent));
                 }
@@ -154,17 +161,17 @@ impl Process for Asker {
 }
 impl Asker {
     fn next(&mut self, cx: &mut Context<'_, Self>) {
-        cx.ask(
-            &self.to,
-            Question(0),
-            Duration::from_secs(5),
-            |me, cx, answer| {
-                if answer.is_ok() {
-                    me.seen.answers.fetch_add(1, Ordering::Relaxed);
-                }
-                me.next(cx);
-            },
-        );
+        let (limit, asked) = (Duration::from_secs(5), Instant::now());
+        cx.ask(&self.to, Question(0), limit, move |me, cx, answer| {
+            let waited = u64::try_from(asked.elapsed().as_micros()).unwrap();
+            me.seen.slow_us.fetch_max(waited, Ordering::Relaxed);
+            let counted = match answer {
+                Ok(_) => &me.seen.answers,
+                Err(_) => &me.seen.unanswered,
+            };
+            counted.fetch_add(1, Ordering::Relaxed);
+            me.next(cx);
+        });
     }
 }
 
@@ -201,15 +208,19 @@ fn main() {
     third.spawn("asker", asker).unwrap();
 
     println!(
-        "flood\tsecond\tresident MiB\twaiting\tdropped\ttimer late ms\tHTTP ms\tbystander answers/s"
+        "flood\tsecond\tresident MiB\twaiting\tdropped\ttimer late ms\tHTTP ms\tanswers/s\tslowest ms\tunanswered"
     );
     watch("none", LINE, &home, &here);
-    here.flooding.store(true, Ordering::Relaxed);
-    watch("own node", seconds, &home, &here);
-    here.flooding.store(false, Ordering::Relaxed);
-    elsewhere.flooding.store(true, Ordering::Relaxed);
-    watch("other node", seconds, &home, &here);
-    elsewhere.flooding.store(false, Ordering::Relaxed);
+    let phases = [
+        ("half, own node", &here, BEARABLE, LINE),
+        ("own node", &here, FLOOD, seconds),
+        ("other node", &elsewhere, FLOOD, seconds),
+    ];
+    for (name, flooding, flood, seconds) in phases {
+        flooding.flood.store(flood, Ordering::Relaxed);
+        watch(name, seconds, &home, &here);
+        flooding.flood.store(0, Ordering::Relaxed);
+    }
     for node in [third, away, home] {
         node.shutdown();
     }
@@ -220,7 +231,9 @@ fn watch(flood: &str, seconds: u64, home: &Node, seen: &Seen) {
     let began = Instant::now();
     for line in 1..=seconds.div_ceil(LINE) {
         let (mut slowest, mut requests) = (Duration::ZERO, 0);
-        seen.late_us.store(0, Ordering::Relaxed);
+        for worst in [&seen.late_us, &seen.slow_us] {
+            worst.store(0, Ordering::Relaxed);
+        }
         let (start, answers) = (Instant::now(), seen.answers.load(Ordering::Relaxed));
         while began.elapsed() < Duration::from_secs(line * LINE) {
             slowest = slowest.max(request(home.address()));
@@ -232,7 +245,7 @@ fn watch(flood: &str, seconds: u64, home: &Node, seen: &Seen) {
         let victim = all.iter().find(|one| one.id == "victim").unwrap();
         assert!(requests > 0);
         println!(
-            "{flood}\t{}\t{:.1}\t{}\t{}\t{:.1}\t{:.1}\t{:.0}",
+            "{flood}\t{}\t{:.1}\t{}\t{}\t{:.1}\t{:.1}\t{:.0}\t{:.1}\t{}",
             line * LINE,
             resident() / 1_024.0,
             victim.mailbox_depth,
@@ -240,6 +253,8 @@ fn watch(flood: &str, seconds: u64, home: &Node, seen: &Seen) {
             seen.late_us.load(Ordering::Relaxed) as f64 / 1e3,
             slowest.as_secs_f64() * 1e3,
             answers as f64 / start.elapsed().as_secs_f64(),
+            seen.slow_us.load(Ordering::Relaxed) as f64 / 1e3,
+            seen.unanswered.load(Ordering::Relaxed),
         );
     }
 }

@@ -573,7 +573,7 @@ impl<P: Process> Context<'_, P> {
         Envelope {
             to: to.clone(),
             from: self.me().clone(),
-            kind: Kind::of::<M>(),
+            kind: const { Kind::of::<M>() },
             correlation,
             payload: Payload::Local(Box::new(message)),
         }

@@ -485,6 +485,23 @@ impl Pushing<'_> {
         Ok(())
     }
 
+    /// Puts up to `most` messages into the user lane behind one that was just put there, as many as have room for
+    /// certain; none is refused.
+    pub(crate) fn push_run(&mut self, most: usize, events: impl Iterator<Item = User>) {
+        let (inbox, lanes) = (self.inbox, &mut *self.lanes);
+        let waiting = lanes.user.len() + inbox.in_hand.load(Ordering::Relaxed);
+        let room = inbox.settings.capacity.saturating_sub(waiting).min(most);
+        let before = lanes.user.len();
+        lanes.user.extend(events.take(room));
+        let count = (lanes.user.len() - before) as u64;
+        inbox.settings.clock.busy_with(count);
+        let mark = lanes.pushed.next_multiple_of(MARK_EACH);
+        lanes.pushed += count;
+        if mark < lanes.pushed {
+            lanes.marks.push_back((mark, inbox.about_now()));
+        }
+    }
+
     /// Frees the lock and wakes whoever has to serve what was pushed.
     pub(crate) fn finish(self) {
         let Self { inbox, lanes, post } = self;
@@ -568,6 +585,21 @@ mod tests {
         assert_eq!(inbox.push(own_message()), Err(Refused::OwnFull));
         assert!(inbox.push(exited()).is_ok());
         assert_eq!(inbox.stats.refused(), 2);
+    }
+
+    #[test]
+    fn a_run_takes_no_more_than_there_is_room_for_and_leaves_the_rest() {
+        let inbox = inbox(5);
+        let mut run = std::iter::repeat_with(own_message).take(10);
+        let mut pushing = inbox.pushing();
+        assert!(pushing.push(message()).is_ok());
+        pushing.push_run(3, run.by_ref());
+        pushing.push_run(64, run.by_ref());
+        pushing.push_run(64, run.by_ref());
+        pushing.finish();
+        assert_eq!((inbox.depth(), run.count()), (5, 6));
+        assert_eq!(inbox.stats.refused(), 0);
+        assert_eq!(inbox.lanes.lock().pushed, 5);
     }
 
     #[test]

@@ -37,7 +37,8 @@ pub trait Receive<M: Message>: Process {
     fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, message: M);
 }
 
-type Handler<P> = fn(&mut P, &mut Context<'_, P>, &Pid, Payload) -> Result<(), CodecError>;
+pub(crate) type Handler<P> =
+    fn(&mut P, &mut Context<'_, P>, &Pid, Payload) -> Result<(), CodecError>;
 type HttpHandler<P> = fn(&mut P, &mut Context<'_, P>, &Request) -> Response;
 
 /// One kind a process takes.
@@ -210,7 +211,11 @@ impl<P: Process> Routes<P> {
     }
 
     pub(crate) fn handler(&self, kind: Kind) -> Option<Handler<P>> {
-        let place = self.profile.place(kind)?;
+        self.handler_at(self.profile.place(kind)?)
+    }
+
+    /// The handler of the kind at this place of the profile.
+    pub(crate) fn handler_at(&self, place: usize) -> Option<Handler<P>> {
         Some(self.kinds.get(place)?.handler)
     }
 

@@ -7,11 +7,9 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::iter::Peekable;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
-use std::vec::Drain;
 
 use tracing::error;
 
@@ -42,6 +40,8 @@ pub(crate) struct Desk {
     now: Time,
     batch: VecDeque<User>,
     effects: Vec<Effect>,
+    /// Some turn of this drain had effects.
+    acted: bool,
     /// Events handled that a paused clock still counts as pending.
     unfinished: u64,
 }
@@ -54,6 +54,7 @@ impl Desk {
             now,
             batch: VecDeque::new(),
             effects: Vec::new(),
+            acted: false,
             unfinished: 0,
         }
     }
@@ -199,6 +200,7 @@ impl Driver {
             // A test may have moved it since the last drain, which on a live clock was a moment ago.
             desk.read();
         }
+        desk.acted = false;
         let began = desk.now;
         let (mut handled, mut unread) = (0_usize, 0_u32);
         let mut place = None;
@@ -216,19 +218,21 @@ impl Driver {
             } else if serve == Serve::Control || self.holding.is_some() {
                 break;
             } else {
-                if !taken {
-                    // Once in a drain: what the process sends to itself meanwhile waits until the others, whom it may
-                    // have sent much more, had their turn.
+                if desk.batch.is_empty() && !(taken && desk.acted) {
+                    // Again and again only while nothing follows from it: a process that sends, to itself perhaps, goes
+                    // on after the others, whom it may have sent much more, have had their turn.
                     taken = true;
                     self.inbox.take(&mut desk.batch, DRAIN_EVENTS - handled);
                 }
-                let Some(event) = desk.batch.pop_front() else {
-                    break;
-                };
-                // A test may have this event dropped or held; in production nobody has asked for that.
-                (place, ended) = match self.node.filters().pass(&self.inbox, event) {
-                    Some(event) => self.user(event, desk),
-                    None => (None, false),
+                // A test may have events dropped or held; in production nobody has asked for that.
+                let looked_at = self.node.filters().look_on();
+                (place, ended) = match desk.batch.front() {
+                    None => break,
+                    Some(User::Message(envelope)) if !looked_at => {
+                        let place = self.place(envelope);
+                        (place, self.message(place, desk))
+                    }
+                    Some(_) => self.other(desk),
                 };
             }
             handled += 1;
@@ -305,18 +309,41 @@ impl Driver {
         }
     }
 
-    /// Handles one user event; the place of its kind, and whether the process has ended.
-    fn user(&mut self, event: User, desk: &mut Desk) -> (Option<usize>, bool) {
-        let profile = self.inbox.profile();
+    /// Place of a message's kind; answers belong to none.
+    fn place(&self, envelope: &Envelope) -> Option<usize> {
+        match envelope.correlation {
+            Correlation::None | Correlation::Request(_) => {
+                self.inbox.profile().place(envelope.kind)
+            }
+            Correlation::Answer(_) => None,
+        }
+    }
+
+    fn note(&self, place: Option<usize>) {
+        self.inbox.stats.begin(place);
+        self.inbox.stats.handled(place, self.inbox.profile());
+    }
+
+    /// Handles the message in front of the batch; `true` when the process has ended.
+    fn message(&mut self, place: Option<usize>, desk: &mut Desk) -> bool {
+        self.note(place);
+        self.act(desk, |cell, desk| {
+            cell.next_message(&mut desk.batch, place, desk.now, &mut desk.effects);
+        })
+    }
+
+    /// Handles the event in front of the batch, if it passes; the place of its kind, and whether the process has ended.
+    fn other(&mut self, desk: &mut Desk) -> (Option<usize>, bool) {
+        let event = desk.batch.pop_front();
+        let passed = event.and_then(|event| self.node.filters().pass(&self.inbox, event));
+        let Some(event) = passed else {
+            return (None, false);
+        };
         let place = match &event {
-            User::Message(envelope) => match envelope.correlation {
-                Correlation::None | Correlation::Request(_) => profile.place(envelope.kind),
-                Correlation::Answer(_) => None,
-            },
+            User::Message(envelope) => self.place(envelope),
             User::Exited { .. } | User::Terminate(_) | User::Nudge => None,
         };
-        self.inbox.stats.begin(place);
-        self.inbox.stats.handled(place, profile);
+        self.note(place);
         let ended = match event {
             User::Message(envelope) => self.turn(Turn::Message(envelope), desk),
             User::Exited { pid, reason } => self.turn(Turn::Exited(pid, reason), desk),
@@ -331,48 +358,61 @@ impl Driver {
 
     /// Runs one event and carries out its effects; `true` when the process has ended.
     fn turn(&mut self, turn: Turn, desk: &mut Desk) -> bool {
-        match self.handle(turn, desk) {
-            Ok(mut effects) => {
+        self.act(desk, |cell, desk| {
+            cell.turn(turn, desk.now, &mut desk.effects);
+        })
+    }
+
+    fn act(&mut self, desk: &mut Desk, turn: impl FnOnce(&mut dyn Hosted, &mut Desk)) -> bool {
+        match self.handle(desk, turn) {
+            Ok(()) if desk.effects.is_empty() => false,
+            Ok(()) => {
+                desk.acted = true;
+                let mut effects = std::mem::take(&mut desk.effects);
                 let ended = self.perform(&mut effects);
                 effects.clear();
                 desk.effects = effects;
                 ended
             }
             Err(reason) => {
+                desk.effects.clear();
                 self.end(reason);
                 true
             }
         }
     }
 
-    fn handle(&mut self, turn: Turn, desk: &mut Desk) -> Result<Vec<Effect>, ExitReason> {
-        let mut effects = std::mem::take(&mut desk.effects);
+    /// Runs one event; its effects are left on the desk.
+    fn handle(
+        &mut self,
+        desk: &mut Desk,
+        turn: impl FnOnce(&mut dyn Hosted, &mut Desk),
+    ) -> Result<(), ExitReason> {
         let Some(cell) = &mut self.cell else {
             return Err(ExitReason::Normal);
         };
-        let now = desk.now;
         // The cell is dropped when this fails, so nobody sees the state that the panic left behind.
-        match catch_unwind(AssertUnwindSafe(|| cell.turn(turn, now, &mut effects))) {
-            Ok(()) => Ok(effects),
-            Err(panic) => {
-                let text = panic_text(panic.as_ref());
-                error!(me = %self.inbox.pid(), panic = %text, "process panicked");
-                Err(ExitReason::Panic(text))
-            }
-        }
+        catch_unwind(AssertUnwindSafe(|| turn(&mut **cell, desk))).map_err(|panic| {
+            let text = panic_text(panic.as_ref());
+            error!(me = %self.inbox.pid(), panic = %text, "process panicked");
+            ExitReason::Panic(text)
+        })
     }
 
     /// The held operation is done: its continuation runs first and may stop the process, which drops what waited
     /// for the outcome; otherwise that goes out before the continuation's own effects.
     fn release(&mut self, number: u64, out: Box<dyn Any + Send>, desk: &mut Desk) -> bool {
         self.holding = None;
-        let effects = match self.handle(Turn::OpDone(number, out), desk) {
-            Ok(effects) => effects,
-            Err(reason) => {
-                self.end(reason);
-                return true;
-            }
-        };
+        let turn = Turn::OpDone(number, out);
+        let handled = self.handle(desk, |cell, desk| {
+            cell.turn(turn, desk.now, &mut desk.effects);
+        });
+        let effects = std::mem::take(&mut desk.effects);
+        if let Err(reason) = handled {
+            drop(effects);
+            self.end(reason);
+            return true;
+        }
         if effects
             .iter()
             .any(|effect| matches!(effect, Effect::Stop(_)))
@@ -389,7 +429,7 @@ impl Driver {
     fn perform(&mut self, effects: &mut Vec<Effect>) -> bool {
         // An ask waits from now on, not from the last reading, which was before the handler ran.
         let mut asked = None;
-        let mut effects = effects.drain(..).peekable();
+        let mut effects = effects.drain(..);
         while let Some(effect) = effects.next() {
             if self.holding.is_some() {
                 self.waiting.push_back(effect);
@@ -397,8 +437,16 @@ impl Driver {
             }
             match effect {
                 Effect::Send(envelope) => {
-                    self.node
-                        .deliver_run(envelope, |to| next_to(to, &mut effects));
+                    let more = effects.as_slice().iter();
+                    let more = more
+                        .take_while(|next| is_sent_to(next, &envelope.to))
+                        .count();
+                    if more == 0 {
+                        self.node.deliver(envelope);
+                    } else {
+                        let more = effects.by_ref().take(more).filter_map(sent);
+                        self.node.deliver_run(envelope, more);
+                    }
                 }
                 Effect::Stop(reason) => {
                     self.end(reason);
@@ -511,10 +559,12 @@ impl Driver {
     }
 }
 
-/// The next effect, if it is a message to this process too.
-fn next_to(to: &Pid, effects: &mut Peekable<Drain<'_, Effect>>) -> Option<Envelope> {
-    let follows = |effect: &Effect| matches!(effect, Effect::Send(next) if next.to.is_clone_of(to));
-    if let Some(Effect::Send(envelope)) = effects.next_if(follows) {
+fn is_sent_to(effect: &Effect, to: &Pid) -> bool {
+    matches!(effect, Effect::Send(envelope) if envelope.to.is_clone_of(to))
+}
+
+fn sent(effect: Effect) -> Option<Envelope> {
+    if let Effect::Send(envelope) = effect {
         Some(envelope)
     } else {
         None

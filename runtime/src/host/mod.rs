@@ -12,6 +12,7 @@ pub(crate) mod stats;
 pub(crate) mod worker;
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tracing::{debug, warn};
@@ -21,10 +22,11 @@ use crate::context::{
     AskError, Context, Continuations, Effect, Random, ReplyTo, Surroundings, TimerId,
 };
 use crate::http::{Request, Responder, Response};
+use crate::inbox::User;
 use crate::links::ExitReason;
 use crate::message::{Correlation, Envelope};
 use crate::pid::Pid;
-use crate::process::{Process, Routes};
+use crate::process::{Handler, Process, Routes};
 use crate::supervisor::Leashed;
 
 /// Builds a process on the thread that will host it.
@@ -86,6 +88,20 @@ pub(crate) trait Hosted {
     /// Handles one event and appends its effects.
     fn turn(&mut self, turn: Turn, now: Time, effects: &mut Vec<Effect>);
 
+    /// Takes the message in front of `events` and handles it; the place is that of its kind in the profile. The same as a
+    /// turn, for messages in numbers: an envelope is large, and each time it is passed on it is copied.
+    fn next_message(
+        &mut self,
+        events: &mut VecDeque<User>,
+        _place: Option<usize>,
+        now: Time,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Some(User::Message(envelope)) = events.pop_front() {
+            self.turn(Turn::Message(envelope), now, effects);
+        }
+    }
+
     /// Whether the ask of this number has no answer yet.
     fn waits_for(&self, ask: u64) -> bool;
 
@@ -109,7 +125,10 @@ impl<P: Process> Hosted for Cell<P> {
     fn turn(&mut self, turn: Turn, now: Time, effects: &mut Vec<Effect>) {
         match turn {
             Turn::Start => self.with(now, effects, None, |process, cx| process.start(cx)),
-            Turn::Message(envelope) => self.message(envelope, now, effects),
+            Turn::Message(envelope) => {
+                let handler = self.routes.handler(envelope.kind);
+                self.message(envelope, handler, now, effects);
+            }
             Turn::Exited(pid, reason) => {
                 self.with(now, effects, None, |process, cx| {
                     process.exited(cx, &pid, reason);
@@ -147,6 +166,19 @@ impl<P: Process> Hosted for Cell<P> {
         }
     }
 
+    fn next_message(
+        &mut self,
+        events: &mut VecDeque<User>,
+        place: Option<usize>,
+        now: Time,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Some(User::Message(envelope)) = events.pop_front() {
+            let handler = place.and_then(|place| self.routes.handler_at(place));
+            self.message(envelope, handler, now, effects);
+        }
+    }
+
     fn waits_for(&self, ask: u64) -> bool {
         self.continuations.asks.contains_key(&ask)
     }
@@ -161,7 +193,13 @@ impl<P: Process> Hosted for Cell<P> {
 }
 
 impl<P: Process> Cell<P> {
-    fn message(&mut self, envelope: Envelope, now: Time, effects: &mut Vec<Effect>) {
+    fn message(
+        &mut self,
+        envelope: Envelope,
+        handler: Option<Handler<P>>,
+        now: Time,
+        effects: &mut Vec<Effect>,
+    ) {
         let Envelope {
             from,
             kind,
@@ -180,7 +218,7 @@ impl<P: Process> Cell<P> {
                 return;
             }
         };
-        let Some(handler) = self.routes.handler(kind) else {
+        let Some(handler) = handler else {
             debug!(me = %self.surroundings.me, %from, ?kind, "message of a kind that is not handled dropped");
             return;
         };

@@ -82,35 +82,27 @@ impl NodeHandle {
         self.push(&inbox, envelope)
     }
 
-    /// Delivers a message and those that follow it to the same process, as `more` yields them. A run of messages takes
-    /// the lock of their mailbox once.
-    pub(crate) fn deliver_run(
-        &self,
-        first: Envelope,
-        mut more: impl FnMut(&Pid) -> Option<Envelope>,
-    ) {
+    /// Delivers a message and those that follow it to the same process, in this order. As long as there is room, a run
+    /// of them takes the lock of their mailbox once.
+    pub(crate) fn deliver_run(&self, first: Envelope, mut more: impl Iterator<Item = Envelope>) {
         let to = first.to.clone();
-        let Some(inbox) = self.remembered(&to) else {
-            self.deliver(first);
-            return;
-        };
-        let mut pushing = inbox.pushing();
         let mut next = Some(first);
-        for _ in 0..RUN {
-            let Some(envelope) = next.take() else {
-                break;
-            };
-            if let Err((refused, event)) = pushing.push(User::Message(envelope)) {
+        while let Some(envelope) = next {
+            if let Some(inbox) = self.remembered(&to) {
+                let mut pushing = inbox.pushing();
+                let refused = pushing.push(User::Message(envelope)).err();
+                if refused.is_none() {
+                    pushing.push_run(RUN - 1, more.by_ref().map(User::Message));
+                }
                 pushing.finish();
-                drop(event);
-                self.pushed(inbox, Err(refused));
-                return;
+                // What is dropped is dropped without the lock.
+                if let Some((refused, _event)) = refused {
+                    self.pushed(inbox, Err(refused));
+                }
+            } else {
+                self.deliver(envelope);
             }
-            next = more(&to);
-        }
-        pushing.finish();
-        if let Some(left) = next {
-            self.deliver(left);
+            next = more.next();
         }
     }
 

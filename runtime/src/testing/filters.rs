@@ -159,13 +159,18 @@ pub(crate) struct Filters {
 }
 
 impl Filters {
-    /// The event that the actor is to handle in place of this one, if any.
+    /// Whether events may have to be dropped, held or seen: without that, [`Filters::pass`] passes each as it is.
     ///
     /// The load may be relaxed: who sets a filter and then sends has stored the flag before the push, and the pop of
     /// what was pushed came before this load.
     #[inline]
+    pub(crate) fn look_on(&self) -> bool {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// The event that the actor is to handle in place of this one, if any.
     pub(crate) fn pass(&self, inbox: &Arc<Inbox>, event: User) -> Option<User> {
-        if self.active.load(Ordering::Relaxed) {
+        if self.look_on() {
             self.filter(inbox, event)
         } else {
             Some(event)
