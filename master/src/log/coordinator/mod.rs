@@ -1,0 +1,3 @@
+//! The coordinator: the one writer of the log.
+
+pub mod core;

@@ -1,0 +1,3 @@
+//! The replica: one member's part of the log.
+
+pub mod core;

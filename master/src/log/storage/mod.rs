@@ -1,0 +1,3 @@
+//! Where a replica keeps its records.
+
+pub mod record;
