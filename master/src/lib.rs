@@ -16,6 +16,7 @@ pub mod config;
 mod handlers;
 pub mod health;
 mod http;
+pub mod log;
 pub mod master;
 mod metrics;
 pub mod reconciliation;

@@ -63,7 +63,7 @@ impl fmt::Display for Proposal {
 }
 
 /// What a position says.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "WireValue", into = "WireValue")]
 pub enum Value {
     /// Nothing. It fills a position that nobody has written.
@@ -155,7 +155,7 @@ impl From<Value> for WireValue {
 }
 
 /// A value and the proposal that wrote it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Performed {
     /// Who wrote it.
     pub by: Proposal,
@@ -164,7 +164,7 @@ pub struct Performed {
 }
 
 /// The record of one position.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Action {
     /// Where.
     pub position: Position,

@@ -55,7 +55,7 @@ pub struct Asks(pub u64);
 
 impl Asks {
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(1);
         self.0
     }
@@ -199,7 +199,7 @@ impl CatchUp {
 
     fn look(&mut self, asks: &mut Asks, effects: &mut Vec<Effect>) {
         self.phase = Phase::Looking;
-        self.ask = asks.next();
+        self.ask = asks.draw();
         let request = StatusRequest {
             ask: self.ask,
             span: Some(self.span),
@@ -228,7 +228,7 @@ impl CatchUp {
     }
 
     fn fetch(&mut self, source: Member, span: Span, asks: &mut Asks, effects: &mut Vec<Effect>) {
-        self.ask = asks.next();
+        self.ask = asks.draw();
         let request = FetchRequest {
             ask: self.ask,
             span,
@@ -301,7 +301,7 @@ impl CatchUp {
         let Some(filling) = self.fills.get_mut(&position) else {
             return;
         };
-        filling.ask = asks.next();
+        filling.ask = asks.draw();
         if filling.fill != Fill::Waiting {
             // The question may have been heard, and its number is used up then.
             filling.proposal = filling.proposal.next();
@@ -374,7 +374,7 @@ impl CatchUp {
         let Some(filling) = self.fills.get_mut(&position) else {
             return;
         };
-        filling.ask = asks.next();
+        filling.ask = asks.draw();
         let request = filling.write_request(position, &value);
         for member in &self.quorum.members {
             effects.push(Effect::Send(member.clone(), request.clone().into()));
@@ -465,7 +465,7 @@ impl Filling {
         random: &mut impl Rng,
         effects: &mut Vec<Effect>,
     ) {
-        self.ask = asks.next();
+        self.ask = asks.draw();
         self.proposal = self.proposal.max(highest).next();
         self.fill = Fill::Waiting;
         let pause = RETRY.mul_f64(1.0 + random.random::<f64>());

@@ -71,7 +71,7 @@ pub struct Life {
 }
 
 /// The latest life that is known of each member.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Lives(BTreeMap<Member, Life>);
 

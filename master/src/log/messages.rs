@@ -95,7 +95,7 @@ pub struct Voter {
 }
 
 /// Replica → proposer.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PromiseResponse {
     /// As asked.
     pub ask: u64,
@@ -114,7 +114,7 @@ pub struct PromiseResponse {
 }
 
 /// Proposer → replica: accept this value.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct WriteRequest {
     /// The asker's number of this question.
     pub ask: u64,
@@ -145,7 +145,7 @@ pub struct WriteResponse {
 }
 
 /// Proposer → replica: these are chosen. Not answered.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LearnedMessage {
     /// Each of them learned.
     pub actions: Vec<Action>,
@@ -170,7 +170,7 @@ pub struct RecoverRequest {
 }
 
 /// Replica → recovering replica. The asker's life was on the responder's disk before this was sent.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RecoverResponse {
     /// As asked.
     pub ask: u64,
@@ -201,7 +201,7 @@ pub struct FetchRequest {
 }
 
 /// Replica → whoever fetches.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FetchResponse {
     /// As asked.
     pub ask: u64,
@@ -250,7 +250,7 @@ pub struct StatusResponse {
 }
 
 /// Any request to a replica.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Request {
     /// See [`PromiseRequest`].
     Promise(PromiseRequest),
@@ -269,7 +269,7 @@ pub enum Request {
 }
 
 /// Any answer of a replica.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Response {
     /// See [`PromiseResponse`].
     Promise(PromiseResponse),

@@ -88,6 +88,15 @@ impl Recovery {
         }
     }
 
+    /// Whether an answer with this number is still waited for.
+    pub fn awaits(&self, number: u64) -> bool {
+        match &self.phase {
+            Phase::Idle => false,
+            Phase::Asking { ask, .. } => number == *ask,
+            Phase::CatchingUp { catch_up } => catch_up.awaits(number),
+        }
+    }
+
     /// Begins, once, when the process starts. A replica that votes already just says so.
     pub fn start(&mut self, replica: &mut Replica, random: &mut impl Rng) -> Vec<Effect> {
         if replica.status() == Status::Voting {
@@ -157,7 +166,7 @@ impl Recovery {
                         effects.push(Effect::Send(member.clone(), request.clone().into()));
                     }
                 }
-                *armed = Timer(self.asks.next());
+                *armed = Timer(self.asks.draw());
                 effects.push(Effect::Arm(*armed, pause(random)));
             }
             Phase::CatchingUp { catch_up } => {
@@ -170,7 +179,7 @@ impl Recovery {
     }
 
     fn ask(&mut self, replica: &Replica, random: &mut impl Rng, effects: &mut Vec<Effect>) {
-        let ask = self.asks.next();
+        let ask = self.asks.draw();
         let request = RecoverRequest {
             ask,
             member: replica.me().clone(),
@@ -179,7 +188,7 @@ impl Recovery {
         for member in &self.settings.quorum.members {
             effects.push(Effect::Send(member.clone(), request.clone().into()));
         }
-        let timer = Timer(self.asks.next());
+        let timer = Timer(self.asks.draw());
         effects.push(Effect::Arm(timer, pause(random)));
         self.phase = Phase::Asking {
             ask,
@@ -391,4 +400,65 @@ impl From<Outgoing> for Effect {
 
 fn pause(random: &mut impl Rng) -> Duration {
     RETRY.mul_f64(1.0 + random.random::<f64>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_decision_table_holds() {
+        use Status::{Empty, Recovering, Starting, Voting};
+        let quorum = Quorum::majority(["a", "b", "c"].map(Member::from));
+        let table: [(Status, bool, &[Status], Decision); 14] = [
+            (Empty, true, &[], Decision::Wait),
+            (Empty, true, &[Empty, Empty], Decision::Wait),
+            (Empty, true, &[Empty, Empty, Empty], Decision::Start),
+            (Empty, true, &[Empty, Starting, Starting], Decision::Start),
+            (Empty, false, &[Empty, Empty, Empty], Decision::Wait),
+            (Empty, true, &[Empty, Empty, Voting], Decision::Wait),
+            (Empty, true, &[Empty, Empty, Recovering], Decision::Wait),
+            (Empty, true, &[Empty, Voting, Voting], Decision::Recover),
+            (Empty, false, &[Voting, Voting], Decision::Recover),
+            (
+                Starting,
+                true,
+                &[Starting, Starting, Voting],
+                Decision::Vote,
+            ),
+            (Starting, true, &[Starting, Starting, Empty], Decision::Wait),
+            (
+                Starting,
+                true,
+                &[Starting, Voting, Voting],
+                Decision::Recover,
+            ),
+            (
+                Recovering,
+                true,
+                &[Recovering, Empty, Empty],
+                Decision::Wait,
+            ),
+            (
+                Recovering,
+                true,
+                &[Recovering, Voting, Voting],
+                Decision::Recover,
+            ),
+        ];
+        for (own, auto_initialize, answers, expected) in table {
+            let answers_of = answers.iter().copied();
+            let decided = decision(own, auto_initialize, &quorum, answers_of);
+            assert_eq!(decided, expected, "{own:?} {auto_initialize} {answers:?}");
+        }
+    }
+
+    #[test]
+    fn one_master_alone_begins_its_log_by_itself() {
+        let quorum = Quorum::majority([Member::from("a")]);
+        let decide = |own| decision(own, true, &quorum, [own].into_iter());
+        assert_eq!(decide(Status::Empty), Decision::Start);
+        assert_eq!(decide(Status::Starting), Decision::Vote);
+        assert_eq!(decide(Status::Recovering), Decision::Wait);
+    }
 }

@@ -157,3 +157,134 @@ impl<T: Clone> Round<T> {
         (ignored >= size).then_some(Outcome::Ignored)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn member(index: usize) -> Member {
+        Member::from(["a", "b", "c", "d", "e"][index])
+    }
+
+    fn quorum() -> Quorum {
+        Quorum::majority((0..5).map(member))
+    }
+
+    fn voter(incarnation: u64, known: &[(usize, u64)]) -> Voter {
+        Voter {
+            incarnation: Incarnation(incarnation),
+            known: known
+                .iter()
+                .map(|(index, incarnation)| (member(*index), Incarnation(*incarnation)))
+                .collect(),
+        }
+    }
+
+    fn accepts(round: &mut Round<()>, index: usize, voter: &Voter) -> Vec<Member> {
+        let from = member(index);
+        round.count(&quorum(), &from, voter, Verdict::Accept, Proposal(1), ())
+    }
+
+    #[test]
+    fn a_quorum_of_different_members_decides() {
+        let mut round = Round::default();
+        for index in [0, 0, 1, 1, 0] {
+            accepts(&mut round, index, &voter(1, &[]));
+        }
+        assert_eq!(round.outcome(&quorum()), None);
+        assert_eq!(round.awaited(&quorum()).count(), 3);
+        accepts(&mut round, 4, &voter(1, &[]));
+        assert_eq!(
+            round.outcome(&quorum()),
+            Some(Outcome::Accepted(vec![(); 3]))
+        );
+    }
+
+    #[test]
+    fn one_rejection_in_a_quorum_rejects_with_the_highest_proposal() {
+        let mut round = Round::default();
+        accepts(&mut round, 0, &voter(1, &[]));
+        for (index, by) in [(1, 7), (2, 9)] {
+            let by = Proposal(by);
+            let voter = voter(1, &[]);
+            round.count(&quorum(), &member(index), &voter, Verdict::Reject, by, ());
+        }
+        assert_eq!(
+            round.outcome(&quorum()),
+            Some(Outcome::Rejected(Proposal(9)))
+        );
+    }
+
+    #[test]
+    fn a_quorum_that_does_not_vote_ends_the_round_until_it_begins_to() {
+        let mut round = Round::default();
+        for index in 0..3 {
+            let voter = voter(1, &[]);
+            let ignored = Verdict::Ignored;
+            round.count(&quorum(), &member(index), &voter, ignored, Proposal(1), ());
+        }
+        assert_eq!(round.outcome(&quorum()), Some(Outcome::Ignored));
+        accepts(&mut round, 0, &voter(1, &[]));
+        assert_eq!(round.outcome(&quorum()), None);
+    }
+
+    #[test]
+    fn a_stranger_does_not_count() {
+        let mut round = Round::default();
+        for name in ["x", "y", "z"] {
+            let from = Member::from(name);
+            round.count(
+                &quorum(),
+                &from,
+                &voter(1, &[]),
+                Verdict::Accept,
+                Proposal(1),
+                (),
+            );
+        }
+        assert_eq!(round.outcome(&quorum()), None);
+    }
+
+    #[test]
+    fn a_former_life_does_not_count_whichever_answer_comes_first() {
+        let mut round = Round::default();
+        accepts(&mut round, 2, &voter(1, &[]));
+        assert_eq!(accepts(&mut round, 0, &voter(1, &[(2, 2)])), [member(2)]);
+        accepts(&mut round, 1, &voter(1, &[]));
+        assert_eq!(round.outcome(&quorum()), None);
+        // The old answer once more, late; then the new life's own.
+        assert_eq!(accepts(&mut round, 2, &voter(1, &[])), [member(2)]);
+        assert_eq!(round.outcome(&quorum()), None);
+        accepts(&mut round, 2, &voter(2, &[]));
+        assert_eq!(
+            round.outcome(&quorum()),
+            Some(Outcome::Accepted(vec![(); 3]))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_of_accepting_answers_does_not_matter(
+            answers in proptest::collection::vec((0..5_usize, 1..4_u64, 0..5_usize, 0..4_u64), 0..8),
+            order in any::<u64>(),
+        ) {
+            let outcome = |answers: &[(usize, u64, usize, u64)]| {
+                let mut round = Round::default();
+                for (from, incarnation, other, known) in answers {
+                    accepts(&mut round, *from, &voter(*incarnation, &[(*other, *known)]));
+                }
+                round.outcome(&quorum())
+            };
+            let mut other = answers.clone();
+            // Any order will do: rotated by the number that was drawn, then turned round.
+            if !other.is_empty() {
+                let by = usize::try_from(order % other.len() as u64).unwrap();
+                other.rotate_left(by);
+                other.reverse();
+            }
+            prop_assert_eq!(outcome(&answers), outcome(&other));
+        }
+    }
+}

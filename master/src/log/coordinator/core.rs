@@ -225,14 +225,13 @@ impl Coordinator {
         }
     }
 
-    /// Whether this answer belongs to no open question and never will.
-    pub fn is_stale(&self, response: &Response) -> bool {
-        let ask = response.ask();
+    /// Whether an answer with this number is still waited for.
+    pub fn awaits(&self, ask: u64) -> bool {
         match &self.state {
-            State::Initial => true,
-            State::Looking { ask: open } | State::Promising { ask: open, .. } => ask != *open,
-            State::CatchingUp { catch_up, .. } => !catch_up.awaits(ask),
-            State::Elected(leadership) => !leadership.writes.values().any(|write| write.ask == ask),
+            State::Initial => false,
+            State::Looking { ask: open } | State::Promising { ask: open, .. } => ask == *open,
+            State::CatchingUp { catch_up, .. } => catch_up.awaits(ask),
+            State::Elected(leadership) => leadership.writes.values().any(|write| write.ask == ask),
         }
     }
 
@@ -257,7 +256,7 @@ impl Coordinator {
             effects.push(Effect::NotElected(NotElected::Busy));
             return;
         }
-        let ask = self.asks.next();
+        let ask = self.asks.draw();
         let request = StatusRequest { ask, span: None };
         effects.push(Effect::Send(self.me.clone(), request.into()));
         effects.push(Effect::Arm(Timer(ask), ELECTION_PATIENCE));
@@ -296,7 +295,7 @@ impl Coordinator {
     }
 
     fn propose(&mut self, effects: &mut Vec<Effect>) {
-        let ask = self.asks.next();
+        let ask = self.asks.draw();
         let request = PromiseRequest {
             ask,
             proposal: self.proposal,
@@ -410,23 +409,24 @@ impl Coordinator {
             return;
         }
         let position = leadership.next;
+        // Before the position is counted as begun: it is not chosen yet.
+        let chosen = leadership.chosen(self.proposal);
+        leadership.told = leadership.acknowledged();
         leadership.next = position.next();
-        leadership.told = leadership.acknowledged_before(position);
         let write = Write {
             token,
-            ask: self.asks.next(),
+            ask: self.asks.draw(),
             value,
             round: Round::default(),
             accepted: false,
         };
-        let chosen = leadership.chosen(self.proposal);
         let request = write.request(self.proposal, position, chosen);
         for member in &self.quorum.members {
             effects.push(Effect::Send(member.clone(), request.clone().into()));
         }
         leadership.writes.insert(position, write);
         if leadership.resend.is_none() {
-            let timer = Timer(self.asks.next());
+            let timer = Timer(self.asks.draw());
             leadership.resend = Some(timer);
             effects.push(Effect::Arm(timer, RESEND));
         }
@@ -502,7 +502,7 @@ impl Coordinator {
             effects.push(Effect::Send(self.me.clone(), message.into()));
         }
         if leadership.flush.is_none() {
-            let timer = Timer(self.asks.next());
+            let timer = Timer(self.asks.draw());
             leadership.flush = Some(timer);
             effects.push(Effect::Arm(timer, FLUSH));
         }
@@ -560,7 +560,7 @@ impl Coordinator {
             }
         }
         if !leadership.writes.is_empty() {
-            let timer = Timer(self.asks.next());
+            let timer = Timer(self.asks.draw());
             leadership.resend = Some(timer);
             effects.push(Effect::Arm(timer, RESEND));
         }
@@ -619,10 +619,6 @@ impl Leadership {
     /// The last position up to which everything is acknowledged.
     fn acknowledged(&self) -> Position {
         self.writes.keys().next().unwrap_or(&self.next).previous()
-    }
-
-    fn acknowledged_before(&self, position: Position) -> Position {
-        self.writes.keys().next().unwrap_or(&position).previous()
     }
 
     fn chosen(&self, proposal: Proposal) -> Option<Chosen> {

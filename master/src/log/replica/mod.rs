@@ -1,3 +1,6 @@
 //! The replica: one member's part of the log.
 
 pub mod core;
+
+#[cfg(test)]
+mod tests;
