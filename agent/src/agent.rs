@@ -17,9 +17,11 @@ use meseta_protocol::messages::agent::{
     Ping, RunTask, RunTaskGroup, ShutdownAgent, ShutdownAgentExecutor, ShutdownFramework,
     UpdateFramework,
 };
+use meseta_protocol::messages::election::{Detect, ELECTION, Leader};
 use meseta_protocol::messages::executor::{SendToFramework, SubscribeExecutor, UpdateTask};
 use meseta_protocol::messages::{Led, MasterMessage};
 use meseta_protocol::{AgentId, UpdateId};
+use meseta_runtime::detector::{self, Detector, Followed, Follower, detect};
 use meseta_runtime::{Context, ExitReason, Gate, Pid, Process, Receive, Routes};
 use tracing::{debug, error, info, warn};
 
@@ -45,6 +47,10 @@ pub struct Agent {
     pub(crate) started: Duration,
 
     pub(crate) registration: Registration,
+    /// Finds out which master leads.
+    detector: Detector,
+    /// The master that leads, as far as that is known.
+    pub(crate) master: Option<Pid>,
     /// Newest leadership heard of.
     leader_epoch: u64,
     pub(crate) tables: Tables,
@@ -63,15 +69,15 @@ pub(crate) trait FromMaster<M: MasterMessage>: Process {
     fn obey(&mut self, cx: &mut Context<'_, Self>, message: M);
 }
 
-/// The one place where leadership is checked: what does not come from the configured master, or from an older
+/// The one place where leadership is checked: what does not come from the master that leads, or from an older
 /// leadership than the newest heard of, is dropped.
 impl<M: MasterMessage> Receive<Led<M>> for Agent
 where
     Agent: FromMaster<M>,
 {
     fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, led: Led<M>) {
-        if *from != self.config.master {
-            warn!(%from, message = M::NAME, "message dropped: its sender is not this agent's master");
+        if self.master.as_ref() != Some(from) {
+            warn!(%from, message = M::NAME, "message dropped: its sender is not the master that leads");
             return;
         }
         if led.leader_epoch < self.leader_epoch {
@@ -94,6 +100,8 @@ impl Agent {
             users: Users::default(),
             info: AgentInfo::default(),
             started: Duration::ZERO,
+            detector: Detector::new(&config.masters),
+            master: None,
             leader_epoch: 0,
             stopping: false,
             stopped: false,
@@ -118,6 +126,7 @@ impl Process for Agent {
             .on::<Led<AcknowledgeAgentStatus>>()
             .on::<Led<FrameworkToExecutor>>()
             .on::<Led<ShutdownAgent>>()
+            .on::<Leader>()
             .on::<SubscribeExecutor>()
             .on::<UpdateTask>()
             .on::<SendToFramework>()
@@ -146,17 +155,59 @@ impl Process for Agent {
             if let Err(reason) = swept {
                 error!(reason, "containers of an earlier run are left: they use resources that are offered again");
             }
-            agent.registration_input(cx, Input::Begin);
+            detect(agent, cx, detector::Input::Begin);
         });
     }
 
     fn exited(&mut self, cx: &mut Context<'_, Self>, pid: &Pid, reason: ExitReason) {
-        if *pid == self.config.master {
+        if self.master.as_ref() == Some(pid) {
             info!(master = %pid, ?reason, "the link to the master has broken");
             self.registration_input(cx, Input::MasterLost);
+        } else if pid.id() == ELECTION {
+            detect(self, cx, detector::Input::Lost(pid.clone()));
         } else {
             self.executor_disconnected(cx, pid, &reason);
         }
+    }
+}
+
+impl Receive<Leader> for Agent {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, word: Leader) {
+        let told = detector::Input::Told {
+            from: from.clone(),
+            epoch: word.epoch,
+            leader: word.leader,
+        };
+        detect(self, cx, told);
+    }
+}
+
+impl Follower for Agent {
+    fn detector(&mut self) -> &mut Detector {
+        &mut self.detector
+    }
+
+    fn ask(&mut self, cx: &mut Context<'_, Self>, candidate: &Pid, attempts: u32) {
+        if attempts > 1 && self.master.is_none() {
+            warn!(
+                %candidate, attempts,
+                "no master answers: is one running there, and are its certificates of the same CA? Trying on"
+            );
+        }
+        cx.send(candidate, Detect {});
+    }
+
+    fn follow(&mut self, cx: &mut Context<'_, Self>, followed: Followed) {
+        if let Some(old) = self.master.take() {
+            cx.unlink(&old);
+        }
+        self.leader_epoch = self.leader_epoch.max(followed.epoch);
+        self.master = followed.leader;
+        let input = match self.master {
+            Some(_) => Input::NewLeader,
+            None => Input::NoLeader,
+        };
+        self.registration_input(cx, input);
     }
 }
 
@@ -168,7 +219,7 @@ impl Receive<StopAgent> for Agent {
         }
         if let Some(agent_id) = self.info.id.clone() {
             let unregister = meseta_protocol::messages::agent::UnregisterAgent { agent_id };
-            cx.send(&self.config.master.clone(), unregister);
+            self.tell_master(cx, unregister);
         }
         self.leave(cx, "the agent is told to stop");
     }
@@ -229,13 +280,15 @@ impl Agent {
         UpdateId::from_random_bytes(bytes)
     }
 
-    /// Sends something to the master.
+    /// Sends something to the master, if one leads.
     pub(crate) fn tell_master<M: meseta_runtime::Message>(
         &self,
         cx: &mut Context<'_, Self>,
         message: M,
     ) {
-        cx.send(&self.config.master, message);
+        if let Some(master) = &self.master {
+            cx.send(master, message);
+        }
     }
 
     /// The agent cannot go on: everything goes down.

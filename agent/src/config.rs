@@ -12,9 +12,10 @@ use meseta_protocol::agent::DomainInfo;
 use meseta_protocol::attributes::{Attribute, parse_attributes};
 use meseta_protocol::ids::{Role, RoleError};
 use meseta_protocol::launch::EnvironmentEntry;
+use meseta_protocol::messages::election::ELECTION;
 use meseta_protocol::resources::{ParseError, Resources};
-use meseta_runtime::flags::NodeFlags;
-use meseta_runtime::{Address, Pid};
+use meseta_runtime::detector::{Candidates, CandidatesError};
+use meseta_runtime::flags::{NodeFlags, candidates};
 
 use crate::resources::{Detected, merge};
 
@@ -71,8 +72,8 @@ impl Outcome {
 /// Settings of an agent.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The master.
-    pub master: Pid,
+    /// The master, or who knows which one leads.
+    pub masters: Candidates,
     /// Directory of all sandboxes; made when missing.
     pub work_dir: PathBuf,
     /// Host name under which frameworks find the agent.
@@ -118,10 +119,10 @@ pub struct Config {
 
 impl Config {
     /// An agent of this master with defaults, no resources and programs from the directory of the running program.
-    pub fn new(master: Pid, work_dir: impl Into<PathBuf>) -> Self {
+    pub fn new(masters: impl Into<Candidates>, work_dir: impl Into<PathBuf>) -> Self {
         let (launcher, executor_command) = programs(&own_directory());
         Self {
-            master,
+            masters: masters.into(),
             work_dir: work_dir.into(),
             hostname: "localhost".to_owned(),
             resources: Resources::new(),
@@ -167,14 +168,9 @@ fn programs(launcher_dir: &Path) -> (Vec<String>, String) {
 /// Why flags cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A coordination service is not used.
-    #[error(
-        "--master={0}: Meseta elects its masters itself and uses no ZooKeeper: give host:port of the master"
-    )]
-    Zookeeper(String),
-    /// No address.
-    #[error("--master={0} is not host:port")]
-    Master(String),
+    /// No masters.
+    #[error("--master")]
+    Master(#[from] CandidatesError),
     /// No role.
     #[error("--default_role")]
     Role(#[from] RoleError),
@@ -225,7 +221,8 @@ pub struct Flags {
     /// Address, HTTP, certificates and log of the node.
     #[command(flatten)]
     pub node: NodeFlags,
-    /// The master, as host:port.
+    /// The masters, as host:port or host:port,host:port,host:port, or the path of a file with such a list. One that is
+    /// up is enough to find the leader.
     #[arg(long, env = "MESETA_MASTER")]
     pub master: String,
     /// Directory for sandboxes.
@@ -305,18 +302,6 @@ fn text_or_file(flag: &'static str, value: &str) -> Result<String, ConfigError> 
     })
 }
 
-fn master_pid(text: &str) -> Result<Pid, ConfigError> {
-    if text.starts_with("zk://") {
-        return Err(ConfigError::Zookeeper(text.to_owned()));
-    }
-    let bad = |_| ConfigError::Master(text.to_owned());
-    if text.contains('@') {
-        return text.parse().map_err(bad);
-    }
-    let address: Address = text.parse().map_err(bad)?;
-    Pid::new("master", address).map_err(bad)
-}
-
 impl Flags {
     /// The settings they mean on a machine that has `detected`. The authority's certificate is left empty.
     ///
@@ -327,7 +312,7 @@ impl Flags {
         let given = Resources::parse_flag_entries(&self.resources, &role)?;
         let launcher_dir = self.launcher_dir.clone().unwrap_or_else(own_directory);
         let (launcher, executor_command) = programs(&launcher_dir);
-        let mut config = Config::new(master_pid(&self.master)?, &self.work_dir);
+        let mut config = Config::new(self.masters()?, &self.work_dir);
         config.hostname = self.node.hostname();
         config.resources = merge(given, detected, &role);
         config.attributes = parse_attributes(&self.attributes)?;
@@ -344,6 +329,10 @@ impl Flags {
         config.max_completed_executors_per_framework = self.max_completed_executors_per_framework;
         config.flags = self.shown(&launcher_dir);
         Ok(config)
+    }
+
+    fn masters(&self) -> Result<Candidates, CandidatesError> {
+        candidates(&self.master, ELECTION)
     }
 
     fn domain(&self) -> Result<Option<DomainInfo>, ConfigError> {
@@ -424,6 +413,7 @@ impl Flags {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use meseta_runtime::error_chain;
 
     fn flags(more: &[&str]) -> Flags {
         let mut all = vec!["meseta-agent", "--master=10.0.0.1:5050", "--work_dir=/w"];
@@ -461,7 +451,7 @@ mod tests {
             r#"--domain={"fault_domain":{"region":"r","zone":"z"}}"#,
         ]);
         let config = flags.config(&detected).unwrap();
-        assert_eq!(config.master.to_string(), "master@10.0.0.1:5050");
+        assert_eq!(config.masters.to_string(), "10.0.0.1:5050");
         let expected = "cpus:2;mem:512;disk:44880;ports:[31000-32000]"
             .parse()
             .unwrap();
@@ -492,10 +482,15 @@ mod tests {
         ] {
             assert!(flags(&[bad]).config(&detected).is_err(), "{bad}");
         }
-        assert!(matches!(
-            master_pid("zk://a/b"),
-            Err(ConfigError::Zookeeper(_))
-        ));
+        let zookeeper = Flags {
+            master: "zk://a/b".to_owned(),
+            ..flags(&[])
+        };
+        let error = error_chain(&zookeeper.config(&detected).unwrap_err());
+        assert!(
+            error.starts_with("--master: zk://a/b is for ZooKeeper"),
+            "{error}"
+        );
         for (bad, named) in [
             ("--no_such=1", "--no_such"),
             ("--executor_transport=tcp", "[possible values: quic, unix]"),

@@ -3,7 +3,7 @@
 //! Pure: the random source is an argument; the shell is `handlers/master.rs`. Source: agent.md §3.
 //!
 //! ```text
-//!                ┌─ Begin ─ after random(0, factor): Attempt, again after random(0, b), b = 2 factor, doubling to 1 min
+//!            ┌─ NewLeader ─ after random(0, factor): Attempt, again after random(0, b), b = 2 factor, doubling to 1 min
 //! DISCONNECTED <─┤                                        │ Accepted
 //!      ^         └────────── again ──────────┐            v
 //!      └── MasterLost, Ping{connected: false}, no ping in time ── RUNNING          Leave ──> TERMINATING
@@ -34,8 +34,10 @@ pub enum Phase {
 /// What happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
-    /// The agent has started.
-    Begin,
+    /// A master leads that did not lead before, or not under this leadership.
+    NewLeader,
+    /// No master is known to lead.
+    NoLeader,
     /// The master has taken the agent in, for the first time or again.
     Accepted {
         /// Under this id.
@@ -138,7 +140,8 @@ impl Registration {
         if self.phase == Phase::Terminating {
             return match input {
                 Input::Ping { .. } => vec![Effect::Pong],
-                Input::Begin
+                Input::NewLeader
+                | Input::NoLeader
                 | Input::Accepted { .. }
                 | Input::MasterLost
                 | Input::RetryDue(_)
@@ -147,7 +150,8 @@ impl Registration {
             };
         }
         match input {
-            Input::Begin => self.start_over(random),
+            Input::NewLeader => self.start_over(random),
+            Input::NoLeader => self.stand_by(),
             Input::Accepted { id, ping_timeout } => self.accepted(id, ping_timeout),
             Input::Ping { connected } => self.pinged(connected, random),
             Input::MasterLost if self.phase == Phase::Running => self.start_over(random),
@@ -166,6 +170,13 @@ impl Registration {
                 vec![Effect::Pause]
             }
         }
+    }
+
+    /// Nobody to register with: the timer that may be armed counts no more.
+    fn stand_by(&mut self) -> Vec<Effect> {
+        self.phase = Phase::Disconnected;
+        self.retry_timer += 1;
+        vec![Effect::Pause]
     }
 
     fn start_over(&mut self, random: &mut impl Rng) -> Vec<Effect> {
@@ -249,7 +260,7 @@ mod tests {
     #[test]
     fn attempts_without_an_answer_are_counted_until_one_comes() {
         let mut world = World::new();
-        world.step(Input::Begin);
+        world.step(Input::NewLeader);
         let mut unanswered = Vec::new();
         for number in 1..=3 {
             world.step(Input::RetryDue(number));
@@ -280,7 +291,7 @@ mod tests {
         }
         fn running() -> Self {
             let mut world = Self::new();
-            world.step(Input::Begin);
+            world.step(Input::NewLeader);
             world.accept("S0");
             world
         }
@@ -300,7 +311,7 @@ mod tests {
     #[test]
     fn attempts_come_within_a_bound_that_doubles_to_a_minute() {
         let mut world = World::new();
-        let begun = world.step(Input::Begin);
+        let begun = world.step(Input::NewLeader);
         let (first, mut number) = world.retry(&begun);
         assert!(first <= Duration::from_secs(1));
         for bound in [2, 4, 8, 16, 32, 60, 60] {
@@ -321,7 +332,7 @@ mod tests {
     #[test]
     fn once_in_it_stops_asking_and_waits_for_pings() {
         let mut world = World::new();
-        let begun = world.step(Input::Begin);
+        let begun = world.step(Input::NewLeader);
         let (_, number) = world.retry(&begun);
         let effects = world.accept("S0");
         assert!(matches!(
@@ -362,6 +373,30 @@ mod tests {
     }
 
     #[test]
+    fn without_a_leader_it_waits_and_with_a_new_one_it_registers_again() {
+        let mut world = World::running();
+        assert_eq!(world.step(Input::NoLeader), [Effect::Pause]);
+        assert_eq!(world.machine.phase(), Phase::Disconnected);
+        assert_eq!(world.step(Input::RetryDue(1)), [], "nobody to ask");
+        assert_eq!(world.step(Input::MasterLost), []);
+        let found = world.step(Input::NewLeader);
+        let (after, number) = world.retry(&found);
+        assert!(after <= Duration::from_secs(1));
+        assert_eq!(world.step(Input::RetryDue(number))[0], Effect::Attempt);
+        assert_eq!(world.step(Input::NoLeader), [Effect::Pause]);
+        assert_eq!(world.step(Input::RetryDue(number + 1)), []);
+    }
+
+    #[test]
+    fn a_leader_that_is_followed_by_another_is_left_at_once() {
+        let mut world = World::running();
+        let found = world.step(Input::NewLeader);
+        assert_eq!(found[0], Effect::Pause);
+        assert_eq!(world.machine.phase(), Phase::Disconnected);
+        assert_eq!(world.accept("S0").last(), Some(&Effect::Resume));
+    }
+
+    #[test]
     fn a_ping_is_answered_and_moves_the_deadline() {
         let mut world = World::running();
         let effects = world.step(Input::Ping { connected: true });
@@ -380,7 +415,7 @@ mod tests {
             Input::MasterLost,
             Input::PingOverdue(1),
             Input::RetryDue(1),
-            Input::Begin,
+            Input::NewLeader,
         ] {
             assert_eq!(world.step(input), []);
         }

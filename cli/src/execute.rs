@@ -29,7 +29,7 @@ use crate::identity::Identity;
 
 #[derive(Debug, Args)]
 pub(crate) struct Flags {
-    /// Master as host:port.
+    /// Masters as host:port, a list of them, or a file with one.
     #[arg(long, env = "MESETA_MASTER", default_value = "127.0.0.1:5050")]
     master: String,
     /// Command, run by `sh -c`.

@@ -36,7 +36,10 @@ pub(crate) struct Flags {
     /// How many agents.
     #[arg(long, env = "MESETA_AGENTS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=100))]
     agents: u16,
-    /// Port of the master; agents take the ones after it. 0 takes free ones.
+    /// How many masters. More than one need a registry that they share.
+    #[arg(long, env = "MESETA_LOCAL_MASTERS", default_value_t = 1, hide = true, value_parser = clap::value_parser!(u16).range(1..=9))]
+    masters: u16,
+    /// Port of the first master; the others and the agents take the ones after it. 0 takes free ones.
     #[arg(long, env = "MESETA_PORT", default_value_t = 5050)]
     port: u16,
     /// Directory for sandboxes and logs. Default: one for this port in the temporary directory.
@@ -141,8 +144,8 @@ impl Component {
 }
 
 pub(crate) async fn run(flags: Flags) -> anyhow::Result<ExitCode> {
-    let ports = ports(flags.port, flags.agents)?;
-    let master = format!("127.0.0.1:{}", ports[0]);
+    let ports = ports(flags.port, flags.masters + flags.agents)?;
+    let master = masters(&flags, &ports);
     let work_dir = flags
         .work_dir
         .clone()
@@ -295,18 +298,28 @@ fn components(flags: &Flags, ports: &[u16], work_dir: &Path) -> anyhow::Result<V
             "--supervised".to_owned(),
         ]
     };
-    let dir = make("master")?;
-    let mut all = vec![Component::new(
-        "master",
-        "meseta-master",
-        &dir,
-        common(ports[0], &dir),
-    )];
-    for (number, port) in ports.iter().enumerate().skip(1) {
+    let (of_masters, of_agents) = ports.split_at(usize::from(flags.masters));
+    let list = masters(flags, ports);
+    let mut all = Vec::new();
+    for (number, port) in (1..).zip(of_masters) {
+        let alone = flags.masters == 1;
+        let name = if alone {
+            "master".to_owned()
+        } else {
+            format!("master-{number}")
+        };
+        let dir = make(&name)?;
+        let mut master = common(*port, &dir);
+        if !alone {
+            master.push(format!("--masters={list}"));
+        }
+        all.push(Component::new(&name, "meseta-master", &dir, master));
+    }
+    for (number, port) in (1..).zip(of_agents) {
         let name = format!("agent-{number}");
         let dir = make(&name)?;
         let mut agent = common(*port, &dir);
-        agent.push(format!("--master=127.0.0.1:{}", ports[0]));
+        agent.push(format!("--master={list}"));
         agent.push(format!("--executor_transport={}", flags.executor_transport));
         if let Some(resources) = &flags.resources {
             agent.push(format!("--resources={resources}"));
@@ -316,12 +329,19 @@ fn components(flags: &Flags, ports: &[u16], work_dir: &Path) -> anyhow::Result<V
     Ok(all)
 }
 
-/// The master's port and one for each agent.
-fn ports(first: u16, agents: u16) -> anyhow::Result<Vec<u16>> {
+/// The masters as agents and commands name them.
+fn masters(flags: &Flags, ports: &[u16]) -> String {
+    let of_masters = ports.iter().take(usize::from(flags.masters));
+    let all: Vec<String> = of_masters.map(|port| format!("127.0.0.1:{port}")).collect();
+    all.join(",")
+}
+
+/// A port for each component.
+fn ports(first: u16, components: u16) -> anyhow::Result<Vec<u16>> {
     if first == 0 {
         // Held until all are found, so that none comes twice.
         let mut held = Vec::new();
-        while held.len() <= usize::from(agents) {
+        while held.len() < usize::from(components) {
             let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
             let port = tcp.local_addr()?.port();
             if let Ok(udp) = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)) {
@@ -330,9 +350,11 @@ fn ports(first: u16, agents: u16) -> anyhow::Result<Vec<u16>> {
         }
         return Ok(held.into_iter().map(|(port, ..)| port).collect());
     }
-    let all: Option<Vec<u16>> = (0..=agents).map(|n| first.checked_add(n)).collect();
+    let all: Option<Vec<u16>> = (0..components).map(|n| first.checked_add(n)).collect();
     let all = all.with_context(|| {
-        format!("--port={first} leaves no numbers for {agents} agents: give a lower one")
+        format!(
+            "--port={first} leaves no numbers for {components} masters and agents: give a lower one"
+        )
     })?;
     for port in &all {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
@@ -366,11 +388,12 @@ async fn announce(master: &str, agents: u16, work_dir: &Path) -> anyhow::Result<
             work_dir.display()
         )
     })?;
+    let first = master.split(',').next().unwrap_or(master);
     say(&format!(
         "
 cluster ready: master {master}, {agents} agent(s), files in {}\n  \
          meseta execute --master {master} --command 'echo hello'\n  \
-         meseta agents --master {master}\n  http://{master}/state\nCtrl-C ends it.",
+         meseta agents --master {master}\n  http://{first}/state\nCtrl-C ends it.",
         work_dir.display()
     ));
     Ok(())

@@ -9,7 +9,7 @@ use meseta_runtime::logging::{LOGGING, LogFilter, ResetLogFilter, SetLogFilter, 
 use meseta_runtime::{Address, Ask, Node, Pid};
 use serde_json::Value;
 
-use crate::client::get_json;
+use crate::client::{get_json, leader};
 use crate::identity::Identity;
 
 /// How long a node may take to answer.
@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 pub(crate) struct Flags {
     /// What to log: a level, or a filter such as `info,meseta_master=debug`; shows what is in force when not given.
     directives: Option<String>,
-    /// Master as host:port.
+    /// Master as host:port; of a list, or a file with one, the leader.
     #[arg(long, env = "MESETA_MASTER", default_value = "127.0.0.1:5050")]
     master: String,
     /// Agent, or any other node, as host:port, instead of the master.
@@ -36,9 +36,12 @@ pub(crate) struct Flags {
 }
 
 pub(crate) async fn run(flags: Flags) -> anyhow::Result<ExitCode> {
-    let address = flags.agent.as_ref().unwrap_or(&flags.master);
+    let address = match &flags.agent {
+        Some(agent) => agent.clone(),
+        None => leader(&flags.master).await?,
+    };
     if flags.directives.is_none() && !flags.reset {
-        let shown = get_json(address, "/logging").await?;
+        let shown = get_json(&address, "/logging").await?;
         println!("{}", line(&in_force(&shown)));
         return Ok(ExitCode::SUCCESS);
     }

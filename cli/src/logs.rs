@@ -25,7 +25,7 @@ pub(crate) struct Flags {
     /// Print standard error instead of standard output.
     #[arg(long, env = "MESETA_STDERR")]
     stderr: bool,
-    /// Master as host:port.
+    /// Masters as host:port, a list of them, or a file with one.
     #[arg(long, env = "MESETA_MASTER", default_value = "127.0.0.1:5050")]
     master: String,
 }

@@ -11,6 +11,7 @@ mod identity;
 mod local;
 mod log_level;
 mod logs;
+mod masters;
 mod tables;
 mod top;
 
@@ -52,6 +53,8 @@ enum Action {
     Local(local::Flags),
     /// Run a command on a cluster and follow it to its end.
     Execute(Box<execute::Flags>),
+    /// Show the masters of a cluster: which leads, and how far the log of each is.
+    Masters(tables::Flags),
     /// Show the agents of a cluster.
     Agents(tables::Flags),
     /// Show the frameworks of a cluster.
@@ -87,6 +90,7 @@ fn run(action: Action) -> anyhow::Result<ExitCode> {
         Action::Agent { flags } => become_program("meseta-agent", &flags),
         Action::Local(flags) => block_on(local::run(flags)),
         Action::Execute(flags) => block_on(execute::run(*flags)),
+        Action::Masters(flags) => block_on(masters::run(flags)),
         Action::Agents(flags) => block_on(tables::agents(flags)),
         Action::Frameworks(flags) => block_on(tables::frameworks(flags)),
         Action::Tasks(flags) => block_on(tables::tasks(flags)),

@@ -10,7 +10,7 @@ use crate::client::get_json;
 
 #[derive(Debug, Args)]
 pub(crate) struct Flags {
-    /// Master (for `processes`: any node) as host:port.
+    /// Masters (for `processes`: any node) as host:port, a list of them, or a file with one.
     #[arg(long, env = "MESETA_MASTER", default_value = "127.0.0.1:5050")]
     pub(crate) master: String,
     /// Print the JSON as it comes.
@@ -19,7 +19,7 @@ pub(crate) struct Flags {
 }
 
 /// One column: its heading, and its cell of a row.
-type Column = (&'static str, fn(&Value) -> String);
+pub(crate) type Column = (&'static str, fn(&Value) -> String);
 
 pub(crate) async fn agents(flags: Flags) -> anyhow::Result<ExitCode> {
     let slaves = get_json(&flags.master, "/slaves").await?["slaves"].take();
@@ -79,7 +79,7 @@ pub(crate) async fn processes(flags: Flags) -> anyhow::Result<ExitCode> {
     show(&flags, &processes, columns)
 }
 
-fn show(flags: &Flags, rows: &Value, columns: &[Column]) -> anyhow::Result<ExitCode> {
+pub(crate) fn show(flags: &Flags, rows: &Value, columns: &[Column]) -> anyhow::Result<ExitCode> {
     if flags.json {
         println!("{}", serde_json::to_string_pretty(rows)?);
         return Ok(ExitCode::SUCCESS);
@@ -94,7 +94,7 @@ fn show(flags: &Flags, rows: &Value, columns: &[Column]) -> anyhow::Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),

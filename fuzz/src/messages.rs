@@ -2,7 +2,7 @@
 #![expect(clippy::expect_used, reason = "a broken rule fails by panicking")]
 
 use meseta_protocol::launch::{ExecutorCredential, LaunchPlan};
-use meseta_protocol::messages::{Led, agent, executor, scheduler};
+use meseta_protocol::messages::{Led, agent, election, executor, scheduler};
 use meseta_runtime::codec::{CodecError, decode_body, encode_body};
 use meseta_runtime::{Message, error_chain};
 use serde::Serialize;
@@ -31,14 +31,14 @@ family! {
 }
 
 family! {
-    /// What agents say to masters, and the other way round.
+    /// What agents say to masters, and the other way round, and who leads.
     AGENT, AGENT_NAMES:
     agent::RegisterAgent, agent::ReregisterAgent, agent::UnregisterAgent, agent::UpdateAgent, agent::UpdateStatus,
     agent::ExecutorExited, agent::ExecutorToFramework, agent::Pong, Led<agent::AgentRegistered>,
     Led<agent::AgentReregistered>, Led<agent::Ping>, Led<agent::RunTask>, Led<agent::RunTaskGroup>,
     Led<agent::KillAgentTask>, Led<agent::ShutdownFramework>, Led<agent::ShutdownAgentExecutor>,
     Led<agent::UpdateFramework>, Led<agent::AcknowledgeAgentStatus>, Led<agent::FrameworkToExecutor>,
-    Led<agent::DrainAgent>, Led<agent::ShutdownAgent>,
+    Led<agent::DrainAgent>, Led<agent::ShutdownAgent>, election::Detect, election::Leader,
 }
 
 family! {

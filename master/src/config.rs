@@ -7,9 +7,12 @@ use std::time::Duration;
 use clap::Parser;
 use meseta_protocol::agent::DomainInfo;
 use meseta_protocol::{Role, ids};
+use meseta_runtime::Address;
 use meseta_runtime::flags::NodeFlags;
 
 use crate::allocator;
+use crate::election::core::Timing;
+use crate::election::members::{Members, MembersError};
 use crate::state::Limits;
 use crate::validation::framework::Settings as FrameworkSettings;
 
@@ -19,6 +22,8 @@ pub struct Config {
     /// Number of this leadership; every message to agents and frameworks carries it. Must be higher than that of
     /// any master before.
     pub leader_epoch: u64,
+    /// Times of the election, when there are several masters.
+    pub election: Timing,
     /// Name of the host, shown to people.
     pub hostname: String,
     /// Time between pings of an agent. Default 15 s.
@@ -44,6 +49,7 @@ impl Config {
     pub fn new(leader_epoch: u64, hostname: &str) -> Self {
         Self {
             leader_epoch,
+            election: Timing::default(),
             hostname: hostname.to_owned(),
             agent_ping_timeout: Duration::from_secs(15),
             max_agent_ping_timeouts: 5,
@@ -77,6 +83,16 @@ pub struct Flags {
     /// Where the registry of agents is kept. Only in_memory exists: agents register again after a restart.
     #[arg(long, env = "MESETA_REGISTRY", default_value = "in_memory", value_parser = ["in_memory"])]
     pub registry: String,
+    /// All masters of the cluster, this one's advertised address among them: host:port,host:port,host:port. Without it
+    /// this is the only master.
+    #[arg(long, env = "MESETA_MASTERS")]
+    pub masters: Option<String>,
+    /// How many masters must agree; more than half of --masters, which is what it is when not given.
+    #[arg(long, env = "MESETA_QUORUM")]
+    pub quorum: Option<usize>,
+    /// Not used: masters elect their leader among themselves. See --masters.
+    #[arg(long, env = "MESETA_ZK", hide = true)]
+    pub zk: Option<String>,
     /// Time between pings of an agent, 1secs to 15mins.
     #[arg(long = "agent_ping_timeout", env = "MESETA_AGENT_PING_TIMEOUT", default_value = "15secs", value_parser = humantime::parse_duration)]
     pub agent_ping_timeout: Duration,
@@ -176,6 +192,22 @@ pub enum ConfigError {
     /// Quantities that are none.
     #[error("--min_allocatable_resources=`{0}`: {1}")]
     MinAllocatable(String, String),
+    /// A coordination service is not used.
+    #[error(
+        "--zk={0}: Meseta elects its masters itself and uses no ZooKeeper: list them with --masters=host:port,host:port,host:port"
+    )]
+    Zookeeper(String),
+    /// Masters that cannot elect a leader.
+    #[error(transparent)]
+    Members(#[from] MembersError),
+    /// A quorum of nobody.
+    #[error("--quorum={0} is for several masters: list them with --masters, or leave it out")]
+    QuorumOfOne(usize),
+    /// Several masters without a log that they share.
+    #[error(
+        "--masters names {0} masters, but --registry=in_memory is kept by one master alone: leave --masters out"
+    )]
+    NoSharedRegistry(usize),
     /// A domain that is none.
     #[error(
         "--domain: {0}: write {{\"fault_domain\": {{\"region\": {{\"name\": \"R\"}}, \"zone\": {{\"name\": \"Z\"}}}}}}, or a file with it"
@@ -212,6 +244,14 @@ impl Flags {
                 Ok(())
             }
         };
+        if let Some(zk) = &self.zk {
+            return Err(ConfigError::Zookeeper(zk.clone()));
+        }
+        if let Some(members) = self.members()?
+            && members.all.len() > 1
+        {
+            return Err(ConfigError::NoSharedRegistry(members.all.len()));
+        }
         let second = Duration::from_secs(1);
         range(
             "agent_ping_timeout",
@@ -268,6 +308,22 @@ impl Flags {
         };
         config.flags = self.shown();
         Ok(config)
+    }
+
+    /// The masters of the cluster; none when this is the only one.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when this master is not among them, or `--quorum` does not agree.
+    pub fn members(&self) -> Result<Option<Members>, ConfigError> {
+        let Some(list) = &self.masters else {
+            return match self.quorum {
+                Some(quorum) if quorum != 1 => Err(ConfigError::QuorumOfOne(quorum)),
+                Some(_) | None => Ok(None),
+            };
+        };
+        let port = self.node.port.unwrap_or(DEFAULT_PORT);
+        let me = Address::new(&self.node.host(), port);
+        Ok(Some(Members::parse(list, self.quorum, &me)?))
     }
 
     fn role_whitelist(&self) -> Result<Option<BTreeSet<Role>>, ConfigError> {
@@ -348,6 +404,7 @@ impl Flags {
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
+        .chain(self.masters.clone().map(|all| ("masters".to_owned(), all)))
         .collect()
     }
 }
@@ -435,6 +492,19 @@ mod tests {
             ("--weights=a=0", "--weights: `a=0` is not role=weight"),
             ("--roles=a//b", "--roles: bad role `a//b`"),
             ("--domain={}", "--domain: there is no fault_domain"),
+            (
+                "--zk=zk://a:2181/mesos",
+                "--zk=zk://a:2181/mesos: Meseta elects its masters itself",
+            ),
+            ("--quorum=2", "--quorum=2 is for several masters"),
+            (
+                "--masters=127.0.0.1:5050,127.0.0.1:5051",
+                "--masters names 2 masters, but --registry=in_memory",
+            ),
+            (
+                "--masters=10.0.0.1:5050",
+                "--masters=10.0.0.1:5050 does not name this master, 127.0.0.1:5050",
+            ),
         ] {
             let error = flags(&[flag]).unwrap_err().to_string();
             assert!(error.starts_with(text), "{error}");

@@ -1,5 +1,5 @@
 //! What the master shows over HTTP: `/state`, `/slaves`, `/frameworks`, `/tasks`, `/flags`, under its id and, as
-//! the node's delegate, without it. Names and shapes are those of Mesos' first API. Source: http.md §6.
+//! the node's delegate, without it. A master that does not lead sends whoever asks about the cluster to the leader. Names and shapes are those of Mesos' first API. Source: http.md §6.
 
 use meseta_protocol::attributes::{Attribute, AttributeValue};
 use meseta_protocol::executor::ExecutorInfo;
@@ -15,10 +15,19 @@ use crate::state::{Agent, Framework, Standing};
 /// Paths below the master's id.
 pub(crate) fn routes(routes: &mut Routes<Master>) {
     routes
-        .get("/state", Master::show_state)
-        .get("/slaves", Master::show_slaves)
-        .get("/frameworks", Master::show_frameworks)
-        .get("/tasks", Master::show_tasks)
+        .get("/state", |me, cx, request| {
+            me.as_leader(cx, request, Master::show_state)
+        })
+        .get("/slaves", |me, cx, request| {
+            me.as_leader(cx, request, Master::show_slaves)
+        })
+        .get("/frameworks", |me, cx, request| {
+            me.as_leader(cx, request, Master::show_frameworks)
+        })
+        .get("/tasks", |me, cx, request| {
+            me.as_leader(cx, request, Master::show_tasks)
+        })
+        .get("/redirect", |me, _, _| me.redirect(""))
         .get("/flags", Master::show_flags)
         .get("/health", |_, _, _| Response::empty());
 }
@@ -44,12 +53,12 @@ impl Master {
             "pid": self.info.pid,
             "hostname": self.info.hostname,
             "start_time": self.started.as_secs_f64(),
-            "elected_time": self.started.as_secs_f64(),
+            "elected_time": self.leadership.map(|leadership| leadership.since.as_secs_f64()),
             "leader": cx.me(),
             "leader_info": {
                 "id": self.info.id, "pid": self.info.pid, "port": self.info.port, "hostname": self.info.hostname,
             },
-            "leader_epoch": self.config.leader_epoch,
+            "leader_epoch": self.epoch(),
             "capabilities": self.info.capabilities,
             "activated_slaves": connected,
             "deactivated_slaves": agents.len() - connected,

@@ -14,6 +14,7 @@ use meseta_protocol::messages::agent::{
     ExecutorExited, ExecutorToFramework, Pong, RegisterAgent, ReregisterAgent, UnregisterAgent,
     UpdateStatus,
 };
+use meseta_protocol::messages::election::Leader;
 use meseta_protocol::messages::scheduler::{
     AcceptOffers, AcknowledgeStatus, DeactivateFramework, DeclineOffers, FrameworkMessage,
     KillTask, ReconcileTasks, RequestResources, ReviveOffers, ShutdownExecutor, SubscribeFramework,
@@ -30,6 +31,8 @@ use uuid::Uuid;
 
 use crate::allocator::messages::{Allocated, RecoverResources};
 use crate::config::Config;
+use crate::election::messages::Elected;
+use crate::leading::Leadership;
 use crate::state::State;
 
 /// What is going on with an agent that is not settled: other transitions wait for a retry.
@@ -57,12 +60,20 @@ pub struct Master {
     next_ping_chain: u64,
     next_entry: u64,
 
+    /// Whether it leads.
+    pub(crate) leadership: Option<Leadership>,
+    /// Who leads, as far as it knows.
+    pub(crate) leader: Option<MasterInfo>,
+    /// Whether it is one of several.
+    contends: bool,
+    /// Says when to lead; none for a master on its own.
+    pub(crate) election: Option<Pid>,
     pub(crate) allocator: Option<Pid>,
     pub(crate) registrar: Option<Pid>,
 }
 
 impl Master {
-    /// A master with these settings; its id is drawn when it starts.
+    /// A master on its own with these settings, which leads when it starts; its id is drawn then.
     pub fn new(config: Config) -> Self {
         Self {
             state: State::new(config.limits),
@@ -77,8 +88,20 @@ impl Master {
             next_offer: 0,
             next_ping_chain: 0,
             next_entry: 0,
+            leadership: None,
+            leader: None,
+            contends: false,
+            election: None,
             allocator: None,
             registrar: None,
+        }
+    }
+
+    /// One of several masters: leads when the election on its own node says so. The epoch in the settings is not used.
+    pub fn contending(config: Config) -> Self {
+        Self {
+            contends: true,
+            ..Self::new(config)
         }
     }
 
@@ -121,15 +144,20 @@ impl Process for Master {
             .on::<UpdateStatus>()
             .on::<ExecutorExited>()
             .on::<ExecutorToFramework>()
-            .on::<Allocated>();
+            .on::<Allocated>()
+            .on::<Elected>()
+            .on::<Leader>();
         crate::http::routes(routes);
     }
 
     fn start(&mut self, cx: &mut Context<'_, Self>) {
         self.started = cx.wall();
         self.info = describe(cx, &self.config);
-        tracing::info!(id = %self.info.id, epoch = self.config.leader_epoch, "master leads");
-        self.spawn_helpers(cx);
+        if self.contends {
+            self.contend(cx);
+        } else {
+            self.lead_alone(cx);
+        }
         self.publish_metrics(cx);
     }
 
@@ -142,6 +170,9 @@ impl Process for Master {
             self.framework_disconnected(cx, &framework_id);
         } else if self.allocator.as_ref() == Some(pid) || self.registrar.as_ref() == Some(pid) {
             tracing::error!(%pid, ?reason, "a part of the master has ended: the master ends too");
+            cx.stop();
+        } else if self.election.as_ref() == Some(pid) {
+            tracing::error!(%pid, ?reason, "the election has ended: the master ends too");
             cx.stop();
         }
     }
@@ -172,7 +203,7 @@ fn describe(cx: &mut Context<'_, Master>, config: &Config) -> MasterInfo {
 
 /// What every handler uses.
 impl Master {
-    fn spawn_helpers(&mut self, cx: &mut Context<'_, Self>) {
+    pub(crate) fn spawn_helpers(&mut self, cx: &mut Context<'_, Self>) {
         let (config, me) = (self.config.allocator.clone(), cx.me().clone());
         let allocator = cx.spawn("allocator(1)", move || {
             crate::allocator::AllocatorProcess::new(config, me)
@@ -195,7 +226,7 @@ impl Master {
 
     /// Sends something as the leader.
     pub(crate) fn lead<M: MasterMessage>(&self, cx: &mut Context<'_, Self>, to: &Pid, message: M) {
-        let leader_epoch = self.config.leader_epoch;
+        let leader_epoch = self.epoch();
         cx.send(
             to,
             Led {
@@ -355,7 +386,9 @@ impl Master {
     fn publish_metrics(&mut self, cx: &mut Context<'_, Self>) {
         debug_assert_eq!(self.state.check(), Ok(()));
         let uptime = cx.wall().saturating_sub(self.started);
-        crate::metrics::publish(cx.metrics(), &self.state, self.unreachable.len(), uptime);
+        let leads = self.leadership.is_some();
+        let metrics = cx.metrics();
+        crate::metrics::publish(metrics, &self.state, self.unreachable.len(), uptime, leads);
         cx.after(Duration::from_secs(1), Self::publish_metrics);
     }
 }

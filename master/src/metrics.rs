@@ -27,11 +27,17 @@ pub(crate) fn count_status(metrics: &Metrics, status: &TaskStatus) {
 }
 
 /// Publishes the gauges.
-pub(crate) fn publish(metrics: &Metrics, state: &State, unreachable: usize, uptime: Duration) {
+pub(crate) fn publish(
+    metrics: &Metrics,
+    state: &State,
+    unreachable: usize,
+    uptime: Duration,
+    leads: bool,
+) {
     let set = |name: &str, value: usize| {
         metrics.set(name, u32::try_from(value).map_or(f64::MAX, f64::from));
     };
-    metrics.set("master/elected", 1.0);
+    metrics.set("master/elected", if leads { 1.0 } else { 0.0 });
     metrics.set("master/uptime_secs", uptime.as_secs_f64());
     let connected = state.agents().filter(|(_, agent)| agent.connected).count();
     let agents = state.agents().count();

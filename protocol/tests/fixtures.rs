@@ -26,7 +26,7 @@ use meseta_protocol::framework::{
     AttributeConstraint, AttributePredicate, AttributeSelector, ConstraintGroup, FrameworkInfo,
     OfferConstraints, Present, RoleConstraints,
 };
-use meseta_protocol::messages::{Led, MasterMessage, NAMES, agent, executor, scheduler};
+use meseta_protocol::messages::{Led, MasterMessage, NAMES, agent, election, executor, scheduler};
 use meseta_protocol::offer::{AllocationInfo, Filters, Offer};
 use meseta_protocol::operation::Operation;
 use meseta_protocol::resources::{
@@ -510,12 +510,27 @@ fn executors(recorded: &mut Recorded) {
     });
 }
 
+fn elections(recorded: &mut Recorded) {
+    recorded.check(election::Detect {});
+    recorded.check(election::Leader {
+        epoch: 7,
+        leader: Some("master@10.0.0.1:5050".parse().unwrap()),
+        info: Some(MasterInfo {
+            id: "M".into(),
+            port: 5050,
+            hostname: Some("one".into()),
+            ..MasterInfo::default()
+        }),
+    });
+}
+
 #[test]
 fn every_message_reads_its_recorded_bytes() {
     let mut recorded = Recorded::default();
     schedulers(&mut recorded);
     agents(&mut recorded);
     executors(&mut recorded);
+    elections(&mut recorded);
     let names: BTreeSet<String> = NAMES.iter().map(ToString::to_string).collect();
     let missing: Vec<&String> = names.difference(&recorded.0).collect();
     assert!(missing.is_empty(), "no sample for {missing:?}");

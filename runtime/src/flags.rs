@@ -8,8 +8,11 @@ use std::path::PathBuf;
 use clap::{Args, Command, Parser};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::detector::candidates::addresses_or_file;
+use crate::detector::{Candidates, CandidatesError};
 use crate::logging;
 use crate::node::{Credentials, Node, NodeBuilder};
+use crate::pid::Address;
 
 /// Flags of a node. Flatten it into a program's own flags.
 #[derive(Debug, Clone, Args)]
@@ -58,6 +61,27 @@ pub enum FlagError {
     /// An address that nobody can dial.
     #[error("--ip={0} is no address others can dial: name one with --advertise_ip")]
     Unspecified(IpAddr),
+}
+
+/// The addresses that a flag means: one, a list, or a file with a list.
+///
+/// # Errors
+/// [`CandidatesError`], which says what to write instead.
+pub fn addresses(text: &str) -> Result<Vec<Address>, CandidatesError> {
+    addresses_or_file(text, read)
+}
+
+/// The candidates that a flag means: their addresses as in [`addresses`], where the process `asked` of each knows who
+/// leads, or the PID of the one that leads for good.
+///
+/// # Errors
+/// [`CandidatesError`], which says what to write instead.
+pub fn candidates(text: &str, asked: &str) -> Result<Candidates, CandidatesError> {
+    Candidates::parse(text, asked, read)
+}
+
+fn read(path: &str) -> std::io::Result<String> {
+    std::fs::read_to_string(path)
 }
 
 /// Reads a program's flags from its command line and the environment, and ends the program when they cannot be read.

@@ -606,8 +606,12 @@ mod tests {
     fn so_many_http_requests_may_wait_and_no_more() {
         let inbox = inbox(2);
         let ask = || {
-            let (path, query) = (String::new(), std::collections::BTreeMap::new());
-            inbox.push_http(Request { path, query }, Responder::new().0)
+            let request = Request {
+                path: String::new(),
+                query: std::collections::BTreeMap::new(),
+                target: String::new(),
+            };
+            inbox.push_http(request, Responder::new().0)
         };
         for _ in 0..MAX_HTTP {
             assert!(ask().is_none());

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Every message of a master passes `admit`, the one place where the number of its leadership is compared: one older
-//! than the newest seen is dropped, a newer one becomes the newest. Besides, only the followed master is heard, and
+//! than the newest seen or detected is dropped, a newer one becomes the newest. Besides, only the followed master is heard, and
 //! before a subscription only its answer to that.
 
 use std::collections::BTreeSet;
@@ -30,6 +30,7 @@ use meseta_protocol::operation::{Operation, OperationAction};
 use meseta_protocol::status::{StatusReason, StatusSource, TaskState, TaskStatus};
 use meseta_protocol::task::TaskInfo;
 use meseta_protocol::{FrameworkId, OfferId, Role};
+use meseta_runtime::detector::Followed;
 use meseta_runtime::{Backoff, Pid};
 use rand::Rng;
 
@@ -104,7 +105,7 @@ news! {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
     /// This master leads, or none is known.
-    Detected(Option<Pid>),
+    Detected(Followed),
     /// A linked master or the connection to it is gone.
     Lost(Pid),
     /// A master speaks.
@@ -181,6 +182,8 @@ pub struct Core {
     settings: Settings,
     phase: Phase,
     master: Option<Pid>,
+    /// What was detected last.
+    followed: Followed,
     /// Newest leadership heard of.
     epoch: u64,
     /// Whether this driver has subscribed before.
@@ -200,6 +203,7 @@ impl Core {
             settings,
             phase: Phase::Detecting,
             master: None,
+            followed: Followed::default(),
             epoch: 0,
             registered: false,
             told: BTreeSet::new(),
@@ -234,7 +238,7 @@ impl Core {
             return Vec::new();
         }
         match input {
-            Input::Detected(master) => self.detected(random, master),
+            Input::Detected(followed) => self.detected(random, followed),
             Input::Lost(pid) => self.lost(random, &pid),
             Input::Heard { from, epoch, news } => {
                 if self.admit(&from, epoch) {
@@ -266,10 +270,14 @@ impl Core {
         true
     }
 
-    fn detected<R: Rng>(&mut self, random: &mut R, master: Option<Pid>) -> Vec<Effect> {
-        if master == self.master {
+    fn detected<R: Rng>(&mut self, random: &mut R, followed: Followed) -> Vec<Effect> {
+        // The same master under a later leadership knows nothing of this subscription.
+        if followed == self.followed || followed.epoch < self.epoch {
             return Vec::new();
         }
+        self.epoch = followed.epoch;
+        let master = followed.leader.clone();
+        self.followed = followed;
         let mut effects: Vec<Effect> = self.master.take().map(Effect::Unlink).into_iter().collect();
         if self.phase == Phase::Subscribed {
             effects.push(Effect::Call(Callback::Disconnected));
@@ -277,8 +285,14 @@ impl Core {
         self.phase = Phase::Detecting;
         self.master = master;
         self.backoff.reset();
-        if self.master.is_some() {
-            effects.extend(self.subscribe(random));
+        match self.master {
+            None => {}
+            Some(_) if self.registered => {
+                // All frameworks of the cluster come at this moment: each after a wait of its own.
+                self.phase = Phase::Disconnected;
+                effects.push(self.arm(random));
+            }
+            Some(_) => effects.extend(self.subscribe(random)),
         }
         effects
     }

@@ -11,23 +11,24 @@ use std::sync::mpsc;
 
 use meseta_protocol::Role;
 use meseta_protocol::framework::{FrameworkInfo, OfferConstraints};
+use meseta_protocol::messages::election::{Detect, ELECTION, Leader};
 use meseta_protocol::messages::scheduler::{
     AgentLost, ExecutorLost, ExecutorMessage, FrameworkError, FrameworkSubscribed, OfferRescinded,
     ResourceOffers, StatusUpdated,
 };
 use meseta_protocol::messages::{Led, MasterMessage};
-use meseta_runtime::pid::ParsePidError;
+use meseta_runtime::detector::{
+    self, Candidates, CandidatesError, Detector, Followed, Follower, detect,
+};
+use meseta_runtime::flags::candidates;
 use meseta_runtime::{
     Address, Context, Credentials, ExitReason, Node, NodeError, Pid, Process, Receive, Routes,
     SpawnError,
 };
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use crate::core::{Callback, Core, Effect, Input, News, Settings};
 use crate::scheduler::{Handle, Order, Remote, Scheduler, Wish};
-
-/// Id part of a master's PID.
-const MASTER: &str = "master";
 
 /// What a driver is told beside the master and the framework.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -44,7 +45,8 @@ pub struct Options {
 /// Settings of a driver with a node of its own.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// `host:port` of the master, or its PID.
+    /// The masters: `host:port`, or `host:port,host:port,host:port`, or the path of a file with such a list; one that is
+    /// up is enough to find the leader. Or the PID of the one master there is, which is not asked whether it leads.
     pub master: String,
     /// The framework. With an id the framework of an earlier driver is taken over. An empty user becomes the user
     /// of this program, a missing host name this machine's.
@@ -81,9 +83,9 @@ impl Config {
 /// Why a driver did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The master is not named by an address.
-    #[error("master `{0}`: write it as host:port")]
-    Master(String, #[source] ParsePidError),
+    /// The masters are not named by addresses.
+    #[error(transparent)]
+    Master(#[from] CandidatesError),
     /// The node did not start.
     #[error("node of the scheduler driver")]
     Node(#[from] NodeError),
@@ -116,8 +118,7 @@ impl SchedulerDriver {
     /// # Errors
     /// [`StartError`]: the master's address cannot be read, or the node or its certificates cannot be used.
     pub fn start(config: Config, scheduler: impl Scheduler) -> Result<Self, StartError> {
-        let master = master_pid(&config.master)
-            .map_err(|error| StartError::Master(config.master.clone(), error))?;
+        let masters = candidates(&config.master, ELECTION)?;
         let node = Node::builder()
             .host(&config.host)
             .bind(config.bind_ip())
@@ -136,7 +137,7 @@ impl SchedulerDriver {
         match spawn(
             &node,
             start,
-            master,
+            masters,
             framework,
             config.options,
             Box::new(scheduler),
@@ -159,7 +160,7 @@ impl SchedulerDriver {
     /// [`StartError::Spawn`] when the node has been shut down.
     pub fn start_on(
         node: &Node,
-        master: Pid,
+        masters: impl Into<Candidates>,
         framework: FrameworkInfo,
         options: Options,
         scheduler: impl Scheduler,
@@ -168,7 +169,7 @@ impl SchedulerDriver {
         Ok(spawn(
             node,
             start,
-            master,
+            masters.into(),
             framework,
             options,
             Box::new(scheduler),
@@ -230,14 +231,6 @@ impl Drop for SchedulerDriver {
     }
 }
 
-fn master_pid(text: &str) -> Result<Pid, ParsePidError> {
-    if text.contains('@') {
-        text.parse()
-    } else {
-        Pid::new(MASTER, text.parse()?)
-    }
-}
-
 fn completed(mut framework: FrameworkInfo) -> FrameworkInfo {
     if framework.user.is_empty()
         && let Ok(Some(user)) = nix::unistd::User::from_uid(nix::unistd::getuid())
@@ -256,13 +249,13 @@ type Build = Box<dyn FnOnce() -> Driver + Send>;
 fn spawn(
     node: &Node,
     start: impl FnOnce(Build) -> Result<Pid, SpawnError>,
-    master: Pid,
+    masters: Candidates,
     framework: FrameworkInfo,
     options: Options,
     scheduler: Box<dyn Scheduler>,
 ) -> Result<SchedulerDriver, SpawnError> {
     let (ended, outcome) = mpsc::channel();
-    let driver = Driver::new(master, framework, options, scheduler, ended);
+    let driver = Driver::new(masters, framework, options, scheduler, ended);
     let driver = start(Box::new(move || driver))?;
     Ok(SchedulerDriver {
         node: node.clone(),
@@ -279,17 +272,17 @@ fn spawn(
 /// node.
 pub struct Driver {
     core: Core,
-    /// The only master there is to detect.
-    candidate: Pid,
+    /// Finds out which master leads.
+    detector: Detector,
     scheduler: Box<dyn Scheduler>,
     ended: mpsc::Sender<Outcome>,
 }
 
 impl Driver {
-    /// The driver of a framework under this master. The framework is used as it is; `ended` is told how the driver
+    /// The driver of a framework under the one of these masters that leads. The framework is used as it is; `ended` is told how the driver
     /// has ended.
     pub fn new(
-        master: Pid,
+        masters: impl Into<Candidates>,
         framework: FrameworkInfo,
         options: Options,
         scheduler: Box<dyn Scheduler>,
@@ -302,7 +295,7 @@ impl Driver {
                 offer_constraints: options.offer_constraints,
                 explicit_acknowledgements: options.explicit_acknowledgements,
             }),
-            candidate: master,
+            detector: Detector::new(&masters.into()),
             scheduler,
             ended,
         }
@@ -331,16 +324,48 @@ impl Process for Driver {
             .on::<Led<AgentLost>>()
             .on::<Led<ExecutorLost>>()
             .on::<Led<FrameworkError>>()
+            .on::<Leader>()
             .on::<Order>();
     }
 
     fn start(&mut self, cx: &mut Context<'_, Self>) {
-        self.apply(cx, Input::Detected(Some(self.candidate.clone())));
+        detect(self, cx, detector::Input::Begin);
     }
 
     fn exited(&mut self, cx: &mut Context<'_, Self>, pid: &Pid, reason: ExitReason) {
-        info!(master = %pid, ?reason, "master lost");
+        if self.core.master() == Some(pid) {
+            info!(master = %pid, ?reason, "master lost");
+        }
         self.apply(cx, Input::Lost(pid.clone()));
+        detect(self, cx, detector::Input::Lost(pid.clone()));
+    }
+}
+
+impl Receive<Leader> for Driver {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, word: Leader) {
+        let told = detector::Input::Told {
+            from: from.clone(),
+            epoch: word.epoch,
+            leader: word.leader,
+        };
+        detect(self, cx, told);
+    }
+}
+
+impl Follower for Driver {
+    fn detector(&mut self) -> &mut Detector {
+        &mut self.detector
+    }
+
+    fn ask(&mut self, cx: &mut Context<'_, Self>, candidate: &Pid, attempts: u32) {
+        if attempts > 1 && self.core.master().is_none() {
+            warn!(%candidate, attempts, "no master answers: is one running there? Trying on");
+        }
+        cx.send(candidate, Detect {});
+    }
+
+    fn follow(&mut self, cx: &mut Context<'_, Self>, followed: Followed) {
+        self.apply(cx, Input::Detected(followed));
     }
 }
 

@@ -48,6 +48,10 @@ fn offered() -> Vec<Effect> {
     vec![Effect::Call(Callback::Offers(Vec::new()))]
 }
 
+fn detected(epoch: u64, leader: Option<Pid>) -> Input {
+    Input::Detected(Followed { epoch, leader })
+}
+
 impl Machine {
     fn step(&mut self, input: Input) -> Vec<Effect> {
         self.core.step(&mut self.random, input)
@@ -60,7 +64,7 @@ impl Machine {
         self.step(Input::Asked(request, Duration::from_secs(7)))
     }
     fn detect(&mut self) -> Vec<Effect> {
-        self.step(Input::Detected(Some(master())))
+        self.step(detected(0, Some(master())))
     }
     fn subscribed() -> Self {
         let mut m = machine(framework());
@@ -180,7 +184,7 @@ fn an_older_leadership_is_not_heard_and_a_newer_one_is() {
 #[test]
 fn another_master_is_followed_and_none_is_waited_for() {
     let mut m = Machine::subscribed();
-    let effects = m.step(Input::Detected(None));
+    let effects = m.step(detected(1, None));
     assert_eq!(
         effects,
         [
@@ -191,7 +195,35 @@ fn another_master_is_followed_and_none_is_waited_for() {
     assert_eq!(m.hear(1, offers()), []);
     assert_eq!(m.step(Input::Lost(master())), []);
     assert_eq!(m.step(Input::RetryDue(m.core.retry)), []);
-    assert_eq!(attempt(&m.detect()).0.framework.id, Some("f".into()));
+    let found = m.step(detected(2, Some(master())));
+    assert!(
+        matches!(&found[..], [Effect::Arm(_, after)] if *after <= FIRST_BACKOFF),
+        "{found:?}"
+    );
+    let due = m.step(Input::RetryDue(m.core.retry));
+    assert_eq!(attempt(&due).0.framework.id, Some("f".into()));
+    assert_eq!(m.hear(1, subscribed()), [], "of an older leadership");
+    let again = m.hear(2, subscribed());
+    assert!(matches!(
+        &again[..],
+        [Effect::Call(Callback::Reregistered(_))]
+    ));
+}
+
+#[test]
+fn the_same_master_under_a_newer_leadership_is_subscribed_with_again() {
+    let mut m = Machine::subscribed();
+    let effects = m.step(detected(2, Some(master())));
+    assert!(matches!(
+        &effects[..],
+        [
+            Effect::Unlink(_),
+            Effect::Call(Callback::Disconnected),
+            Effect::Arm(..)
+        ]
+    ));
+    assert_eq!(m.hear(1, offers()), []);
+    assert_eq!(m.step(detected(1, None)), [], "an older word");
 }
 
 #[test]

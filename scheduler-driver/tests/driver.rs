@@ -437,7 +437,7 @@ fn a_driver_with_its_own_node_speaks_quic_and_says_its_last_words() {
         .credentials(credentials("master"));
     let master_node = master_node.start().unwrap();
     let (master, heard) = Master::start(&master_node);
-    let mut config = Config::new(master.address().to_string(), framework());
+    let mut config = Config::new(master.to_string(), framework());
     config.credentials = credentials("scheduler");
     let (noting, notes) = channel();
     let noting = Noting {

@@ -70,6 +70,25 @@ fn a_local_cluster_runs_commands_and_leaves_nothing_behind() {
         "{}",
         stdout(&processes)
     );
+    let masters = cluster.command("masters").output().unwrap();
+    let shown = stdout(&masters);
+    assert!(
+        shown.contains("leading") && shown.contains(&cluster.master),
+        "{shown}"
+    );
+    // One that is up is enough, also to run something.
+    let list = cluster.dir.path().join("masters");
+    std::fs::write(&list, format!("127.0.0.1:1\n{}\n", cluster.master)).unwrap();
+    let list = list.display().to_string();
+    for arguments in [&["agents"][..], &["execute", "--command", "true"]] {
+        let output = std::process::Command::new(meseta_tests::program("meseta"))
+            .args(arguments)
+            .args(["--master", &list])
+            .env("MESETA_DEV_CA_DIR", meseta_tests::dev_ca())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+    }
     cluster.stop();
 }
 
@@ -129,7 +148,11 @@ fn errors_name_the_flag_and_the_way_out() {
         ),
         (
             &["execute", "--command", "true", "--master", "nowhere"][..],
-            "write it as host:port",
+            "`nowhere` is no address: write host:port",
+        ),
+        (
+            &["tasks", "--master", "/no/such/list"][..],
+            "--master: /no/such/list cannot be read",
         ),
         (
             &["agents", "--master", "127.0.0.1:1"][..],

@@ -88,7 +88,7 @@ impl Agent {
                     });
                 }
                 Effect::Adopt(id) => {
-                    info!(agent = %id, master = %self.config.master, "registered");
+                    info!(agent = %id, master = ?self.master, "registered");
                     self.info.id = Some(id);
                 }
                 Effect::Pause => self.updates.pause(),
@@ -112,14 +112,16 @@ impl Agent {
         let attempts = self.registration.unanswered();
         if attempts > 0 {
             warn!(
-                master = %self.config.master, attempts,
+                master = ?self.master, attempts,
                 "no master answers: is one running there, and are its certificates of the same CA? Trying on"
             );
         }
     }
 
     fn register(&mut self, cx: &mut Context<'_, Self>) {
-        cx.link(&self.config.master);
+        if let Some(master) = &self.master {
+            cx.link(master);
+        }
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let agent = self.info.clone();
         let capabilities = Self::capabilities();

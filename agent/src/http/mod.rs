@@ -148,7 +148,7 @@ impl Agent {
             "reserved_resources_allocated": reserved(&held),
             "unreserved_resources_allocated": amounts(&held.unreserved()),
             "attributes": attributes,
-            "master_hostname": &*self.config.master.address().host,
+            "master_hostname": self.master.as_ref().map(|master| &*master.address().host),
             "flags": self.config.flags,
             "frameworks": frameworks.map(|(id, framework)| framework_json(id, framework)).collect::<Vec<_>>(),
             "completed_frameworks": completed.map(|(id, framework)| framework_json(id, framework)).collect::<Vec<_>>(),

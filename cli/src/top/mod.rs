@@ -18,7 +18,7 @@ use anyhow::Context as _;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::client::get_json;
+use crate::client::{get_json, leader};
 use sample::{Sample, View};
 use terminal::{Key, Screen};
 use view::Sort;
@@ -28,7 +28,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(crate) struct Flags {
-    /// Master as host:port.
+    /// Master as host:port; of a list, or a file with one, the leader.
     #[arg(long, env = "MESETA_MASTER", default_value = "127.0.0.1:5050")]
     master: String,
     /// Agent, or any other node, as host:port, instead of the master.
@@ -55,7 +55,10 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<ExitCode> {
         "--interval={}: looks so close together tell nothing: give 100ms or more",
         humantime::format_duration(flags.interval)
     );
-    let address = flags.node.clone().unwrap_or_else(|| flags.master.clone());
+    let address = match &flags.node {
+        Some(node) => node.clone(),
+        None => leader(&flags.master).await?,
+    };
     if flags.once || (!flags.json && !std::io::stdout().is_terminal()) {
         return once(&flags, &address).await;
     }

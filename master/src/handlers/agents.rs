@@ -17,11 +17,12 @@ use meseta_protocol::resources::Resources;
 use meseta_protocol::status::{StatusReason, StatusSource, TaskState, TaskStatus};
 use meseta_protocol::task::Task;
 use meseta_protocol::{AgentId, FrameworkId, Role, TaskId};
-use meseta_runtime::{Context, Pid, Receive};
+use meseta_runtime::{Context, Pid};
 use tracing::{error, info, warn};
 
 use crate::allocator::messages as allocator;
 use crate::health::Verdict;
+use crate::leading::Serve;
 use crate::master::{Master, Transition};
 use crate::registrar::Apply;
 use crate::registry::{RegistryOperation, forget_oldest};
@@ -34,8 +35,8 @@ const REPLACED: &str = "a new agent registered at the same address";
 /// How long the registrar may take to store an operation.
 const STORE_LIMIT: Duration = Duration::from_secs(20);
 
-impl Receive<RegisterAgent> for Master {
-    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, register: RegisterAgent) {
+impl Serve<RegisterAgent> for Master {
+    fn serve(&mut self, cx: &mut Context<'_, Self>, from: &Pid, register: RegisterAgent) {
         cx.metrics().count("master/messages_register_slave");
         if let Err(rejection) = validation::agent::validate_registration(&register) {
             warn!(%from, %rejection, "agent not registered");
@@ -52,7 +53,7 @@ impl Receive<RegisterAgent> for Master {
             // Registered once the old one is out of the registry.
             let from = from.clone();
             self.remove_agent(cx, &id, REPLACED, move |master, cx| {
-                master.receive(cx, &from, register);
+                master.serve(cx, &from, register);
             });
             return;
         }
@@ -76,8 +77,8 @@ impl Receive<RegisterAgent> for Master {
     }
 }
 
-impl Receive<ReregisterAgent> for Master {
-    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, message: ReregisterAgent) {
+impl Serve<ReregisterAgent> for Master {
+    fn serve(&mut self, cx: &mut Context<'_, Self>, from: &Pid, message: ReregisterAgent) {
         cx.metrics().count("master/messages_reregister_slave");
         let Some(id) = message.agent.id.clone() else {
             warn!(%from, "agent not registered again: it names no id");
@@ -101,7 +102,7 @@ impl Receive<ReregisterAgent> for Master {
         {
             let from = from.clone();
             self.remove_agent(cx, &other, REPLACED, move |master, cx| {
-                master.receive(cx, &from, message);
+                master.serve(cx, &from, message);
             });
             return;
         }
@@ -139,8 +140,8 @@ impl Receive<ReregisterAgent> for Master {
     }
 }
 
-impl Receive<UnregisterAgent> for Master {
-    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, message: UnregisterAgent) {
+impl Serve<UnregisterAgent> for Master {
+    fn serve(&mut self, cx: &mut Context<'_, Self>, from: &Pid, message: UnregisterAgent) {
         cx.metrics().count("master/messages_unregister_slave");
         if self.state.agent_at(from) == Some(&message.agent_id) {
             self.remove_agent(cx, &message.agent_id, "the agent unregistered", |_, _| {});
@@ -148,8 +149,8 @@ impl Receive<UnregisterAgent> for Master {
     }
 }
 
-impl Receive<Pong> for Master {
-    fn receive(&mut self, _cx: &mut Context<'_, Self>, from: &Pid, _: Pong) {
+impl Serve<Pong> for Master {
+    fn serve(&mut self, _cx: &mut Context<'_, Self>, from: &Pid, _: Pong) {
         if let Some(id) = self.state.agent_at(from).cloned()
             && let Some(agent) = self.state.agent_mut(&id)
         {

@@ -10,16 +10,17 @@ use meseta_protocol::messages::scheduler::{
     SubscribeFramework, SuppressOffers, TeardownFramework,
 };
 use meseta_protocol::{FrameworkId, Role};
-use meseta_runtime::{Context, Pid, Receive};
+use meseta_runtime::{Context, Pid};
 use tracing::{info, warn};
 
 use crate::allocator::messages as allocator;
+use crate::leading::Serve;
 use crate::master::Master;
 use crate::state::{Framework, Standing};
 use crate::validation;
 
-impl Receive<SubscribeFramework> for Master {
-    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, subscribe: SubscribeFramework) {
+impl Serve<SubscribeFramework> for Master {
+    fn serve(&mut self, cx: &mut Context<'_, Self>, from: &Pid, subscribe: SubscribeFramework) {
         cx.metrics().count("master/messages_register_framework");
         let suppressed: BTreeSet<Role> = subscribe.suppressed_roles.iter().cloned().collect();
         let mut info = subscribe.framework;
@@ -46,8 +47,8 @@ impl Receive<SubscribeFramework> for Master {
     }
 }
 
-impl Receive<TeardownFramework> for Master {
-    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, teardown: TeardownFramework) {
+impl Serve<TeardownFramework> for Master {
+    fn serve(&mut self, cx: &mut Context<'_, Self>, from: &Pid, teardown: TeardownFramework) {
         cx.metrics().count("master/messages_unregister_framework");
         if self.speaks_for(cx, from, &teardown.framework_id) {
             info!(framework = %teardown.framework_id, "framework ends");
@@ -56,8 +57,8 @@ impl Receive<TeardownFramework> for Master {
     }
 }
 
-impl Receive<DeactivateFramework> for Master {
-    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, message: DeactivateFramework) {
+impl Serve<DeactivateFramework> for Master {
+    fn serve(&mut self, cx: &mut Context<'_, Self>, from: &Pid, message: DeactivateFramework) {
         cx.metrics().count("master/messages_deactivate_framework");
         if self.speaks_for(cx, from, &message.framework_id) {
             self.deactivate(cx, &message.framework_id, Standing::Inactive);
@@ -65,8 +66,8 @@ impl Receive<DeactivateFramework> for Master {
     }
 }
 
-impl Receive<ReviveOffers> for Master {
-    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, revive: ReviveOffers) {
+impl Serve<ReviveOffers> for Master {
+    fn serve(&mut self, cx: &mut Context<'_, Self>, from: &Pid, revive: ReviveOffers) {
         cx.metrics().count("master/messages_revive_offers");
         if let Some(roles) = self.own_roles(cx, from, &revive.framework_id, &revive.roles) {
             self.state.suppress(&revive.framework_id, |suppressed| {
@@ -84,8 +85,8 @@ impl Receive<ReviveOffers> for Master {
     }
 }
 
-impl Receive<SuppressOffers> for Master {
-    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, suppress: SuppressOffers) {
+impl Serve<SuppressOffers> for Master {
+    fn serve(&mut self, cx: &mut Context<'_, Self>, from: &Pid, suppress: SuppressOffers) {
         cx.metrics().count("master/messages_suppress_offers");
         if let Some(roles) = self.own_roles(cx, from, &suppress.framework_id, &suppress.roles) {
             let all = self
@@ -109,9 +110,9 @@ impl Receive<SuppressOffers> for Master {
     }
 }
 
-impl Receive<RequestResources> for Master {
+impl Serve<RequestResources> for Master {
     /// Counted and otherwise ignored, as allocators do.
-    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, request: RequestResources) {
+    fn serve(&mut self, cx: &mut Context<'_, Self>, from: &Pid, request: RequestResources) {
         cx.metrics().count("master/messages_resource_request");
         self.speaks_for(cx, from, &request.framework_id);
     }

@@ -11,16 +11,17 @@ use meseta_protocol::status::{StatusReason, StatusSource, TaskState, TaskStatus}
 use meseta_protocol::task::{Task, TaskInfo};
 use meseta_protocol::{AgentId, FrameworkId, OfferId, UpdateId};
 use meseta_runtime::planted::mistake;
-use meseta_runtime::{Context, Pid, Receive};
+use meseta_runtime::{Context, Pid};
 use tracing::{debug, warn};
 
 use crate::accept::{self, Accepted, Launch};
 use crate::allocator::messages::{Allocated, Allocation};
+use crate::leading::Serve;
 use crate::master::Master;
 use crate::state::Standing;
 
-impl Receive<Allocated> for Master {
-    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, allocated: Allocated) {
+impl Serve<Allocated> for Master {
+    fn serve(&mut self, cx: &mut Context<'_, Self>, from: &Pid, allocated: Allocated) {
         if self.allocator.as_ref() != Some(from) {
             warn!(%from, "offers dropped: they do not come from the allocator");
             return;
@@ -54,8 +55,8 @@ impl Receive<Allocated> for Master {
     }
 }
 
-impl Receive<DeclineOffers> for Master {
-    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, decline: DeclineOffers) {
+impl Serve<DeclineOffers> for Master {
+    fn serve(&mut self, cx: &mut Context<'_, Self>, from: &Pid, decline: DeclineOffers) {
         cx.metrics().count("master/messages_decline_offers");
         if !self.speaks_for(cx, from, &decline.framework_id) {
             return;
@@ -68,8 +69,8 @@ impl Receive<DeclineOffers> for Master {
     }
 }
 
-impl Receive<AcceptOffers> for Master {
-    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, accept: AcceptOffers) {
+impl Serve<AcceptOffers> for Master {
+    fn serve(&mut self, cx: &mut Context<'_, Self>, from: &Pid, accept: AcceptOffers) {
         cx.metrics().count("master/messages_launch_tasks");
         let id = &accept.framework_id;
         if !self.speaks_for(cx, from, id) {

@@ -6,13 +6,14 @@ use meseta_protocol::messages::scheduler::{AcknowledgeStatus, ExecutorLost, Stat
 use meseta_protocol::status::StatusUpdate;
 use meseta_protocol::{AgentId, UpdateId};
 use meseta_runtime::planted::mistake;
-use meseta_runtime::{Context, Pid, Receive};
+use meseta_runtime::{Context, Pid};
 use tracing::{debug, warn};
 
+use crate::leading::Serve;
 use crate::master::Master;
 
-impl Receive<UpdateStatus> for Master {
-    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, message: UpdateStatus) {
+impl Serve<UpdateStatus> for Master {
+    fn serve(&mut self, cx: &mut Context<'_, Self>, from: &Pid, message: UpdateStatus) {
         cx.metrics().count("master/messages_status_update");
         let update = message.update;
         let agent_id = self.state.agent_at(from).cloned();
@@ -25,8 +26,8 @@ impl Receive<UpdateStatus> for Master {
     }
 }
 
-impl Receive<AcknowledgeStatus> for Master {
-    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, ack: AcknowledgeStatus) {
+impl Serve<AcknowledgeStatus> for Master {
+    fn serve(&mut self, cx: &mut Context<'_, Self>, from: &Pid, ack: AcknowledgeStatus) {
         cx.metrics()
             .count("master/messages_status_update_acknowledgement");
         if !self.speaks_for(cx, from, &ack.framework_id) {
@@ -58,8 +59,8 @@ impl Receive<AcknowledgeStatus> for Master {
     }
 }
 
-impl Receive<ExecutorExited> for Master {
-    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, exited: ExecutorExited) {
+impl Serve<ExecutorExited> for Master {
+    fn serve(&mut self, cx: &mut Context<'_, Self>, from: &Pid, exited: ExecutorExited) {
         cx.metrics().count("master/messages_exited_executor");
         if self.state.agent_at(from) != Some(&exited.agent_id) {
             return;

@@ -8,14 +8,15 @@ use meseta_protocol::messages::scheduler::{
     ExecutorMessage, FrameworkMessage, KillTask, ReconcileTasks, ShutdownExecutor, TaskQuestion,
 };
 use meseta_runtime::planted::mistake;
-use meseta_runtime::{Context, Pid, Receive};
+use meseta_runtime::{Context, Pid};
 use tracing::{debug, info};
 
+use crate::leading::Serve;
 use crate::master::Master;
 use crate::reconciliation::{self, Agents};
 
-impl Receive<KillTask> for Master {
-    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, kill: KillTask) {
+impl Serve<KillTask> for Master {
+    fn serve(&mut self, cx: &mut Context<'_, Self>, from: &Pid, kill: KillTask) {
         cx.metrics().count("master/messages_kill_task");
         let id = &kill.framework_id;
         if !self.speaks_for(cx, from, id) {
@@ -55,8 +56,8 @@ impl Receive<KillTask> for Master {
     }
 }
 
-impl Receive<ShutdownExecutor> for Master {
-    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, shutdown: ShutdownExecutor) {
+impl Serve<ShutdownExecutor> for Master {
+    fn serve(&mut self, cx: &mut Context<'_, Self>, from: &Pid, shutdown: ShutdownExecutor) {
         if self.speaks_for(cx, from, &shutdown.framework_id) {
             let message = ShutdownAgentExecutor {
                 framework_id: shutdown.framework_id,
@@ -67,8 +68,8 @@ impl Receive<ShutdownExecutor> for Master {
     }
 }
 
-impl Receive<FrameworkMessage> for Master {
-    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, message: FrameworkMessage) {
+impl Serve<FrameworkMessage> for Master {
+    fn serve(&mut self, cx: &mut Context<'_, Self>, from: &Pid, message: FrameworkMessage) {
         cx.metrics().count("master/messages_framework_to_executor");
         if !self.speaks_for(cx, from, &message.framework_id) {
             cx.metrics()
@@ -91,8 +92,8 @@ impl Receive<FrameworkMessage> for Master {
     }
 }
 
-impl Receive<ExecutorToFramework> for Master {
-    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, message: ExecutorToFramework) {
+impl Serve<ExecutorToFramework> for Master {
+    fn serve(&mut self, cx: &mut Context<'_, Self>, from: &Pid, message: ExecutorToFramework) {
         cx.metrics().count("master/messages_executor_to_framework");
         let genuine = self.state.agent_at(from) == Some(&message.agent_id);
         let forwarded = ExecutorMessage {
@@ -109,8 +110,8 @@ impl Receive<ExecutorToFramework> for Master {
     }
 }
 
-impl Receive<ReconcileTasks> for Master {
-    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, reconcile: ReconcileTasks) {
+impl Serve<ReconcileTasks> for Master {
+    fn serve(&mut self, cx: &mut Context<'_, Self>, from: &Pid, reconcile: ReconcileTasks) {
         cx.metrics().count("master/messages_reconcile_tasks");
         if self.speaks_for(cx, from, &reconcile.framework_id) {
             self.answer(cx, &reconcile.framework_id, &reconcile.tasks);
@@ -129,7 +130,7 @@ impl Master {
             state: &self.state,
             unreachable: &self.unreachable,
             own_prefix: self.info.id.as_str(),
-            recovering: self.config.leader_epoch > 1
+            recovering: self.epoch() > 1
                 && elapsed < self.config.agent_ping_timeout * self.config.max_agent_ping_timeouts,
         };
         for status in reconciliation::answers(framework, questions, &agents) {

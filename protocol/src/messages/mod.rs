@@ -2,10 +2,11 @@
 //!
 //! Pure. A message that a master sends implements [`MasterMessage`] and travels only inside [`Led`], which carries
 //! the number of the master's leadership; so no master can forget it, and receivers check it in one place. All other
-//! messages implement [`Message`] themselves. Wire names are `meseta.` and the struct's name; renaming a struct
+//! messages implement [`Message`] themselves. Wire names are `meseta.` (`meseta.election.` in [`election`]) and the struct's name; renaming a struct
 //! therefore changes the protocol, and the recorded fixtures in `tests/fixtures` fail.
 
 pub mod agent;
+pub mod election;
 pub mod executor;
 pub mod scheduler;
 
@@ -69,7 +70,14 @@ macro_rules! catalogue {
     (
         plain { $( $module:ident :: $plain:ident from $( $sender:literal )+ ; )* }
         led { $( $led_module:ident :: $led:ident ; )* }
+        election { $( $elector:ident from $( $asker:literal )+ ; )* }
     ) => {
+        $(
+            impl Message for election::$elector {
+                const NAME: &'static str = concat!("meseta.election.", stringify!($elector));
+                const SENDERS: &'static [&'static str] = &[ $( $asker ),+ ];
+            }
+        )*
         $(
             impl Message for $module::$plain {
                 const NAME: &'static str = concat!("meseta.", stringify!($plain));
@@ -102,6 +110,7 @@ macro_rules! catalogue {
         pub const NAMES: &[&str] = &[
             $( concat!("meseta.", stringify!($plain)), )*
             $( concat!("meseta.", stringify!($led)), )*
+            $( concat!("meseta.election.", stringify!($elector)), )*
         ];
     };
 }
@@ -163,6 +172,10 @@ catalogue! {
         agent::FrameworkToExecutor;
         agent::DrainAgent;
         agent::ShutdownAgent;
+    }
+    election {
+        Detect from "agent" "scheduler" "operator" "master";
+        Leader from "master";
     }
 }
 

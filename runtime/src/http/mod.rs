@@ -20,6 +20,8 @@ pub struct Request {
     pub path: String,
     /// Query parameters, percent-decoded; of a repeated one the last counts.
     pub query: BTreeMap<String, String>,
+    /// Path and query as the client asked for them, to send it elsewhere.
+    pub target: String,
 }
 
 /// One answer.
@@ -31,6 +33,8 @@ pub struct Response {
     pub content_type: Option<&'static str>,
     /// Body.
     pub body: bytes::Bytes,
+    /// Value of `Location`: where to ask instead.
+    pub location: Option<String>,
 }
 
 /// Splits the path of a request into the id of a process and the path below it: `/master/state` into `master` and
@@ -52,6 +56,7 @@ impl Response {
             status: 200,
             content_type: Some(JSON),
             body: value.to_string().into(),
+            location: None,
         }
     }
 
@@ -61,6 +66,7 @@ impl Response {
             status,
             content_type: Some(TEXT),
             body: text.into().into(),
+            location: None,
         }
     }
 
@@ -70,6 +76,16 @@ impl Response {
             status: 200,
             content_type: None,
             body: bytes::Bytes::new(),
+            location: None,
+        }
+    }
+
+    /// 307 without a body: ask there, with the same method.
+    pub fn redirect(location: impl Into<String>) -> Self {
+        Self {
+            status: 307,
+            location: Some(location.into()),
+            ..Self::empty()
         }
     }
 }

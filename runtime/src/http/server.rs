@@ -114,6 +114,7 @@ async fn prometheus(State(node): State<NodeHandle>) -> Response {
         status: 200,
         content_type: Some("text/plain; version=0.0.4"),
         body: node.metrics().prometheus().into(),
+        location: None,
     }
 }
 
@@ -132,6 +133,7 @@ async fn processes(node: NodeHandle, started: Time, query: BTreeMap<String, Stri
             status: 200,
             content_type: Some(JSON),
             body: body.into(),
+            location: None,
         },
         Ok(Err(error)) => Response::text(500, error.to_string()),
         Err(error) => Response::text(500, error.to_string()),
@@ -163,7 +165,8 @@ async fn process(
     uri: Uri,
     Query(query): Query<BTreeMap<String, String>>,
 ) -> Response {
-    let Some(answer) = node.http(uri.path(), query) else {
+    let target = uri.path_and_query().map_or(uri.path(), |all| all.as_str());
+    let Some(answer) = node.http(uri.path(), query, target) else {
         return Response::text(404, "404 Not Found.");
     };
     let limit = tokio::time::timeout(ANSWER_LIMIT, answer);
@@ -201,10 +204,15 @@ fn may_change(on_loopback: bool, headers: &HeaderMap) -> Result<(), &'static str
 impl IntoResponse for Response {
     fn into_response(self) -> axum::response::Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        match self.content_type {
+        let mut answer = match self.content_type {
             Some(kind) => (status, [(header::CONTENT_TYPE, kind)], self.body).into_response(),
             None => (status, self.body).into_response(),
+        };
+        // One with characters that no header may have is nowhere to go.
+        if let Some(location) = self.location.and_then(|text| text.parse().ok()) {
+            answer.headers_mut().insert(header::LOCATION, location);
         }
+        answer
     }
 }
 

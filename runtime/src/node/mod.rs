@@ -552,6 +552,7 @@ impl NodeHandle {
         &self,
         path: &str,
         query: std::collections::BTreeMap<String, String>,
+        target: &str,
     ) -> Option<oneshot::Receiver<Response>> {
         let (id, rest) = split_path(path);
         let named = self
@@ -567,8 +568,12 @@ impl NodeHandle {
                 .then_some((inbox, path))
         })?;
         let (responder, answer) = Responder::new();
-        let path = path.to_owned();
-        if let Some(refused) = inbox.push_http(Request { path, query }, responder) {
+        let request = Request {
+            path: path.to_owned(),
+            query,
+            target: target.to_owned(),
+        };
+        if let Some(refused) = inbox.push_http(request, responder) {
             let text = "Too many requests wait for this process: try again.";
             refused.respond(Response::text(503, text));
         }

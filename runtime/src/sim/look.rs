@@ -211,6 +211,7 @@ impl Sim {
         let request = Request {
             path: path.to_owned(),
             query: BTreeMap::new(),
+            target: format!("/{}{path}", pid.id()),
         };
         let (responder, mut answer) = Responder::new();
         let is_answer = |effect: &Effect| matches!(effect, Effect::Respond(..));

@@ -1,0 +1,175 @@
+//! When a master leads: only then is it heard, and only then does it answer for the cluster.
+//!
+//! A master on its own leads from its first turn on. One of several waits for `election(1)` of its node to say that it
+//! is elected; then it recovers, and says so, and only from then on does it act. Until then whatever agents and
+//! schedulers send is dropped and counted, and HTTP requests about the cluster are sent to the leader. A master that
+//! leads no more does not go back to waiting: it is ended, and another one is started in its place.
+
+use std::time::Duration;
+
+use meseta_protocol::messages::election::{Detect, ELECTION, Leader};
+use meseta_runtime::{Context, Message, Pid, Process, Receive, Request, Response};
+use tracing::{debug, error, info};
+
+use crate::election::messages::{Contend, Elected, Recovered};
+use crate::master::Master;
+use crate::registrar::Recover;
+
+/// How long recovery may take before the master gives up.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
+
+/// A leadership of this master.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Leadership {
+    /// Its number.
+    pub(crate) epoch: u64,
+    /// When it was elected, since the Unix epoch.
+    pub(crate) since: Duration,
+    /// Whether it knows all that its predecessors have stored.
+    pub(crate) recovered: bool,
+}
+
+/// What the leader does with a message.
+pub(crate) trait Serve<M: Message>: Process {
+    /// Handles one message. The master leads and has recovered.
+    fn serve(&mut self, cx: &mut Context<'_, Self>, from: &Pid, message: M);
+}
+
+/// The one place where messages to a master that does not lead are dropped.
+impl<M: Message> Receive<M> for Master
+where
+    Master: Serve<M>,
+{
+    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, message: M) {
+        if self.is_leading() {
+            self.serve(cx, from, message);
+        } else {
+            cx.metrics().count("master/dropped_messages");
+            debug!(%from, message = M::NAME, "message dropped: this master does not lead");
+        }
+    }
+}
+
+impl Receive<Elected> for Master {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, elected: Elected) {
+        if self.election.as_ref() == Some(from) && self.leadership.is_none() {
+            self.take_over(cx, elected.epoch);
+        }
+    }
+}
+
+impl Receive<Leader> for Master {
+    fn receive(&mut self, _: &mut Context<'_, Self>, from: &Pid, leader: Leader) {
+        if self.election.as_ref() == Some(from) {
+            self.leader = leader.info;
+        }
+    }
+}
+
+impl Master {
+    /// Whether it leads and has recovered.
+    pub fn is_leading(&self) -> bool {
+        self.leadership
+            .is_some_and(|leadership| leadership.recovered)
+    }
+
+    /// Number of its leadership; 0 while it has none.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.leadership.map_or(0, |leadership| leadership.epoch)
+    }
+
+    /// Tells the election that it could lead, and wants to hear who does.
+    pub(crate) fn contend(&mut self, cx: &mut Context<'_, Self>) {
+        let election = match cx.local(ELECTION) {
+            Ok(election) => election,
+            Err(error) => {
+                cx.fail(error.to_string());
+                return;
+            }
+        };
+        cx.link(&election);
+        let info = self.info.clone();
+        cx.send(&election, Contend { info });
+        cx.send(&election, Detect {});
+        self.election = Some(election);
+    }
+
+    /// A master on its own leads at once: there is nothing that others could have stored.
+    pub(crate) fn lead_alone(&mut self, cx: &mut Context<'_, Self>) {
+        let epoch = self.config.leader_epoch;
+        self.leadership = Some(Leadership {
+            epoch,
+            since: cx.wall(),
+            recovered: true,
+        });
+        self.leader = Some(self.info.clone());
+        info!(id = %self.info.id, epoch, "master leads");
+        self.spawn_helpers(cx);
+    }
+
+    fn take_over(&mut self, cx: &mut Context<'_, Self>, epoch: u64) {
+        self.leadership = Some(Leadership {
+            epoch,
+            since: cx.wall(),
+            recovered: false,
+        });
+        info!(id = %self.info.id, epoch, "master is elected and recovers");
+        self.spawn_helpers(cx);
+        let Some(registrar) = self.registrar.clone() else {
+            return;
+        };
+        let recover = Recover {
+            epoch,
+            master: self.info.clone(),
+        };
+        cx.ask(&registrar, recover, RECOVERY_LIMIT, move |master, cx, answer| {
+            match answer {
+                Ok(_) => master.recovered(cx),
+                Err(error) => {
+                    error!(%error, "the registry cannot be read: this master gives the leadership up");
+                    cx.fail(format!("the registry was not recovered: {error}"));
+                }
+            }
+        });
+    }
+
+    fn recovered(&mut self, cx: &mut Context<'_, Self>) {
+        let (Some(leadership), Some(election)) = (&mut self.leadership, &self.election) else {
+            return;
+        };
+        leadership.recovered = true;
+        let epoch = leadership.epoch;
+        info!(id = %self.info.id, epoch, "master leads");
+        cx.send(election, Recovered { epoch });
+    }
+
+    /// Answers a request about the cluster, if this master leads; else says who does.
+    pub(crate) fn as_leader(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        request: &Request,
+        answer: fn(&mut Self, &mut Context<'_, Self>, &Request) -> Response,
+    ) -> Response {
+        if self.is_leading() {
+            answer(self, cx, request)
+        } else {
+            self.redirect(&request.target)
+        }
+    }
+
+    /// Where the leader answers, without the scheme, which is the client's.
+    pub(crate) fn redirect(&self, target: &str) -> Response {
+        match &self.leader {
+            Some(leader) => {
+                let host = leader.hostname.as_deref().unwrap_or_default();
+                let host = if host.contains(':') {
+                    format!("[{host}]")
+                } else {
+                    host.to_owned()
+                };
+                Response::redirect(format!("//{host}:{}{target}", leader.port))
+            }
+            None => Response::text(503, "No master leads at the moment: try again."),
+        }
+    }
+}
