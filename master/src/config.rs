@@ -13,6 +13,9 @@ use meseta_runtime::flags::NodeFlags;
 use crate::allocator;
 use crate::election::core::Timing;
 use crate::election::members::{Members, MembersError};
+use crate::gc::Keep;
+use crate::registrar::Storage;
+use crate::removal_rate::{Rate, RateError};
 use crate::state::Limits;
 use crate::validation::framework::Settings as FrameworkSettings;
 
@@ -32,6 +35,21 @@ pub struct Config {
     pub max_agent_ping_timeouts: u32,
     /// Time a disconnected agent has to come back. Default 10 min.
     pub agent_reregister_timeout: Duration,
+    /// Part of the registry's agents, from 0 to 1, that may be marked unreachable after a fail-over; if more stay away,
+    /// the master ends. Default 1.
+    pub recovery_agent_removal_limit: f64,
+    /// How fast agents may be marked unreachable; without bound by default.
+    pub agent_removal_rate_limit: Option<Rate>,
+    /// Where the registry is kept. In memory by default.
+    pub registry: Storage,
+    /// Time the registrar has to read the registry. Default 1 min.
+    pub registry_fetch_timeout: Duration,
+    /// Time the registrar has to store a change. Default 20 s: a log that takes longer has lost its quorum.
+    pub registry_store_timeout: Duration,
+    /// Time between looks for entries of the registry to forget. Default 15 min.
+    pub registry_gc_interval: Duration,
+    /// Which entries about agents that are away are kept.
+    pub registry_keep: Keep,
     /// Time after which an unanswered offer is taken back; none by default.
     pub offer_timeout: Option<Duration>,
     /// What frameworks may ask for.
@@ -54,6 +72,13 @@ impl Config {
             agent_ping_timeout: Duration::from_secs(15),
             max_agent_ping_timeouts: 5,
             agent_reregister_timeout: MIN_REREGISTER,
+            recovery_agent_removal_limit: 1.0,
+            agent_removal_rate_limit: None,
+            registry: Storage::Memory,
+            registry_fetch_timeout: Duration::from_secs(60),
+            registry_store_timeout: Duration::from_secs(20),
+            registry_gc_interval: Duration::from_secs(900),
+            registry_keep: Keep::default(),
             offer_timeout: None,
             frameworks: FrameworkSettings::default(),
             allocator: allocator::Config::default(),
@@ -102,6 +127,39 @@ pub struct Flags {
     /// Time a disconnected agent has to come back; at least 10mins.
     #[arg(long = "agent_reregister_timeout", env = "MESETA_AGENT_REREGISTER_TIMEOUT", default_value = "10mins", value_parser = humantime::parse_duration)]
     pub agent_reregister_timeout: Duration,
+    /// Agents of the registry that may be marked unreachable after a fail-over, such as 30%; if more stay away, the master
+    /// ends.
+    #[arg(
+        long = "recovery_agent_removal_limit",
+        env = "MESETA_RECOVERY_AGENT_REMOVAL_LIMIT",
+        default_value = "100%"
+    )]
+    pub recovery_agent_removal_limit: String,
+    /// How fast agents may be marked unreachable, such as 1/10mins; as fast as they fall silent when not given.
+    #[arg(
+        long = "agent_removal_rate_limit",
+        env = "MESETA_AGENT_REMOVAL_RATE_LIMIT"
+    )]
+    pub agent_removal_rate_limit: Option<String>,
+    /// Time to read the registry.
+    #[arg(long = "registry_fetch_timeout", env = "MESETA_REGISTRY_FETCH_TIMEOUT", default_value = "1mins", value_parser = humantime::parse_duration)]
+    pub registry_fetch_timeout: Duration,
+    /// Time to store a change of the registry; a master that cannot ends.
+    #[arg(long = "registry_store_timeout", env = "MESETA_REGISTRY_STORE_TIMEOUT", default_value = "20secs", value_parser = humantime::parse_duration)]
+    pub registry_store_timeout: Duration,
+    /// Time between looks for entries of the registry to forget.
+    #[arg(long = "registry_gc_interval", env = "MESETA_REGISTRY_GC_INTERVAL", default_value = "15mins", value_parser = humantime::parse_duration)]
+    pub registry_gc_interval: Duration,
+    /// How long unreachable and gone agents are remembered.
+    #[arg(long = "registry_max_agent_age", env = "MESETA_REGISTRY_MAX_AGENT_AGE", default_value = "2weeks", value_parser = humantime::parse_duration)]
+    pub registry_max_agent_age: Duration,
+    /// How many unreachable agents are remembered, and how many gone ones.
+    #[arg(
+        long = "registry_max_agent_count",
+        env = "MESETA_REGISTRY_MAX_AGENT_COUNT",
+        default_value_t = 102_400
+    )]
+    pub registry_max_agent_count: usize,
     /// Time between allocations.
     #[arg(long = "allocation_interval", env = "MESETA_ALLOCATION_INTERVAL", default_value = "1secs", value_parser = humantime::parse_duration)]
     pub allocation_interval: Duration,
@@ -189,6 +247,14 @@ pub enum ConfigError {
         "--weights: `{0}` is not role=weight with a weight above 0: write for example prod=2,test=1"
     )]
     Weight(String),
+    /// A share that is none.
+    #[error(
+        "--recovery_agent_removal_limit=`{0}` is not a share from 0% to 100%: write for example 30%"
+    )]
+    Share(String),
+    /// A rate that is none.
+    #[error("--agent_removal_rate_limit: {0}")]
+    Rate(#[from] RateError),
     /// Quantities that are none.
     #[error("--min_allocatable_resources=`{0}`: {1}")]
     MinAllocatable(String, String),
@@ -274,10 +340,27 @@ impl Flags {
             second * 3600,
             "1ms to 1hour",
         )?;
+        for (flag, given) in [
+            ("registry_fetch_timeout", self.registry_fetch_timeout),
+            ("registry_store_timeout", self.registry_store_timeout),
+            ("registry_gc_interval", self.registry_gc_interval),
+        ] {
+            range(flag, given, second, second * 3600, "1secs to 1hour")?;
+        }
         let mut config = Config::new(next_epoch(&self.work_dir)?, &self.node.hostname());
         config.agent_ping_timeout = self.agent_ping_timeout;
         config.max_agent_ping_timeouts = self.max_agent_ping_timeouts;
         config.agent_reregister_timeout = self.agent_reregister_timeout;
+        config.recovery_agent_removal_limit = share(&self.recovery_agent_removal_limit)?;
+        let rate = self.agent_removal_rate_limit.as_deref();
+        config.agent_removal_rate_limit = rate.map(str::parse).transpose()?;
+        config.registry_fetch_timeout = self.registry_fetch_timeout;
+        config.registry_store_timeout = self.registry_store_timeout;
+        config.registry_gc_interval = self.registry_gc_interval;
+        config.registry_keep = Keep {
+            count: self.registry_max_agent_count,
+            age: self.registry_max_agent_age,
+        };
         config.offer_timeout = self.offer_timeout;
         config.frameworks = FrameworkSettings {
             role_whitelist: self.role_whitelist()?,
@@ -409,6 +492,16 @@ impl Flags {
     }
 }
 
+/// A share such as `30%`, from 0 to 1.
+fn share(text: &str) -> Result<f64, ConfigError> {
+    let percent = text.trim().strip_suffix('%');
+    let percent = percent.and_then(|number| number.trim().parse::<f64>().ok());
+    percent
+        .filter(|percent| (0.0..=100.0).contains(percent))
+        .map(|percent| percent / 100.0)
+        .ok_or_else(|| ConfigError::Share(text.to_owned()))
+}
+
 fn role(flag: &'static str, name: &str) -> Result<Role, ConfigError> {
     ids::validate_role(name).map_err(|source| ConfigError::Role {
         flag,
@@ -504,6 +597,18 @@ mod tests {
             (
                 "--masters=10.0.0.1:5050",
                 "--masters=10.0.0.1:5050 does not name this master, 127.0.0.1:5050",
+            ),
+            (
+                "--recovery_agent_removal_limit=130%",
+                "--recovery_agent_removal_limit=`130%` is not a share",
+            ),
+            (
+                "--agent_removal_rate_limit=fast",
+                "--agent_removal_rate_limit: `fast` is not <removals>/<time>",
+            ),
+            (
+                "--registry_store_timeout=1ms",
+                "--registry_store_timeout=1ms must be 1secs to 1hour",
             ),
         ] {
             let error = flags(&[flag]).unwrap_err().to_string();

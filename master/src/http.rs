@@ -65,7 +65,7 @@ impl Master {
             "unreachable_slaves": self.unreachable.len(),
             "flags": self.config.flags,
             "slaves": agents,
-            "recovered_slaves": [],
+            "recovered_slaves": self.awaited_json(None),
             "frameworks": self.live(),
             "completed_frameworks": self.completed(),
             "orphan_tasks": [],
@@ -81,7 +81,28 @@ impl Master {
             .filter(|(id, _)| wanted.is_none_or(|wanted| id.as_str() == wanted))
             .map(|(id, agent)| slave(id, agent))
             .collect();
-        Response::json(&json!({ "slaves": slaves, "recovered_slaves": [] }))
+        let wanted = wanted.map(String::as_str);
+        Response::json(&json!({ "slaves": slaves, "recovered_slaves": self.awaited_json(wanted) }))
+    }
+
+    /// Agents that are awaited after a fail-over, or the one that is wanted.
+    fn awaited_json(&self, wanted: Option<&str>) -> Vec<Value> {
+        let awaited = self.awaited.iter();
+        awaited
+            .filter(|(id, _)| wanted.is_none_or(|wanted| id.as_str() == wanted))
+            .map(|(id, info)| {
+                let mut shown = json!({
+                    "id": id,
+                    "hostname": info.hostname,
+                    "port": info.port,
+                    "attributes": attributes_json(&info.attributes),
+                });
+                if let Some(domain) = &info.domain {
+                    shown["domain"] = json!(domain);
+                }
+                shown
+            })
+            .collect()
     }
 
     fn show_frameworks(&mut self, _: &mut Context<'_, Self>, request: &Request) -> Response {

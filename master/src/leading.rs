@@ -13,10 +13,7 @@ use tracing::{debug, error, info};
 
 use crate::election::messages::{Contend, Elected, Recovered};
 use crate::master::Master;
-use crate::registrar::Recover;
-
-/// How long recovery may take before the master gives up.
-const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
+use crate::registrar::{Recover, RegistryRecovered, Storage};
 
 /// A leadership of this master.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,26 +91,28 @@ impl Master {
         self.election = Some(election);
     }
 
-    /// A master on its own leads at once: there is nothing that others could have stored.
+    /// A master on its own needs no election. With a registry in memory it leads at once: there is nothing that others
+    /// could have stored.
     pub(crate) fn lead_alone(&mut self, cx: &mut Context<'_, Self>) {
-        let epoch = self.config.leader_epoch;
-        self.leadership = Some(Leadership {
-            epoch,
-            since: cx.wall(),
-            recovered: true,
-        });
-        self.leader = Some(self.info.clone());
-        info!(id = %self.info.id, epoch, "master leads");
-        self.spawn_helpers(cx);
+        let recovered = matches!(self.config.registry, Storage::Memory);
+        self.begin(cx, self.config.leader_epoch, recovered);
     }
 
     fn take_over(&mut self, cx: &mut Context<'_, Self>, epoch: u64) {
+        self.begin(cx, epoch, false);
+    }
+
+    /// Begins a leadership, with the registry that earlier ones have stored.
+    fn begin(&mut self, cx: &mut Context<'_, Self>, epoch: u64, recovered: bool) {
         self.leadership = Some(Leadership {
             epoch,
             since: cx.wall(),
-            recovered: false,
+            recovered,
         });
-        info!(id = %self.info.id, epoch, "master is elected and recovers");
+        info!(id = %self.info.id, epoch, "master is elected");
+        if recovered {
+            self.leader = Some(self.info.clone());
+        }
         self.spawn_helpers(cx);
         let Some(registrar) = self.registrar.clone() else {
             return;
@@ -122,25 +121,35 @@ impl Master {
             epoch,
             master: self.info.clone(),
         };
-        cx.ask(&registrar, recover, RECOVERY_LIMIT, move |master, cx, answer| {
-            match answer {
-                Ok(_) => master.recovered(cx),
-                Err(error) => {
-                    error!(%error, "the registry cannot be read: this master gives the leadership up");
-                    cx.fail(format!("the registry was not recovered: {error}"));
+        let limit = self.config.registry_fetch_timeout + self.config.registry_store_timeout * 2;
+        cx.ask(&registrar, recover, limit, move |master, cx, answer| {
+            let why = match answer {
+                Ok(RegistryRecovered {
+                    registry: Ok(registry),
+                }) => {
+                    master.adopt(cx, &registry);
+                    master.recovered(cx);
+                    return;
                 }
-            }
+                Ok(RegistryRecovered { registry: Err(why) }) => why,
+                Err(error) => format!("the registrar does not answer: {error}"),
+            };
+            error!(%why, "this master gives the leadership up");
+            cx.fail(why);
         });
     }
 
     fn recovered(&mut self, cx: &mut Context<'_, Self>) {
-        let (Some(leadership), Some(election)) = (&mut self.leadership, &self.election) else {
+        let Some(leadership) = &mut self.leadership else {
             return;
         };
         leadership.recovered = true;
         let epoch = leadership.epoch;
         info!(id = %self.info.id, epoch, "master leads");
-        cx.send(election, Recovered { epoch });
+        match &self.election {
+            Some(election) => cx.send(election, Recovered { epoch }),
+            None => self.leader = Some(self.info.clone()),
+        }
     }
 
     /// Answers a request about the cluster, if this master leads; else says who does.

@@ -3,7 +3,7 @@
 //! ```text
 //!   schedulers ⇄ master ⇄ agents
 //!                  │ ⇅ allocator(1)   who is offered what
-//!                  └ ⇄ registrar(1)   which agents are admitted
+//!                  └ ⇄ registrar(1)   what outlives a master
 //! ```
 //!
 //! [`start`] puts the three processes on a [`Node`]; `meseta-master` is that with flags. With [`start_contending`] the
@@ -15,6 +15,8 @@ pub mod accept;
 pub mod allocator;
 pub mod config;
 pub mod election;
+pub mod failover;
+pub mod gc;
 mod handlers;
 pub mod health;
 mod http;
@@ -25,6 +27,7 @@ mod metrics;
 pub mod reconciliation;
 pub mod registrar;
 pub mod registry;
+pub mod removal_rate;
 pub mod state;
 pub mod validation;
 

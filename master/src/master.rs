@@ -32,7 +32,10 @@ use uuid::Uuid;
 use crate::allocator::messages::{Allocated, RecoverResources};
 use crate::config::Config;
 use crate::election::messages::Elected;
+use crate::failover::Awaited;
 use crate::leading::Leadership;
+use crate::registrar::Registrar;
+use crate::removal_rate::Permits;
 use crate::state::State;
 
 /// What is going on with an agent that is not settled: other transitions wait for a retry.
@@ -54,6 +57,14 @@ pub struct Master {
     pub(crate) transitions: BTreeMap<AgentId, Transition>,
     /// Agents marked unreachable by this master, with the time since the Unix epoch.
     pub(crate) unreachable: BTreeMap<AgentId, Duration>,
+    /// Agents that will never come back, with the time since the Unix epoch they were marked.
+    pub(crate) gone: BTreeMap<AgentId, Duration>,
+    /// Agents of the registry that have not come back after a fail-over yet.
+    pub(crate) awaited: Awaited,
+    /// Agents that wait to be marked unreachable, with the number of the wait and why they are to be.
+    pub(crate) doomed: BTreeMap<AgentId, (u64, &'static str)>,
+    /// How fast agents may be marked unreachable.
+    pub(crate) permits: Permits,
     next_framework: u64,
     next_agent: u64,
     next_offer: u64,
@@ -75,6 +86,7 @@ pub struct Master {
 impl Master {
     /// A master on its own with these settings, which leads when it starts; its id is drawn then.
     pub fn new(config: Config) -> Self {
+        let permits = Permits::new(config.agent_removal_rate_limit);
         Self {
             state: State::new(config.limits),
             config,
@@ -83,6 +95,10 @@ impl Master {
             registering: BTreeSet::new(),
             transitions: BTreeMap::new(),
             unreachable: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            awaited: Awaited::default(),
+            doomed: BTreeMap::new(),
+            permits,
             next_framework: 0,
             next_agent: 0,
             next_offer: 0,
@@ -208,8 +224,8 @@ impl Master {
         let allocator = cx.spawn("allocator(1)", move || {
             crate::allocator::AllocatorProcess::new(config, me)
         });
-        let me = cx.me().clone();
-        let registrar = cx.spawn("registrar(1)", move || crate::registrar::Registrar::new(me));
+        let (me, storage) = (cx.me().clone(), self.config.registry.clone());
+        let registrar = cx.spawn("registrar(1)", move || Registrar::new(me, storage));
         match (allocator, registrar) {
             (Ok(allocator), Ok(registrar)) => {
                 cx.link(&allocator);

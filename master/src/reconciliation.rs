@@ -14,6 +14,7 @@ use meseta_protocol::status::{StatusReason, StatusSource, TaskState, TaskStatus}
 use meseta_protocol::task::Task;
 use meseta_runtime::planted::mistake;
 
+use crate::failover::Awaited;
 use crate::state::{Framework, State};
 
 /// What is known of agents.
@@ -22,9 +23,13 @@ pub struct Agents<'a> {
     pub state: &'a State,
     /// Unreachable ones, with the time since the Unix epoch.
     pub unreachable: &'a BTreeMap<AgentId, Duration>,
+    /// Those that will never come back, with the time since the Unix epoch.
+    pub gone: &'a BTreeMap<AgentId, Duration>,
+    /// Those that the registry knows and that have not come back after a fail-over yet.
+    pub awaited: &'a Awaited,
     /// What the ids of agents begin with that this master has admitted itself.
     pub own_prefix: &'a str,
-    /// Agents of an earlier master may still register again.
+    /// Agents of an earlier master, of which nothing is known, may still register again.
     pub recovering: bool,
 }
 
@@ -98,6 +103,12 @@ fn answer(
     if mistake("master does not answer for what it does not know") {
         return None;
     }
+    // Whoever is awaited may bring the task with it.
+    if agent.map_or(!agents.awaited.is_empty(), |id| {
+        agents.awaited.get(id).is_some()
+    }) {
+        return None;
+    }
     let unreachable = agent.and_then(|id| agents.unreachable.get(id));
     let (state, message) = if agent.is_some_and(|id| agents.state.agent(id).is_some()) {
         (
@@ -109,6 +120,8 @@ fn answer(
             TaskState::Unreachable,
             "Reconciliation: Task is unreachable",
         )
+    } else if agent.is_some_and(|id| agents.gone.contains_key(id)) {
+        (TaskState::GoneByOperator, "Reconciliation: Task is gone")
     } else if agents.may_return(agent) {
         return None;
     } else {
@@ -132,6 +145,7 @@ fn answer(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::registry::{Registry, RegistryOperation};
     use crate::state::{Agent, Limits};
     use meseta_protocol::agent::AgentInfo;
     use meseta_protocol::framework::{FrameworkCapabilities, FrameworkInfo};
@@ -142,6 +156,8 @@ mod tests {
     struct World {
         state: State,
         unreachable: BTreeMap<AgentId, Duration>,
+        gone: BTreeMap<AgentId, Duration>,
+        awaited: Awaited,
         recovering: bool,
     }
 
@@ -156,6 +172,8 @@ mod tests {
         World {
             state,
             unreachable: BTreeMap::from([(AgentId::new("new-S1"), Duration::from_secs(9))]),
+            gone: BTreeMap::from([(AgentId::new("new-S2"), Duration::from_secs(9))]),
+            awaited: Awaited::default(),
             recovering: false,
         }
     }
@@ -182,6 +200,8 @@ mod tests {
         let agents = Agents {
             state: &world.state,
             unreachable: &world.unreachable,
+            gone: &world.gone,
+            awaited: &world.awaited,
             own_prefix: "new",
             recovering: world.recovering,
         };
@@ -201,6 +221,12 @@ mod tests {
             ),
             ("t", Some("new-S0"), TaskState::Gone, TaskState::Lost),
             ("t", Some("new-S1"), TaskState::Unreachable, TaskState::Lost),
+            (
+                "t",
+                Some("new-S2"),
+                TaskState::GoneByOperator,
+                TaskState::Lost,
+            ),
             ("t", Some("old-S0"), TaskState::Unknown, TaskState::Lost),
             ("t", None, TaskState::Unknown, TaskState::Lost),
         ] {
@@ -225,6 +251,29 @@ mod tests {
         assert_eq!(latest(task).state, TaskState::Staging);
         task.status_update_state = Some(TaskState::Starting);
         assert_eq!(latest(task).state, TaskState::Starting);
+    }
+
+    #[test]
+    fn nothing_is_said_of_tasks_that_an_awaited_agent_may_bring() {
+        let mut world = world();
+        let mut info = AgentInfo::new("host", Resources::new());
+        info.id = Some(AgentId::new("old-S0"));
+        let info = std::sync::Arc::new(info);
+        let mut registry = Registry::default();
+        registry
+            .apply(&RegistryOperation::AdmitAgent { info })
+            .unwrap();
+        world.awaited = Awaited::of(&registry);
+        assert_eq!(states(&world, true, "t", Some("old-S0")), []);
+        assert_eq!(states(&world, true, "t", None), []);
+        assert_eq!(
+            states(&world, true, "t", Some("old-S1")),
+            [TaskState::Unknown]
+        );
+        assert_eq!(
+            states(&world, true, "known", Some("old-S0")),
+            [TaskState::Running]
+        );
     }
 
     #[test]

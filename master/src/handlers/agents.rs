@@ -1,6 +1,7 @@
 //! Registration, health, disconnection and end of agents. Source: master.md §3, §4.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use meseta_protocol::agent::AgentInfo;
@@ -12,7 +13,6 @@ use meseta_protocol::messages::agent::{
     ReregisterAgent, ShutdownAgent, ShutdownAgentExecutor, ShutdownFramework, UnregisterAgent,
     UpdateFramework,
 };
-use meseta_protocol::messages::scheduler::AgentLost;
 use meseta_protocol::resources::Resources;
 use meseta_protocol::status::{StatusReason, StatusSource, TaskState, TaskStatus};
 use meseta_protocol::task::Task;
@@ -24,16 +24,16 @@ use crate::allocator::messages as allocator;
 use crate::health::Verdict;
 use crate::leading::Serve;
 use crate::master::{Master, Transition};
-use crate::registrar::Apply;
-use crate::registry::{RegistryOperation, forget_oldest};
+use crate::registrar::{Applied, Apply, ApplyError};
+use crate::registry::RegistryOperation;
 use crate::state::Agent;
 use crate::validation;
 
+/// Why an agent is marked unreachable that answers no pings.
+const SILENT: &str = "health check timed out";
+
 /// Why an agent is removed when another registers at its address.
 const REPLACED: &str = "a new agent registered at the same address";
-
-/// How long the registrar may take to store an operation.
-const STORE_LIMIT: Duration = Duration::from_secs(20);
 
 impl Serve<RegisterAgent> for Master {
     fn serve(&mut self, cx: &mut Context<'_, Self>, from: &Pid, register: RegisterAgent) {
@@ -62,7 +62,9 @@ impl Serve<RegisterAgent> for Master {
         info.id = Some(id.clone());
         self.registering.insert(from.clone());
         let from = from.clone();
-        let operation = RegistryOperation::AdmitAgent { info: info.clone() };
+        let operation = RegistryOperation::AdmitAgent {
+            info: Arc::new(info.clone()),
+        };
         self.store(cx, operation, move |master, cx, stored| {
             master.registering.remove(&from);
             if stored {
@@ -85,6 +87,11 @@ impl Serve<ReregisterAgent> for Master {
             return;
         };
         if self.transitions.contains_key(&id) {
+            return;
+        }
+        if self.gone.contains_key(&id) {
+            let message = "Agent has been marked gone".to_owned();
+            self.lead(cx, from, ShutdownAgent { message });
             return;
         }
         if let Err(rejection) = validation::agent::validate_reregistration(&message) {
@@ -116,13 +123,13 @@ impl Serve<ReregisterAgent> for Master {
                 self.lead(cx, from, ShutdownAgent { message });
                 return;
             }
-            Some(known) if known.info == message.agent => None,
-            Some(_) => Some(RegistryOperation::UpdateAgent {
-                info: message.agent.clone(),
-            }),
-            None => Some(RegistryOperation::MarkAgentReachable {
-                info: message.agent.clone(),
-            }),
+            Some(known) => changed(&known.info, &message.agent),
+            None => match self.awaited.get(&id) {
+                Some(stored) => changed(stored, &message.agent),
+                None => Some(RegistryOperation::MarkAgentReachable {
+                    info: Arc::new(message.agent.clone()),
+                }),
+            },
         };
         let from = from.clone();
         let Some(operation) = operation else {
@@ -150,13 +157,24 @@ impl Serve<UnregisterAgent> for Master {
 }
 
 impl Serve<Pong> for Master {
-    fn serve(&mut self, _cx: &mut Context<'_, Self>, from: &Pid, _: Pong) {
+    fn serve(&mut self, cx: &mut Context<'_, Self>, from: &Pid, _: Pong) {
         if let Some(id) = self.state.agent_at(from).cloned()
             && let Some(agent) = self.state.agent_mut(&id)
         {
             agent.health.pong();
+            // One that answers but does not register again is no better for it.
+            if matches!(self.doomed.get(&id), Some((_, SILENT))) {
+                self.is_well(cx, &id);
+            }
         }
     }
+}
+
+/// What the registry must store of an agent that it holds as `stored`.
+fn changed(stored: &AgentInfo, now: &AgentInfo) -> Option<RegistryOperation> {
+    (stored != now).then(|| RegistryOperation::UpdateAgent {
+        info: Arc::new(now.clone()),
+    })
 }
 
 /// Registration.
@@ -174,7 +192,7 @@ impl Master {
     }
 
     /// Has the registrar store an operation; nothing of it shows before it is stored.
-    fn store(
+    pub(crate) fn store(
         &mut self,
         cx: &mut Context<'_, Self>,
         operation: RegistryOperation,
@@ -183,13 +201,18 @@ impl Master {
         let Some(registrar) = self.registrar.clone() else {
             return;
         };
-        cx.ask(&registrar, Apply { operation }, STORE_LIMIT, |master, cx, applied| {
+        // It may have to wait for the entry before it.
+        let limit = self.config.registry_store_timeout * 3;
+        cx.ask(&registrar, Apply { operation }, limit, |master, cx, applied| {
             match applied {
-                Ok(applied) => {
-                    if let Some(rejection) = &applied.rejection {
-                        warn!(%rejection, "registry operation refused");
-                    }
-                    then(master, cx, applied.rejection.is_none());
+                Ok(Applied { result: Ok(_) }) => then(master, cx, true),
+                Ok(Applied { result: Err(ApplyError::Rejected(rejection)) }) => {
+                    warn!(%rejection, "registry operation refused");
+                    then(master, cx, false);
+                }
+                Ok(Applied { result: Err(ApplyError::Failed(why)) }) => {
+                    error!(%why, "the registrar has failed: the master ends rather than guess");
+                    cx.fail(why);
                 }
                 Err(error) => {
                     error!(%error, "the registrar does not answer: the master ends rather than guess");
@@ -324,6 +347,7 @@ impl Master {
         self.take_back_agent_offers(cx, id);
         let old = self.state.agent(id).map(|agent| agent.pid.clone());
         self.state.reconnect_agent(id, from, cx.wall());
+        self.is_well(cx, id);
         let (info, version) = (message.agent.clone(), message.version.clone());
         self.state
             .update_agent(id, info.clone(), version, message.capabilities.clone());
@@ -469,6 +493,7 @@ impl Master {
         message: ReregisterAgent,
         completed: &[FrameworkId],
     ) {
+        let was_awaited = self.awaited.settle(id);
         let was_unreachable = self.unreachable.contains_key(id);
         self.state.take_unreachable(id);
         let (elsewhere, mut tasks): (Vec<Task>, Vec<Task>) = message
@@ -520,8 +545,9 @@ impl Master {
                 "Unknown agent reregistered"
             };
             let state = crate::reconciliation::to_tell(&task);
-            if state.is_terminal() {
-                // The agent sends it again until it is acknowledged.
+            if state.is_terminal() || was_awaited {
+                // The agent sends an end again until it is acknowledged. Of an agent that was awaited nothing else was
+                // told meanwhile.
                 continue;
             }
             let mut status = TaskStatus::new(task.task_id, state)
@@ -557,7 +583,7 @@ impl Master {
         let (pid, connected) = (agent.pid.clone(), agent.connected);
         match verdict {
             Verdict::Ping => self.lead(cx, &pid, Ping { connected }),
-            Verdict::Unreachable => self.mark_unreachable(cx, id, "health check timed out"),
+            Verdict::Unreachable => self.mark_unreachable(cx, id, SILENT),
         }
         let id = id.clone();
         cx.after(self.config.agent_ping_timeout, move |master, cx| {
@@ -651,30 +677,48 @@ impl Master {
         self.tell_status(cx, framework, status);
     }
 
+    /// Marks an agent unreachable as soon as the rate of removals allows it, unless it is well again by then.
     fn mark_unreachable(&mut self, cx: &mut Context<'_, Self>, id: &AgentId, why: &'static str) {
+        let known = self.state.agent(id).is_some() && !self.transitions.contains_key(id);
+        if !known || self.doomed.contains_key(id) {
+            return;
+        }
+        cx.metrics().count("master/slave_unreachable_scheduled");
+        let wait = self.permits.take(cx.now());
+        if wait.is_zero() {
+            self.lose_contact(cx, id, why);
+            return;
+        }
+        info!(agent = %id, why, ?wait, "agent is marked unreachable when the rate of removals allows it");
+        let number = self.new_entry();
+        self.doomed.insert(id.clone(), (number, why));
+        let id = id.clone();
+        cx.after(wait, move |master, cx| {
+            if master.doomed.get(&id) == Some(&(number, why)) {
+                master.doomed.remove(&id);
+                master.lose_contact(cx, &id, why);
+            }
+        });
+    }
+
+    /// What an agent was to be marked unreachable for is over: if that is still to be done, it is not done.
+    fn is_well(&mut self, cx: &mut Context<'_, Self>, id: &AgentId) {
+        if self.doomed.remove(id).is_some() {
+            cx.metrics().count("master/slave_unreachable_canceled");
+        }
+    }
+
+    fn lose_contact(&mut self, cx: &mut Context<'_, Self>, id: &AgentId, why: &'static str) {
         if self.transitions.contains_key(id) || self.state.agent(id).is_none() {
+            cx.metrics().count("master/slave_unreachable_canceled");
             return;
         }
         warn!(agent = %id, why, "agent is marked unreachable");
-        cx.metrics().count("master/slave_unreachable_scheduled");
         self.transitions
             .insert(id.clone(), Transition::MarkingUnreachable);
-        let at = cx.wall();
-        let operation = RegistryOperation::MarkAgentUnreachable {
-            agent_id: id.clone(),
-            at: u64::try_from(at.as_nanos()).unwrap_or(u64::MAX),
-        };
-        let id = id.clone();
-        self.store(cx, operation, move |master, cx, stored| {
-            master.transitions.remove(&id);
-            if stored {
-                cx.metrics().count("master/slave_unreachable_completed");
-                cx.metrics().count("master/slave_removals");
-                cx.metrics().count("master/slave_removals/reason_unhealthy");
-                master.unreachable.insert(id.clone(), at);
-                forget_oldest(&mut master.unreachable);
-                master.lose_agent(cx, &id, why, Some(at));
-            }
+        self.store_unreachable(cx, id.clone(), move |master, cx, id, at| {
+            master.unreachable.insert(id.clone(), at);
+            master.lose_agent(cx, &id, why, Some(at));
         });
     }
 
@@ -763,11 +807,7 @@ impl Master {
         }
         let agent_id = id.clone();
         self.tell_allocator(cx, allocator::RemoveAgent { agent_id });
-        let connected: Vec<FrameworkId> =
-            self.state.frameworks().map(|(id, _)| id.clone()).collect();
-        for framework in connected {
-            let agent_id = id.clone();
-            self.tell_framework(cx, &framework, AgentLost { agent_id });
-        }
+        self.doomed.remove(id);
+        self.tell_all_agent_lost(cx, id);
     }
 }

@@ -3,5 +3,6 @@
 mod agents;
 mod frameworks;
 mod offers;
+mod recovery;
 mod status;
 mod tasks;

@@ -14,6 +14,7 @@ use tracing::{debug, info};
 use crate::leading::Serve;
 use crate::master::Master;
 use crate::reconciliation::{self, Agents};
+use crate::registrar::Storage;
 
 impl Serve<KillTask> for Master {
     fn serve(&mut self, cx: &mut Context<'_, Self>, from: &Pid, kill: KillTask) {
@@ -124,13 +125,18 @@ impl Master {
         let Some(framework) = self.state.framework(id) else {
             return;
         };
-        // A first master has nothing to wait for; a later one does not know which agents its predecessor had.
+        // With a registry in memory, a first master has nothing to wait for, and a later one does not know which agents
+        // its predecessor had.
+        let forgetful = matches!(self.config.registry, Storage::Memory);
         let elapsed = cx.wall().saturating_sub(self.started);
         let agents = Agents {
             state: &self.state,
             unreachable: &self.unreachable,
+            gone: &self.gone,
+            awaited: &self.awaited,
             own_prefix: self.info.id.as_str(),
-            recovering: self.epoch() > 1
+            recovering: forgetful
+                && self.epoch() > 1
                 && elapsed < self.config.agent_ping_timeout * self.config.max_agent_ping_timeouts,
         };
         for status in reconciliation::answers(framework, questions, &agents) {

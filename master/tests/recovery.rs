@@ -1,0 +1,354 @@
+//! A master that takes over the registry of another one. The test plays the log, agents and schedulers with probes, over
+//! the in-memory network and a paused clock.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use meseta_master::Config;
+use meseta_master::gc::Keep;
+use meseta_master::registrar::entry::{self, Entry};
+use meseta_master::registrar::log::{
+    AppendEntry, Appended, EntriesRead, ReadEntries, TruncateEntries, Truncated,
+};
+use meseta_master::registrar::{LogAccess, Storage};
+use meseta_master::registry::{Registry, RegistryOperation};
+use meseta_protocol::AgentId;
+use meseta_protocol::agent::{AgentInfo, MasterInfo};
+use meseta_protocol::framework::FrameworkInfo;
+use meseta_protocol::messages::Led;
+use meseta_protocol::messages::agent::{
+    AgentRegistered, AgentReregistered, RegisterAgent, ReregisterAgent, ShutdownAgent,
+};
+use meseta_protocol::messages::scheduler::{AgentLost, FrameworkSubscribed, SubscribeFramework};
+use meseta_runtime::testing::{Asked, Probe};
+use meseta_runtime::transport::memory::MemoryNetwork;
+use meseta_runtime::{Clock, ExitReason, Node, Pid};
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// Time to come back, shorter than it takes to miss five pings.
+const SHORT: Duration = Duration::from_secs(30);
+
+fn id(n: u8) -> AgentId {
+    AgentId::new(format!("old-S{n}"))
+}
+
+fn info(n: Option<u8>) -> AgentInfo {
+    let mut info = AgentInfo::new("host", "cpus:4;mem:1024".parse().unwrap());
+    info.id = n.map(id);
+    info
+}
+
+/// A registry with this many agents, numbered from 0.
+fn registry(agents: u8) -> Registry {
+    let mut registry = Registry::default();
+    for n in 0..agents {
+        let info = Arc::new(info(Some(n)));
+        registry
+            .apply(&RegistryOperation::AdmitAgent { info })
+            .unwrap();
+    }
+    registry
+}
+
+struct World {
+    clock: Clock,
+    network: MemoryNetwork,
+    node: Node,
+    log: Probe,
+    master: Pid,
+}
+
+impl World {
+    /// A master that finds this registry, and whose first entry is stored.
+    fn new(registry: &Registry, settings: impl FnOnce(&mut Config)) -> Self {
+        let world = Self::recovering(registry, settings);
+        let first = world.asked();
+        assert!(matches!(
+            &first[..],
+            [RegistryOperation::Recover {
+                master: MasterInfo { .. },
+                ..
+            }]
+        ));
+        world
+    }
+
+    fn recovering(registry: &Registry, settings: impl FnOnce(&mut Config)) -> Self {
+        let (clock, network) = (Clock::paused(), MemoryNetwork::new(1));
+        let builder = Node::builder().memory(&network).clock(clock.clone());
+        let node = builder.role("master").seed(1).start().unwrap();
+        let log = node.testing().probe("log").unwrap();
+        let mut config = Config::new(2, "master-host");
+        config.registry = Storage::Log(LogAccess {
+            coordinator: log.pid().clone(),
+            replica: log.pid().clone(),
+            replicas: 1,
+            fetch_timeout: config.registry_fetch_timeout,
+            store_timeout: config.registry_store_timeout,
+        });
+        settings(&mut config);
+        let master = meseta_master::start(&node, config).unwrap();
+        let bytes = Bytes::from(entry::encode_snapshot(0, registry).unwrap());
+        log.expect_asked::<ReadEntries>().reply(EntriesRead {
+            entries: Ok(vec![(1, bytes)]),
+        });
+        Self {
+            clock,
+            network,
+            node,
+            log,
+            master,
+        }
+    }
+
+    /// The next entry's operations, which the log is asked to write and does.
+    fn asked(&self) -> Vec<RegistryOperation> {
+        let append = self.log.expect_asked::<AppendEntry>();
+        self.written(append)
+    }
+
+    fn written(&self, append: Asked<AppendEntry>) -> Vec<RegistryOperation> {
+        let Entry::Diff(diff) = entry::decode(&append.message.bytes).unwrap() else {
+            panic!("a snapshot");
+        };
+        append.reply(Appended {
+            position: Some(diff.based_on + 1),
+        });
+        self.clock.settle();
+        diff.operations
+    }
+
+    fn probe(&self, role: &str, id: &str) -> (Node, Probe) {
+        let builder = Node::builder()
+            .memory(&self.network)
+            .clock(self.clock.clone());
+        let node = builder.role(role).start().unwrap();
+        let probe = node.testing().probe(id).unwrap();
+        (node, probe)
+    }
+
+    fn say_again(&self, agent: &Probe, n: u8) {
+        let message = ReregisterAgent {
+            agent: info(Some(n)),
+            version: "1.0.0".to_owned(),
+            ..ReregisterAgent::default()
+        };
+        agent.send(&self.master, message);
+        self.clock.settle();
+    }
+
+    fn metric(&self, name: &str) -> f64 {
+        self.node.metrics().value(name).unwrap_or_default()
+    }
+
+    fn subscribed(&self) -> (Node, Probe) {
+        let (node, scheduler) = self.probe("scheduler", "scheduler-1");
+        let framework = FrameworkInfo::new("nobody", "test");
+        let subscribe = SubscribeFramework {
+            framework,
+            ..SubscribeFramework::default()
+        };
+        scheduler.send(&self.master, subscribe);
+        scheduler.find::<Led<FrameworkSubscribed>>();
+        (node, scheduler)
+    }
+}
+
+#[test]
+fn an_awaited_agent_returns_without_a_write() {
+    let world = World::new(&registry(1), |_| {});
+    let (_node, agent) = world.probe("agent", "slave(1)");
+    world.say_again(&agent, 0);
+    let answer = agent.find::<Led<AgentReregistered>>();
+    assert_eq!(answer.message.message.agent_id, id(0));
+    world.log.expect_nothing();
+}
+
+#[test]
+fn a_new_agent_hears_that_it_is_registered_only_when_that_is_durable() {
+    let world = World::new(&registry(0), |_| {});
+    let (_node, agent) = world.probe("agent", "slave(1)");
+    let register = RegisterAgent {
+        agent: info(None),
+        version: "1.0.0".to_owned(),
+        ..RegisterAgent::default()
+    };
+    agent.send(&world.master, register);
+    let append = world.log.expect_asked::<AppendEntry>();
+    world.clock.settle();
+    assert!(agent.all::<Led<AgentRegistered>>().is_empty());
+    let operations = world.written(append);
+    assert!(matches!(
+        &operations[..],
+        [RegistryOperation::AdmitAgent { .. }]
+    ));
+    agent.find::<Led<AgentRegistered>>();
+}
+
+#[test]
+fn agents_that_stay_away_are_marked_unreachable_and_frameworks_hear_of_it() {
+    let world = World::new(&registry(3), |config| {
+        config.agent_reregister_timeout = SHORT;
+    });
+    let (_agents, agent) = world.probe("agent", "slave(1)");
+    world.say_again(&agent, 1);
+    let (_schedulers, scheduler) = world.subscribed();
+    world.clock.advance(SHORT);
+    let mut operations = world.asked();
+    operations.extend(world.asked());
+    let marked: Vec<&AgentId> = operations
+        .iter()
+        .map(|operation| {
+            let RegistryOperation::MarkAgentUnreachable { agent_id, .. } = operation else {
+                panic!("{operation:?}");
+            };
+            agent_id
+        })
+        .collect();
+    assert_eq!(marked, [&id(0), &id(2)]);
+    let lost: Vec<AgentId> = scheduler
+        .all::<Led<AgentLost>>()
+        .into_iter()
+        .map(|received| received.message.message.agent_id)
+        .collect();
+    assert_eq!(lost, [id(0), id(2)]);
+    let removals = world.metric("master/recovery_slave_removals");
+    assert!((removals - 2.0).abs() < f64::EPSILON);
+}
+
+#[test]
+fn a_master_that_misses_too_many_agents_ends() {
+    let world = World::new(&registry(4), |config| {
+        config.recovery_agent_removal_limit = 0.5;
+    });
+    world.log.link(&world.master);
+    world.clock.advance(10 * MINUTE);
+    let ExitReason::Failed(why) = world.log.expect_exited(&world.master) else {
+        panic!("ended otherwise");
+    };
+    assert!(
+        why.starts_with("4 of 4 agents did not register again"),
+        "{why}"
+    );
+}
+
+#[test]
+fn a_gone_agent_is_told_to_end() {
+    let mut registry = registry(1);
+    registry
+        .apply(&RegistryOperation::MarkAgentGone {
+            agent_id: id(0),
+            at: 1,
+        })
+        .unwrap();
+    let world = World::new(&registry, |_| {});
+    let (_node, agent) = world.probe("agent", "slave(1)");
+    world.say_again(&agent, 0);
+    let shutdown = agent.find::<Led<ShutdownAgent>>();
+    assert_eq!(
+        shutdown.message.message.message,
+        "Agent has been marked gone"
+    );
+    world.log.expect_nothing();
+}
+
+#[test]
+fn a_master_whose_store_takes_too_long_ends() {
+    let world = World::new(&registry(0), |_| {});
+    let (_node, agent) = world.probe("agent", "slave(1)");
+    world.log.link(&world.master);
+    let register = RegisterAgent {
+        agent: info(None),
+        version: "1.0.0".to_owned(),
+        ..RegisterAgent::default()
+    };
+    agent.send(&world.master, register);
+    let _never_answered = world.log.expect_asked::<AppendEntry>();
+    world.log.expect_exited_within(&world.master, MINUTE);
+    assert!(agent.all::<Led<AgentRegistered>>().is_empty());
+}
+
+#[test]
+fn a_master_that_is_not_the_writer_any_more_ends() {
+    let world = World::recovering(&registry(0), |_| {});
+    world.log.link(&world.master);
+    let append = world.log.expect_asked::<AppendEntry>();
+    append.reply(Appended { position: None });
+    world.log.expect_exited(&world.master);
+}
+
+#[test]
+fn old_entries_of_the_registry_are_forgotten() {
+    let mut registry = registry(2);
+    for n in 0..2 {
+        let (agent_id, at) = (id(n), u64::from(n));
+        registry
+            .apply(&RegistryOperation::MarkAgentUnreachable { agent_id, at })
+            .unwrap();
+    }
+    let world = World::new(&registry, |config| {
+        config.registry_keep = Keep {
+            count: 1,
+            age: Duration::MAX,
+        };
+    });
+    world.clock.advance(15 * MINUTE);
+    let operations = world.asked();
+    let [RegistryOperation::Prune { unreachable, gone }] = &operations[..] else {
+        panic!("{operations:?}");
+    };
+    assert_eq!(unreachable.iter().collect::<Vec<_>>(), [&id(0)]);
+    assert!(gone.is_empty());
+    world.clock.advance(15 * MINUTE);
+    world.log.expect_nothing();
+}
+
+#[test]
+fn agents_are_removed_no_faster_than_the_rate_allows() {
+    let world = World::new(&registry(2), |config| {
+        config.agent_reregister_timeout = SHORT;
+        config.agent_removal_rate_limit = Some("1/5mins".parse().unwrap());
+    });
+    world.clock.advance(SHORT);
+    assert_eq!(world.asked().len(), 1);
+    let (_node, agent) = world.probe("agent", "slave(1)");
+    world.say_again(&agent, 1);
+    world.clock.advance(5 * MINUTE);
+    assert!((world.metric("master/slave_unreachable_canceled") - 1.0).abs() < f64::EPSILON);
+}
+
+#[test]
+fn a_snapshot_is_followed_by_a_truncation() {
+    // The first entry of an empty log is a snapshot.
+    let (clock, network) = (Clock::paused(), MemoryNetwork::new(1));
+    let builder = Node::builder().memory(&network).clock(clock.clone());
+    let node = builder.role("master").seed(1).start().unwrap();
+    let log = node.testing().probe("log").unwrap();
+    let mut config = Config::new(1, "master-host");
+    config.registry = Storage::Log(LogAccess {
+        coordinator: log.pid().clone(),
+        replica: log.pid().clone(),
+        replicas: 1,
+        fetch_timeout: config.registry_fetch_timeout,
+        store_timeout: config.registry_store_timeout,
+    });
+    meseta_master::start(&node, config).unwrap();
+    log.expect_asked::<ReadEntries>().reply(EntriesRead {
+        entries: Ok(Vec::new()),
+    });
+    let append = log.expect_asked::<AppendEntry>();
+    let entry = entry::decode(&append.message.bytes).unwrap();
+    assert!(matches!(entry, Entry::Snapshot(_)));
+    append.reply(Appended { position: Some(1) });
+    let truncate = log.expect_asked::<TruncateEntries>();
+    assert_eq!(truncate.message.to, 1);
+    truncate.reply(Truncated { done: true });
+    assert!(node.metrics().value("registrar/log/recovered").is_some());
+}
