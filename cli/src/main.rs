@@ -9,6 +9,7 @@ mod client;
 mod execute;
 mod identity;
 mod local;
+mod log;
 mod log_level;
 mod logs;
 mod masters;
@@ -67,6 +68,8 @@ enum Action {
     Top(top::Flags),
     /// Print what a task has written.
     Logs(logs::Flags),
+    /// Look into, initialize or measure the replicated log of masters.
+    Log(log::Flags),
     /// Show what a node logs, or change it for a time.
     LogLevel(Box<log_level::Flags>),
     /// Make a cluster's CA and the certificates of its nodes.
@@ -97,6 +100,7 @@ fn run(action: Action) -> anyhow::Result<ExitCode> {
         Action::Processes(flags) => block_on(tables::processes(flags)),
         Action::Top(flags) => block_on(top::run(flags)),
         Action::Logs(flags) => block_on(logs::run(flags)),
+        Action::Log(flags) => block_on(log::run(flags)),
         Action::LogLevel(flags) => block_on(log_level::run(*flags)),
         Action::Certs(flags) => certs::run(&flags),
     }

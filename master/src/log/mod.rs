@@ -5,18 +5,95 @@
 //! docs/replicated-log.md tells the protocol. Nothing here takes anything from the rest of the master.
 //!
 //! ```text
-//!   coordinator ──promise, write──▶ replica ──records──▶ storage
-//!        │  └─ catchup: fetch what is learned, fill what is not
-//!        └──── rounds: counting answers, by member and life
+//!   user ──asks──▶ coordinator ──promise, write──▶ replica ──records──▶ storage
+//!                      │  └─ catchup: fetch what is learned, fill what is not
+//!                      └──── rounds: counting answers, by member and life
 //!   recovery: how a replica that lost its disk may vote again
 //! ```
+//!
+//! [`start`] puts both processes on a node whose store was opened before; examples/replicated_log.rs uses the log on
+//! its own.
 
 pub mod action;
+pub mod asks;
 pub mod catchup;
 pub mod coordinator;
 pub mod members;
 pub mod messages;
+pub mod post;
 pub mod recovery;
 pub mod replica;
 pub mod rounds;
 pub mod storage;
+
+use std::path::PathBuf;
+
+use meseta_runtime::pid::ParsePidError;
+use meseta_runtime::{Address, Node, Pid, SpawnError};
+
+use self::coordinator::CoordinatorProcess;
+use self::post::{COORDINATOR, Directory, REPLICA};
+use self::replica::ReplicaProcess;
+
+/// How the log of a node is set up.
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// Addresses of all members' nodes, this one's too. More than half of them decide.
+    pub replicas: Vec<Address>,
+    /// Whether members that are all empty begin a log by themselves; else an operator does it.
+    pub auto_initialize: bool,
+    /// Where the store is, for what is told to people.
+    pub directory: PathBuf,
+}
+
+/// The processes of a node's log.
+#[derive(Debug, Clone)]
+pub struct LogPids {
+    /// The replica.
+    pub replica: Pid,
+    /// The coordinator.
+    pub coordinator: Pid,
+}
+
+/// Why the log of a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The node is not among the members.
+    #[error(
+        "this node is {address}, which is not among the members of the log: give every member the same list, with the addresses under which they reach each other"
+    )]
+    NotAMember {
+        /// Of the node.
+        address: Address,
+    },
+    /// An address is of no use.
+    #[error(transparent)]
+    Address(#[from] ParsePidError),
+    /// A process cannot start.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+}
+
+/// Starts the processes of a node's log. The node must have been built with [`storage::ops::Storage::serve`].
+///
+/// # Errors
+/// [`LogError`] when the node is not a member, has a log already or is shut down.
+pub fn start(node: &Node, config: LogConfig) -> Result<LogPids, LogError> {
+    let address = node.address();
+    if !config.replicas.contains(address) {
+        let address = address.clone();
+        return Err(LogError::NotAMember { address });
+    }
+    let members = Directory::new(&config.replicas)?;
+    let settings = replica::Settings {
+        members: members.clone(),
+        auto_initialize: config.auto_initialize,
+        directory: config.directory,
+    };
+    let replica = node.spawn(REPLICA, move || ReplicaProcess::new(settings))?;
+    let coordinator = node.spawn(COORDINATOR, move || CoordinatorProcess::new(members))?;
+    Ok(LogPids {
+        replica,
+        coordinator,
+    })
+}

@@ -129,7 +129,11 @@ pub fn read(key: &[u8], bytes: &[u8]) -> Result<Record, RecordError> {
     Ok(Record::Action(action))
 }
 
-fn write(key: &[u8], content: &impl Serialize) -> Result<(Vec<u8>, Vec<u8>), RecordError> {
+/// Key and bytes of anything that the store keeps.
+pub(super) fn write(
+    key: &[u8],
+    content: &impl Serialize,
+) -> Result<(Vec<u8>, Vec<u8>), RecordError> {
     let too_large = |size| RecordError::TooLarge {
         key: name(key),
         size,
@@ -148,7 +152,8 @@ fn write(key: &[u8], content: &impl Serialize) -> Result<(Vec<u8>, Vec<u8>), Rec
     Ok((key.to_vec(), bytes))
 }
 
-fn body<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T, RecordError> {
+/// What [`write`] has sealed under this key.
+pub(super) fn body<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T, RecordError> {
     let damaged = |what| RecordError::Damaged {
         key: name(key),
         what,
