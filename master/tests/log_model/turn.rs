@@ -170,7 +170,9 @@ impl<'a> Turn<'a> {
             Request::Learned(_) | Request::Chosen(_) | Request::Status(_) | Request::Recover(_) => {
                 source.node() == to
             }
-            Request::Promise(_) | Request::Write(_) | Request::Fetch(_) => false,
+            // What is fetched is final, so what comes late only brings less.
+            Request::Fetch(_) => !self.world.lost_fetches,
+            Request::Promise(_) | Request::Write(_) => false,
         };
         if let Request::Learned(message) = &request {
             for action in &message.actions {

@@ -45,8 +45,11 @@ pub(crate) struct World {
     pub(crate) empty: bool,
     /// Whether the other replicas hear of what is chosen without having missed it.
     pub(crate) flush: bool,
-    /// Whether a fetch may stay without an answer.
+    /// Whether a fetch may be late or stay without an answer; if not, it is answered at once.
     pub(crate) lost_fetches: bool,
+    /// Whether the first coordinator begins first. Where only the third node is frail the first two are alike, and it is
+    /// enough to look at one order.
+    pub(crate) in_turn: bool,
     /// Nodes that may crash or lose their disks.
     pub(crate) frail: Vec<usize>,
     /// Whether answers wait in the network too; if not, they come at once.
@@ -348,7 +351,8 @@ impl Model for World {
 
     fn actions(&self, state: &State, steps: &mut Vec<Step>) {
         for (node, writer) in state.writers.iter().enumerate() {
-            if writer.stage == Stage::Fresh {
+            let waits = self.in_turn && node > 0 && state.writers[0].stage == Stage::Fresh;
+            if writer.stage == Stage::Fresh && !waits {
                 steps.push(Step::Elect(node));
             }
             if writer.stage == Stage::Begun && writer.coordinator.is_elected() {
