@@ -120,10 +120,11 @@ impl World {
 
     /// Appends and must be told where.
     fn write(&self, number: usize, text: &str) -> Position {
-        match self.append(number, text) {
-            Writing::Written { position } => position,
-            other => panic!("{text} is not written: {other:?}"),
-        }
+        let outcome = self.append(number, text);
+        let Writing::Written { position } = outcome else {
+            panic!("{text} is not written: {outcome:?}");
+        };
+        position
     }
 
     fn read(&self, number: usize, from: u64, to: u64) -> LogRead {

@@ -21,7 +21,8 @@ use meseta_master::log::storage::ops::Storage;
 use meseta_master::log::storage::{Settings, Store};
 use meseta_master::log::{self, LogConfig};
 use meseta_runtime::{
-    Address, Ask, AskError, Context, Message, Node, Pid, Process, Receive, ReplyTo, Routes, Time,
+    Address, Ask, AskError, Context, ExitReason, Message, Node, Pid, Process, Receive, ReplyTo,
+    Routes, Time,
 };
 use serde::{Deserialize, Serialize};
 
@@ -474,11 +475,8 @@ pub(crate) fn writers(flags: &Writers) -> anyhow::Result<ExitCode> {
         .build()?
         .block_on(ended);
     node.shutdown();
-    Ok(match reason {
-        meseta_runtime::ExitReason::Normal => ExitCode::SUCCESS,
-        other => {
-            eprintln!("meseta: {other:?}");
-            ExitCode::FAILURE
-        }
-    })
+    if reason != ExitReason::Normal {
+        anyhow::bail!("the writers have ended: {reason:?}");
+    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -169,7 +169,7 @@ fn line(action: &Action) -> String {
 
 async fn status(masters: &Masters) -> anyhow::Result<ExitCode> {
     let mut table = Table::new();
-    table.load_preset(comfy_table::presets::NOTHING);
+    table.load_style(comfy_table::presets::NOTHING);
     table.set_header([
         "MASTER",
         "STATUS",
@@ -184,11 +184,11 @@ async fn status(masters: &Masters) -> anyhow::Result<ExitCode> {
     for master in &masters.master {
         match get_json(master, "/log-replica(1)/status").await {
             Ok(status) => {
-                let text = |name: &str| match &status[name] {
-                    serde_json::Value::String(text) => text.clone(),
-                    serde_json::Value::Null => "-".to_owned(),
-                    serde_json::Value::Array(spans) => spans.len().to_string(),
-                    other => other.to_string(),
+                let text = |name: &str| {
+                    let value = &status[name];
+                    let count = value.as_array().map(|spans| spans.len().to_string());
+                    let text = value.as_str().map(str::to_owned);
+                    text.or(count).unwrap_or_else(|| value.to_string())
                 };
                 let columns = [
                     "status",

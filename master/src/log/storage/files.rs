@@ -104,11 +104,10 @@ pub(super) fn open(directory: &Path, settings: &Settings) -> Result<Files, Stora
     }
     let journal = make_journal(&ring, settings.ring_sectors, found.stored.damaged)
         .map_err(|error| StorageError::of_io(&ring, &error).at_start(directory))?;
-    let mut ready = Pending::default();
-    ready.applied = Applied {
+    let ready = Pending::with(Applied {
         through: last,
         sectors: settings.ring_sectors,
-    };
+    });
     opened
         .commit(&ready)
         .map_err(|error| error.at_start(directory))?;

@@ -33,6 +33,14 @@ pub(super) struct Pending {
 }
 
 impl Pending {
+    /// Nothing but the word on the journal.
+    pub(super) fn with(applied: Applied) -> Self {
+        Self {
+            applied,
+            ..Self::default()
+        }
+    }
+
     /// Adds what a batch says.
     pub(super) fn add(&mut self, applied: Applied, entries: Vec<Entry>) {
         for entry in entries {

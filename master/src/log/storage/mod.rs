@@ -109,24 +109,21 @@ pub enum StorageError {
 
 impl StorageError {
     fn unusable(path: &Path, error: &io::Error) -> Self {
-        match Self::of_io(path, error) {
-            full @ Self::Full { .. } => full,
-            _ => Self::Unusable {
-                path: path.to_owned(),
-                reason: error.to_string(),
-            },
+        let path = path.to_owned();
+        if is_full(error) {
+            return Self::Full { path };
         }
+        let reason = error.to_string();
+        Self::Unusable { path, reason }
     }
 
     fn of_io(path: &Path, error: &io::Error) -> Self {
         let path = path.to_owned();
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { path },
-            _ => Self::Failed {
-                path,
-                reason: error.to_string(),
-            },
+        if is_full(error) {
+            return Self::Full { path };
         }
+        let reason = error.to_string();
+        Self::Failed { path, reason }
     }
 
     #[expect(
@@ -141,11 +138,15 @@ impl StorageError {
 
     /// The same, told of the directory: at the start no single file matters.
     fn at_start(self, directory: &Path) -> Self {
-        match self {
-            Self::Full { .. } => Self::Full {
-                path: directory.to_owned(),
-            },
-            other => other,
+        if matches!(self, Self::Full { .. }) {
+            let path = directory.to_owned();
+            return Self::Full { path };
         }
+        self
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    let kinds = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+    kinds.contains(&error.kind())
 }
