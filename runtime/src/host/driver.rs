@@ -14,6 +14,7 @@ use std::time::Duration;
 use tracing::error;
 
 use super::deadlines::Deadlines;
+use super::line::Line;
 use super::{Factory, Hosted, Turn, panic_text, worker};
 use crate::clock::{Clock, Time, TimerKey};
 use crate::context::{AskError, Effect, Gate, Surroundings, TimerId};
@@ -165,10 +166,8 @@ pub(crate) struct Driver {
     inbox: Arc<Inbox>,
     cell: Option<Box<dyn Hosted>>,
     node: NodeHandle,
-    /// The operation under `Gate::HoldUser`, if one is under way.
-    holding: Option<u64>,
-    /// Effects that wait for it.
-    waiting: VecDeque<Effect>,
+    /// Effects that wait for an operation under `Gate::HoldUser`; none at other times.
+    line: Line,
     timers: Numbered<TimerId, TimerKey>,
     /// Made with the first ask.
     deadlines: Option<Box<Deadlines>>,
@@ -182,8 +181,7 @@ impl Driver {
             inbox,
             cell: Some(cell),
             node,
-            holding: None,
-            waiting: VecDeque::new(),
+            line: Line::default(),
             timers: Numbered::default(),
             deadlines: None,
             stride: 1,
@@ -215,7 +213,7 @@ impl Driver {
                 place = None;
                 self.inbox.stats.begin(None);
                 ended = self.control(event, desk);
-            } else if serve == Serve::Control || self.holding.is_some() {
+            } else if serve == Serve::Control || self.line.is_held() {
                 break;
             } else {
                 if desk.batch.is_empty() && !(taken && desk.acted) {
@@ -300,7 +298,7 @@ impl Driver {
             }
             Control::Http(http) => self.turn(Turn::Http(http.0, http.1), desk),
             Control::OpDone { number, out } => {
-                if self.holding == Some(number) {
+                if self.line.is_held_by(number) {
                     self.release(number, out, desk)
                 } else {
                     self.turn(Turn::OpDone(number, out), desk)
@@ -402,7 +400,6 @@ impl Driver {
     /// The held operation is done: its continuation runs first and may stop the process, which drops what waited
     /// for the outcome; otherwise that goes out before the continuation's own effects.
     fn release(&mut self, number: u64, out: Box<dyn Any + Send>, desk: &mut Desk) -> bool {
-        self.holding = None;
         let turn = Turn::OpDone(number, out);
         let handled = self.handle(desk, |cell, desk| {
             cell.turn(turn, desk.now, &mut desk.effects);
@@ -413,16 +410,10 @@ impl Driver {
             self.end(reason);
             return true;
         }
-        if effects
-            .iter()
-            .any(|effect| matches!(effect, Effect::Stop(_)))
-        {
-            self.waiting.clear();
-        }
+        self.line.release(effects);
         self.inbox.hold(false);
         self.inbox.stats.hold(None);
-        let mut all: Vec<Effect> = std::mem::take(&mut self.waiting).into();
-        all.extend(effects);
+        let mut all = self.line.take();
         self.perform(&mut all)
     }
 
@@ -431,8 +422,8 @@ impl Driver {
         let mut asked = None;
         let mut effects = effects.drain(..);
         while let Some(effect) = effects.next() {
-            if self.holding.is_some() {
-                self.waiting.push_back(effect);
+            if self.line.is_held() {
+                self.line.push([effect]);
                 continue;
             }
             match effect {
@@ -454,7 +445,7 @@ impl Driver {
                 }
                 Effect::Run { number, op, gate } => {
                     if gate == Gate::HoldUser {
-                        self.holding = Some(number);
+                        self.line.hold(number);
                         self.inbox.hold(true);
                         self.inbox.stats.hold(Some(op.name));
                     }
@@ -544,8 +535,8 @@ impl Driver {
 
     pub(crate) fn end(&mut self, reason: ExitReason) {
         // Dropping the process may run its own code; a panic in there must not take the thread along.
-        let (cell, waiting) = (self.cell.take(), std::mem::take(&mut self.waiting));
-        if catch_unwind(AssertUnwindSafe(|| drop((cell, waiting)))).is_err() {
+        let (cell, line) = (self.cell.take(), std::mem::take(&mut self.line));
+        if catch_unwind(AssertUnwindSafe(|| drop((cell, line)))).is_err() {
             error!(me = %self.inbox.pid(), "process panicked while it was dropped");
         }
         let clock = self.node.clock();

@@ -34,9 +34,20 @@ impl Line {
             ..
         } = effect
         {
-            self.holding = Some(number);
+            self.hold(number);
         }
         Some(effect)
+    }
+
+    /// All that waits, for a host that carries out effect after effect itself: with the first that begins a held
+    /// operation it calls [`Line::hold`], and puts those after it back.
+    pub(crate) fn take(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.waiting).into()
+    }
+
+    /// From now on effects and user messages wait for this operation.
+    pub(crate) fn hold(&mut self, number: u64) {
+        self.holding = Some(number);
     }
 
     /// Whether `pop` would give something.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use super::show::Shown;
 use super::{NodeId, Sim};
 use crate::clock::Time;
 use crate::links::ExitReason;
@@ -39,8 +40,8 @@ impl Letter {
 
     /// The message as a tree of values, for a story.
     pub fn show(&self) -> String {
-        read_named::<serde_json::Value>(&self.body)
-            .map_or_else(|error| error.to_string(), |value| value.to_string())
+        read_named::<Shown>(&self.body)
+            .map_or_else(|error| error.to_string(), |shown| shown.0.to_string())
     }
 }
 

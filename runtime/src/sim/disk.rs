@@ -4,6 +4,10 @@
 //! luck would have it: a crash keeps each unsynced write or loses it ([`Kept`]). After a sync that failed nothing is
 //! known: the writes before it may be lost even when a later sync succeeds, as with a real kernel, so whoever sees the
 //! failure must stop and start anew from what the disk holds.
+//!
+//! What writes several records at once, and needs all of them or none, writes a batch ([`Disk::write_all`]). A
+//! [`Store`] is the part of a disk that one database has: its commits are batches that are synced, as those of a real
+//! one.
 
 use std::collections::BTreeMap;
 
@@ -32,20 +36,20 @@ pub enum Kept {
     Nothing,
 }
 
-/// One write that is not synced; without content a removal.
-struct Write {
-    name: String,
-    content: Option<Vec<u8>>,
-}
+/// One change of a record: its name and new content; without content it is removed.
+pub type Change = (String, Option<Vec<u8>>);
+
+/// Changes that a crash keeps or loses together.
+type Batch = Vec<Change>;
 
 /// See the module.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Disk {
     durable: BTreeMap<String, Vec<u8>>,
     /// Writes since the last successful sync, in order.
-    unsynced: Vec<Write>,
+    unsynced: Vec<Batch>,
     /// Writes that a failed sync gave up: the node still sees them, no sync saves them.
-    doubtful: Vec<Write>,
+    doubtful: Vec<Batch>,
     /// What the node sees.
     seen: BTreeMap<String, Vec<u8>>,
     capacity: Option<usize>,
@@ -58,34 +62,60 @@ impl Disk {
     /// # Errors
     /// [`DiskError::Full`] when it does not fit in the capacity; nothing has changed then.
     pub fn write(&mut self, name: &str, content: &[u8]) -> Result<(), DiskError> {
-        let others: usize = self
-            .seen
-            .iter()
-            .filter(|(other, _)| *other != name)
-            .map(|(_, content)| content.len())
-            .sum();
-        if self
-            .capacity
-            .is_some_and(|capacity| others + content.len() > capacity)
-        {
-            return Err(DiskError::Full);
-        }
-        self.seen.insert(name.to_owned(), content.to_vec());
-        self.unsynced.push(Write {
-            name: name.to_owned(),
-            content: Some(content.to_vec()),
-        });
-        Ok(())
+        self.write_all(vec![(name.to_owned(), Some(content.to_vec()))])
     }
 
     /// Removes a record; nothing happens when there is none.
     pub fn remove(&mut self, name: &str) {
         if self.seen.remove(name).is_some() {
-            self.unsynced.push(Write {
-                name: name.to_owned(),
-                content: None,
-            });
+            self.unsynced.push(vec![(name.to_owned(), None)]);
         }
+    }
+
+    /// Makes several changes, in their order, as one: a crash keeps all of them or none.
+    ///
+    /// # Errors
+    /// [`DiskError::Full`] when they do not fit in the capacity; nothing has changed then.
+    pub fn write_all(&mut self, changes: Vec<Change>) -> Result<(), DiskError> {
+        if let Some(capacity) = self.capacity {
+            let mut after: BTreeMap<&str, usize> = self
+                .seen
+                .iter()
+                .map(|(name, content)| (name.as_str(), content.len()))
+                .collect();
+            for (name, content) in &changes {
+                after.insert(name, content.as_ref().map_or(0, Vec::len));
+            }
+            if after.values().sum::<usize>() > capacity {
+                return Err(DiskError::Full);
+            }
+        }
+        apply(&mut self.seen, changes.clone());
+        self.unsynced.push(changes);
+        Ok(())
+    }
+
+    /// The part of the disk that the database of this name has, so that a node may have several.
+    pub fn store(&mut self, name: &str) -> Store<'_> {
+        Store {
+            disk: self,
+            prefix: format!("{name}/"),
+        }
+    }
+
+    /// Flips one bit of a record where it lies, as a decaying medium does; `false` when there is no such bit.
+    pub fn flip(&mut self, name: &str, bit: usize) -> bool {
+        let mut flipped = false;
+        for records in [&mut self.durable, &mut self.seen] {
+            let byte = records
+                .get_mut(name)
+                .and_then(|content| content.get_mut(bit / 8));
+            if let Some(byte) = byte {
+                *byte ^= 1 << (bit % 8);
+                flipped = true;
+            }
+        }
+        flipped
     }
 
     /// Makes all writes durable.
@@ -98,8 +128,8 @@ impl Disk {
             self.doubtful.append(&mut self.unsynced);
             return Err(DiskError::Failed);
         }
-        for write in self.unsynced.drain(..) {
-            apply(&mut self.durable, write);
+        for batch in self.unsynced.drain(..) {
+            apply(&mut self.durable, batch);
         }
         Ok(())
     }
@@ -131,7 +161,7 @@ impl Disk {
 
     /// The node has crashed: keeps what `kept` says.
     pub(crate) fn crash(&mut self, kept: Kept, random: &mut StdRng) {
-        let at_risk: Vec<Write> = self
+        let at_risk: Vec<Batch> = self
             .doubtful
             .drain(..)
             .chain(self.unsynced.drain(..))
@@ -139,9 +169,9 @@ impl Disk {
         match kept {
             Kept::Synced => {}
             Kept::Partly => {
-                for write in at_risk {
+                for batch in at_risk {
                     if random.random_bool(0.5) {
-                        apply(&mut self.durable, write);
+                        apply(&mut self.durable, batch);
                     }
                 }
             }
@@ -152,14 +182,49 @@ impl Disk {
     }
 }
 
-fn apply(records: &mut BTreeMap<String, Vec<u8>>, write: Write) {
-    match write.content {
-        Some(content) => {
-            records.insert(write.name, content);
-        }
-        None => {
-            records.remove(&write.name);
-        }
+fn apply(records: &mut BTreeMap<String, Vec<u8>>, changes: Batch) {
+    for (name, content) in changes {
+        match content {
+            Some(content) => records.insert(name, content),
+            None => records.remove(&name),
+        };
+    }
+}
+
+/// The records of one database on a disk; their keys are names below its own.
+#[derive(Debug)]
+pub struct Store<'a> {
+    disk: &'a mut Disk,
+    prefix: String,
+}
+
+impl Store<'_> {
+    /// Makes several changes as one, and durable: when this succeeds no crash takes them back but one that takes the
+    /// whole disk.
+    ///
+    /// # Errors
+    /// [`DiskError::Full`]: nothing has changed. [`DiskError::Failed`]: nobody knows what of it is durable, so its owner
+    /// must stop and start anew from what is there then.
+    pub fn commit(&mut self, changes: impl IntoIterator<Item = Change>) -> Result<(), DiskError> {
+        let prefix = &self.prefix;
+        let named = |(key, content)| (format!("{prefix}{key}"), content);
+        let changes = changes.into_iter().map(named).collect();
+        self.disk.write_all(changes)?;
+        self.disk.sync()
+    }
+
+    /// A record as its owner sees it.
+    pub fn read(&self, key: &str) -> Option<&[u8]> {
+        self.disk.read(&format!("{}{key}", self.prefix))
+    }
+
+    /// All records, by key, in order.
+    pub fn records(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let all = self.disk.seen.range(self.prefix.clone()..);
+        all.map_while(|(name, content)| {
+            let key = name.strip_prefix(&self.prefix)?;
+            Some((key, content.as_slice()))
+        })
     }
 }
 
@@ -226,5 +291,63 @@ mod tests {
         assert_eq!(disk.write("b", b"34"), Err(DiskError::Full));
         disk.write("a", b"123").unwrap();
         assert_eq!(disk.names().collect::<Vec<_>>(), ["a"]);
+    }
+
+    fn put(key: &str, content: &str) -> Change {
+        (key.to_owned(), Some(content.as_bytes().to_vec()))
+    }
+
+    #[test]
+    fn a_crash_keeps_a_batch_or_loses_it() {
+        let mut kept = std::collections::BTreeSet::new();
+        for seed in 0..20 {
+            let mut disk = Disk::default();
+            disk.write("a", b"1").unwrap();
+            disk.sync().unwrap();
+            let batch = vec![("a".to_owned(), None), put("b", "2"), put("c", "3")];
+            disk.write_all(batch).unwrap();
+            disk.crash(Kept::Partly, &mut StdRng::seed_from_u64(seed));
+            kept.insert(disk.names().collect::<Vec<_>>().join(","));
+        }
+        assert_eq!(kept.into_iter().collect::<Vec<_>>(), ["a", "b,c"]);
+    }
+
+    #[test]
+    fn stores_of_one_disk_are_apart_and_what_they_commit_is_durable() {
+        let mut disk = Disk::default();
+        disk.store("log")
+            .commit([put("1", "x"), put("2", "y")])
+            .unwrap();
+        disk.store("login").commit([put("1", "z")]).unwrap();
+        disk.store("log").commit([("1".to_owned(), None)]).unwrap();
+        disk.crash(Kept::Synced, &mut StdRng::seed_from_u64(1));
+        let store = disk.store("log");
+        assert_eq!(store.records().collect::<Vec<_>>(), [("2", &b"y"[..])]);
+        assert_eq!((store.read("1"), store.read("2")), (None, Some(&b"y"[..])));
+        assert_eq!(disk.store("login").read("1"), Some(&b"z"[..]));
+    }
+
+    #[test]
+    fn a_commit_that_fails_may_be_lost_though_its_owner_still_sees_it() {
+        let mut disk = Disk::default();
+        disk.fail_syncs(1);
+        let failed = disk.store("log").commit([put("1", "x")]);
+        assert_eq!(failed, Err(DiskError::Failed));
+        assert_eq!(disk.store("log").read("1"), Some(&b"x"[..]));
+        assert_eq!(crashed(&mut disk, Kept::Synced), [""; 0]);
+        disk.set_capacity(Some(2));
+        let full = disk.store("log").commit([put("1", "x"), put("2", "yz")]);
+        assert_eq!(full, Err(DiskError::Full));
+        assert_eq!(disk.names().count(), 0, "all or nothing");
+    }
+
+    #[test]
+    fn a_flipped_bit_stays_flipped() {
+        let mut disk = Disk::default();
+        disk.store("log").commit([put("1", "a")]).unwrap();
+        assert!(disk.flip("log/1", 1));
+        assert!(!disk.flip("log/1", 8) && !disk.flip("log/2", 0));
+        assert_eq!(crashed(&mut disk, Kept::Synced), ["log/1"]);
+        assert_eq!(disk.read("log/1"), Some(&b"c"[..]));
     }
 }

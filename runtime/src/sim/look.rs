@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use super::node::{SimHome, Slot, State, User};
 use super::{Bites, Disk, Faults, Journal, NodeId, ProcessRef, Sim};
 use crate::clock::Time;
-use crate::context::{Effect, Home, Outside, Surroundings};
+use crate::context::{Home, Outside, Surroundings};
 use crate::host::{self, Turn};
 use crate::http::{Request, Responder, Response};
 use crate::links::ExitReason;
@@ -148,7 +148,7 @@ impl Sim {
                     home,
                 };
                 let cell = host::cell(process, surroundings, seed);
-                self.host(node, &pid, cell);
+                self.host(&pid, cell);
             }
             Err(error) => self.fail("the world is well made", &error.to_string()),
         }
@@ -201,8 +201,9 @@ impl Sim {
             .map_or((0, 0), |slot| (slot.timers.len(), slot.ops.len()))
     }
 
-    /// Answer of the process to an HTTP request for `path` below its id, given between two of its turns; none when it
-    /// does not live or serves no such path.
+    /// Answer of the process to an HTTP request for `path` below its id, given between two of its turns, with the effects
+    /// before it carried out; none when it does not live or serves no such path, and while an operation holds it
+    /// ([`crate::Gate::HoldUser`]), which holds its answers as well.
     pub fn get(&mut self, pid: &Pid, path: &str) -> Option<Response> {
         let process = self.reference(pid)?;
         if !self.slot(&process)?.profile.http_paths.contains(&path) {
@@ -214,17 +215,16 @@ impl Sim {
             target: format!("/{}{path}", pid.id()),
         };
         let (responder, mut answer) = Responder::new();
-        let is_answer = |effect: &Effect| matches!(effect, Effect::Respond(..));
         let effects = self.turn(&process, Turn::Http(request, responder))?;
-        let (answers, others): (Vec<_>, Vec<_>) = effects.into_iter().partition(is_answer);
-        for effect in answers {
-            if let Effect::Respond(responder, response) = effect {
-                responder.respond(response);
+        self.slot(&process)?.line.push(effects);
+        loop {
+            if let Ok(answer) = answer.try_recv() {
+                self.wake(process.node, &process.id);
+                return Some(answer);
             }
+            let effect = self.slot(&process)?.line.pop()?;
+            self.carry_out(&process, effect);
         }
-        self.slot(&process)?.line.push(others);
-        self.wake(process.node, &process.id);
-        answer.try_recv().ok()
     }
 
     pub(super) fn find(&self, pid: &Pid) -> Option<&Slot> {

@@ -20,11 +20,13 @@ impl Sim {
         if total > 0.0 {
             // Times between events of a constant rate are exponential.
             let minutes = -(1.0 - self.random.random::<f64>()).ln() / total;
-            self.schedule(Duration::from_secs_f64(minutes * 60.0), Event::Fault);
+            let key = self.schedule(Duration::from_secs_f64(minutes * 60.0), Event::Fault);
+            self.next_fault = Some(key);
         }
     }
 
     pub(super) fn fault(&mut self) {
+        self.next_fault = None;
         if self.healed {
             return;
         }
@@ -62,16 +64,21 @@ impl Sim {
                     .collect();
                 if let Some(node) = self.pick(&all) {
                     let step = self.random.random_range(-3_600_000..=3_600_000);
-                    self.bites.count(faults::WALL_STEP);
-                    self.note_node(node, format_args!("wall clock steps to {step} ms"));
-                    let stepping = &mut self.nodes[node.0];
-                    stepping.wall_step = step;
-                    stepping.home.wall_step.store(step, Ordering::Relaxed);
+                    self.step_wall(node, step);
                 }
             }
             None => {}
         }
         self.schedule_fault();
+    }
+
+    /// Sets a node's wall clock to what it would be without any step, and `millis` milliseconds more.
+    pub fn step_wall(&mut self, node: NodeId, millis: i64) {
+        self.bites.count(faults::WALL_STEP);
+        self.note_node(node, format_args!("wall clock steps to {millis} ms"));
+        let stepping = &mut self.nodes[node.0];
+        stepping.wall_step = millis;
+        stepping.home.wall_step.store(millis, Ordering::Relaxed);
     }
 
     pub(super) fn pick(&mut self, nodes: &[NodeId]) -> Option<NodeId> {
@@ -189,6 +196,7 @@ impl Sim {
         self.bites.count(faults::PAUSE);
         self.note_node(node, format_args!("pauses for {lasts:?}"));
         self.nodes[node.0].state = State::Paused;
+        self.nodes[node.0].pauses += 1;
         self.fell_silent(node);
         self.schedule(lasts, Event::Resume(node));
     }

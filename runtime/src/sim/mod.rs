@@ -85,8 +85,12 @@ mod look;
 mod mishaps;
 mod network;
 mod node;
+mod partitions;
 mod process;
 mod queue;
+mod routing;
+mod run;
+mod show;
 #[cfg(test)]
 mod tests;
 
@@ -104,7 +108,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 pub use check::{Failure, Invariant, Letter, Seen};
-pub use disk::{Disk, DiskError, Kept};
+pub use disk::{Change, Disk, DiskError, Kept, Store};
 pub use faults::{Bites, Faults};
 pub use journal::Journal;
 pub use network::{CONNECT_GRACE, SILENCE};
@@ -112,12 +116,11 @@ pub use node::{NodeSettings, State};
 
 use crate::clock::Time;
 use crate::context::{AskError, Op, TimerId};
-use crate::host::Turn;
 use crate::links::ExitReason;
 use crate::pid::{Address, Pid};
 use crate::process::Process;
 use network::{Flight, Network};
-use node::{BootFn, Control, Drifting, SimHome, SimNode};
+use node::{BootFn, Drifting, SimHome, SimNode};
 use process::Outcome;
 use queue::{Key, Queue};
 
@@ -229,6 +232,8 @@ pub struct Sim {
     verbose: bool,
     faults: Faults,
     healed: bool,
+    /// The next fault of those that come at their own times.
+    next_fault: Option<Key>,
     bites: Bites,
     failure: Option<Failure>,
     next_process: u64,
@@ -308,6 +313,7 @@ impl Sim {
             verbose: false,
             faults: Faults::none(),
             healed: false,
+            next_fault: None,
             bites: Bites::default(),
             failure: None,
             next_process: 0,
@@ -364,6 +370,7 @@ impl Sim {
                 address.clone(),
                 clock,
                 0,
+                settings.max_asks,
                 Arc::clone(&self.dirty),
             )),
             settings,
@@ -378,7 +385,7 @@ impl Sim {
             links: crate::links::Links::default(),
             slots: BTreeMap::new(),
             pinned: BTreeMap::new(),
-            sequence: 0,
+            pauses: 0,
         };
         self.nodes.push(node);
         NodeId(self.nodes.len() - 1)
@@ -409,10 +416,13 @@ impl Sim {
         self.laws.push(Box::new(law));
     }
 
-    /// Lets things go wrong from now on.
+    /// Lets things go wrong from now on, in these ways and no others.
     pub fn set_faults(&mut self, faults: Faults) {
         self.faults = faults;
         self.healed = false;
+        if let Some(drawn_before) = self.next_fault.take() {
+            self.queue.cancel(drawn_before);
+        }
         self.schedule_fault();
     }
 
@@ -449,246 +459,6 @@ impl Sim {
         if let Some(number) = number {
             self.on_end.insert(number, Box::new(act));
         }
-    }
-}
-
-/// Running it.
-impl Sim {
-    /// Runs for a virtual time.
-    ///
-    /// # Errors
-    /// [`Failure`] when a law is broken.
-    pub fn run_for(&mut self, time: Duration) -> Result<(), Failure> {
-        self.run_until(time, |_| false).map(|_| ())
-    }
-
-    /// Runs until `done` says so after some step, for at most `limit` of virtual time; whether it did.
-    ///
-    /// # Errors
-    /// [`Failure`] when a law is broken.
-    pub fn run_until(
-        &mut self,
-        limit: Duration,
-        mut done: impl FnMut(&Self) -> bool,
-    ) -> Result<bool, Failure> {
-        let end = self.now + limit;
-        let (mut instant, mut at_once) = (self.now, 0);
-        loop {
-            if let Some(failure) = &self.failure {
-                return Err(failure.clone());
-            }
-            if done(self) {
-                return Ok(true);
-            }
-            if self.ready.is_empty() && self.queue.next_at().is_none_or(|at| at > end) {
-                self.now = end;
-                return Ok(false);
-            }
-            self.step();
-            if self.now == instant {
-                at_once += 1;
-                if at_once > LIVELOCK {
-                    self.fail(
-                        "progress",
-                        "the world does not come to rest: time stands still",
-                    );
-                }
-            } else {
-                (instant, at_once) = (self.now, 0);
-            }
-        }
-    }
-
-    /// One step: an effect, a turn, or an event of the world.
-    fn step(&mut self) {
-        self.steps += 1;
-        if self.ready.is_empty() {
-            if let Some((at, event)) = self.queue.pop() {
-                self.now = at.max(self.now);
-                self.happen(event);
-            }
-        } else {
-            let index = self.random.random_range(0..self.ready.len());
-            let process = self.ready.swap_remove(index);
-            self.step_process(process);
-        }
-        self.take_early();
-        self.check(|law, sim| law.after_step(sim));
-    }
-
-    /// Ends all faults: partitions mend, paused nodes go on, crashed ones come back when they would have.
-    pub fn heal(&mut self) {
-        self.note_world(format_args!("heal"));
-        self.healed = true;
-        self.faults = Faults::none();
-        self.mend_all();
-        for node in self.node_ids().collect::<Vec<_>>() {
-            self.resume(node);
-        }
-    }
-
-    /// Asks the laws about the end of the run.
-    ///
-    /// # Errors
-    /// [`Failure`] when one is broken.
-    pub fn finish(&mut self) -> Result<(), Failure> {
-        self.check(|law, sim| law.at_end(sim));
-        self.failure.clone().map_or(Ok(()), Err)
-    }
-
-    /// Ends the run as a broken law does.
-    pub fn fail(&mut self, law: &str, what: &str) {
-        if self.failure.is_none() {
-            self.failure = Some(Failure {
-                seed: self.seed,
-                at: self.now,
-                law: law.to_owned(),
-                what: what.to_owned(),
-                story: self.journal.story(STORY, &[]),
-            });
-        }
-    }
-
-    fn check(&mut self, mut look: impl FnMut(&mut dyn Invariant, &Self) -> Result<(), String>) {
-        if self.failure.is_some() {
-            return;
-        }
-        let mut laws = std::mem::take(&mut self.laws);
-        for law in &mut laws {
-            if let Err(what) = look(law.as_mut(), self) {
-                self.fail(law.name(), &what);
-                break;
-            }
-        }
-        self.laws = laws;
-    }
-
-    fn tell(&mut self, seen: &Seen<'_>) {
-        if self.verbose
-            && let Seen::Sent(letter) = seen
-        {
-            self.journal.detail(&letter.show());
-        }
-        self.check(|law, sim| law.seen(sim, seen));
-    }
-
-    fn happen(&mut self, event: Event) {
-        if let Some(node) = self.home_of(&event)
-            && self.nodes[node.0].state == State::Paused
-        {
-            self.parked.push((node, event));
-            return;
-        }
-        match event {
-            Event::Wake(process) => {
-                if self.slot(&process).is_some() {
-                    self.ready.push(process);
-                }
-            }
-            Event::Timer(process, timer) => {
-                if let Some(slot) = self.slot(&process) {
-                    slot.timers.remove(&timer);
-                    self.push_control(&process, Control::Turn(Turn::Timer(timer)));
-                }
-            }
-            Event::AskFailed(process, number, error) => {
-                if let Some(slot) = self.slot(&process) {
-                    slot.asks.remove(&number);
-                    self.push_control(&process, Control::Turn(Turn::AskFailed(number, error)));
-                }
-            }
-            Event::OpDone(reply, out) => self.op_done(reply, out),
-            Event::Arrive(flight) => self.arrive(flight),
-            Event::Dial { from, to } => self.dial(from, to),
-            Event::Notice {
-                node,
-                incarnation,
-                peer,
-                generation,
-            } => {
-                if self.nodes[node.0].incarnation == incarnation {
-                    self.notice(node, peer, generation);
-                }
-            }
-            Event::Silence {
-                from,
-                to,
-                generation,
-                epoch,
-                paused,
-            } => self.silence(from, to, generation, epoch, paused),
-            Event::Cut {
-                directions,
-                lasts,
-                kind,
-            } => self.cut(directions, lasts, kind),
-            Event::Mend(number) => self.mend(number),
-            Event::Fault => self.fault(),
-            Event::Restart(node) => {
-                if self.nodes[node.0].state == State::Down {
-                    self.boot(node);
-                }
-            }
-            Event::Resume(node) => self.resume(node),
-            Event::Call(act) => act(self),
-        }
-    }
-
-    /// The node that has to run for an event to happen.
-    fn home_of(&self, event: &Event) -> Option<NodeId> {
-        match event {
-            Event::Wake(process) | Event::Timer(process, _) | Event::AskFailed(process, ..) => {
-                Some(process.node)
-            }
-            Event::OpDone(reply, _) => Some(reply.process.node),
-            Event::Arrive(flight) => Some(flight.receiver()),
-            Event::Dial { from, .. } => Some(*from),
-            Event::Notice { node, .. } => Some(*node),
-            Event::Silence { .. }
-            | Event::Cut { .. }
-            | Event::Mend(_)
-            | Event::Fault
-            | Event::Restart(_)
-            | Event::Resume(_)
-            | Event::Call(_) => None,
-        }
-    }
-
-    fn op_done(&mut self, reply: Reply, out: Outcome) {
-        let node = reply.process.node;
-        if self.nodes[node.0].incarnation != reply.incarnation || !self.nodes[node.0].is_alive() {
-            self.bites.count(faults::LATE_ANSWER);
-            return;
-        }
-        let turn = Turn::OpDone(reply.number, out);
-        self.push_control(&reply.process, Control::Turn(turn));
-    }
-
-    fn boot(&mut self, node: NodeId) {
-        let most = i64::from(self.faults.drift);
-        let drift = self.random.random_range(-most..=most);
-        if drift != 0 {
-            self.bites.count(faults::DRIFT);
-        }
-        let offset = self.random.random_range(0..3_600_000_000_000);
-        let (now, dirty) = (self.now, Arc::clone(&self.dirty));
-        let starting = &mut self.nodes[node.0];
-        starting.incarnation += 1;
-        starting.state = State::Up;
-        starting.clock = Drifting::new(now, offset, drift);
-        let home = SimHome::new(
-            starting.address.clone(),
-            starting.clock,
-            starting.wall_step,
-            dirty,
-        );
-        starting.home = Arc::new(home);
-        starting.links = crate::links::Links::default();
-        starting.pinned.clear();
-        let boot = Rc::clone(&starting.boot);
-        self.note_node(node, format_args!("boots, drift {drift}"));
-        self.tell(&Seen::Booted(node));
-        boot(&mut Boot { sim: self, node });
     }
 }
 

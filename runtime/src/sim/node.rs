@@ -12,9 +12,9 @@ use super::disk::{Disk, Kept};
 use super::queue::Key;
 use super::{Boot, NodeId};
 use crate::clock::Time;
-use crate::context::{Home, TimerId};
+use crate::context::{DEFAULT_MAX_ASKS, Home, Surroundings, TimerId};
 use crate::host::line::Line;
-use crate::host::{Hosted, Turn};
+use crate::host::{Factory, Hosted, Turn};
 use crate::identity::{GuestKey, IdentityError};
 use crate::inbox::{DEFAULT_MAILBOX, OWN_RESERVE};
 use crate::links::{ExitReason, Links};
@@ -43,6 +43,7 @@ pub struct NodeSettings {
     pub(super) pauses: bool,
     pub(super) kept: Option<Vec<Kept>>,
     pub(super) mailbox: usize,
+    pub(super) max_asks: usize,
 }
 
 impl NodeSettings {
@@ -58,6 +59,7 @@ impl NodeSettings {
             pauses: true,
             kept: None,
             mailbox: DEFAULT_MAILBOX,
+            max_asks: DEFAULT_MAX_ASKS,
         }
     }
 
@@ -102,6 +104,13 @@ impl NodeSettings {
         self.mailbox = messages;
         self
     }
+
+    /// How many asks of one process may wait for their answers; as [`crate::NodeBuilder::max_asks`]. Default 65,536.
+    #[must_use]
+    pub fn max_asks(mut self, asks: usize) -> Self {
+        self.max_asks = asks;
+        self
+    }
 }
 
 /// What a node is doing.
@@ -119,8 +128,17 @@ pub enum State {
 
 /// One event of the control lane of a process.
 pub(super) enum Control {
+    /// Make the process and have it start: its first step, so that whoever spawns it ends its turn before.
+    Make(Box<Making>),
     Turn(Turn),
     OpFailed(String),
+}
+
+/// A process that is about to be made.
+pub(super) struct Making {
+    pub(super) factory: Factory,
+    pub(super) surroundings: Surroundings,
+    pub(super) seed: u64,
 }
 
 /// One event of the user lane.
@@ -169,7 +187,8 @@ impl Slot {
 
     /// Whether there is something to do for it.
     pub(super) fn is_ready(&self) -> bool {
-        self.cell.is_some()
+        let begins = matches!(self.control.front(), Some(Control::Make(_)));
+        (self.cell.is_some() || begins)
             && (self.line.is_due()
                 || !self.control.is_empty()
                 || (!self.line.is_held() && !self.user.is_empty()))
@@ -249,6 +268,7 @@ struct HomeState {
 pub(super) struct SimHome {
     pub(super) address: Address,
     clock: Drifting,
+    max_asks: usize,
     /// Sender of what comes from outside all actors.
     outside: Pid,
     metrics: Metrics,
@@ -265,10 +285,12 @@ impl SimHome {
         address: Address,
         clock: Drifting,
         wall_step: i64,
+        max_asks: usize,
         dirty: Arc<AtomicBool>,
     ) -> Self {
         Self {
             clock,
+            max_asks,
             outside: Pid::known(Arc::from("node"), address.clone()),
             address,
             metrics: Metrics::default(),
@@ -315,6 +337,10 @@ impl Home for SimHome {
         let mut state = self.state.lock();
         state.asks += 1;
         state.asks
+    }
+
+    fn max_asks(&self) -> usize {
+        self.max_asks
     }
 
     fn next_id(&self, prefix: &str) -> String {
@@ -395,8 +421,8 @@ pub(super) struct SimNode {
     pub(super) slots: BTreeMap<Arc<str>, Slot>,
     /// Guests that may connect, with their roles.
     pub(super) pinned: BTreeMap<Arc<str>, Arc<str>>,
-    /// Lines of the journal about it.
-    pub(super) sequence: u64,
+    /// How often it has been paused.
+    pub(super) pauses: u64,
 }
 
 impl SimNode {

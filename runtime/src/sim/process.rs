@@ -13,11 +13,12 @@ use bytes::Bytes;
 use super::check::{Letter, Seen};
 use super::faults;
 use super::network::Frame;
-use super::node::{Control, Early, Slot, State, User};
+use super::node::{Control, Early, Making, SimHome, Slot, State, User};
+use super::routing::Place;
 use super::{Event, NodeId, ProcessRef, Reply, Sim};
 use crate::context::{AskError, Effect, Surroundings};
 use crate::host::{Factory, Hosted, Turn, panic_text};
-use crate::links::{self, ExitReason, Input};
+use crate::links::{ExitReason, Input};
 use crate::message::{Correlation, Envelope, Payload};
 use crate::pid::Pid;
 
@@ -104,6 +105,7 @@ impl Sim {
 
     fn control(&mut self, process: &ProcessRef, control: Control) {
         match control {
+            Control::Make(making) => self.make(process, *making),
             Control::OpFailed(reason) => self.end(process, ExitReason::Panic(reason)),
             Control::Turn(Turn::OpDone(number, out)) => {
                 let Some(slot) = self.slot(process) else {
@@ -206,7 +208,7 @@ impl Sim {
         }
     }
 
-    fn carry_out(&mut self, process: &ProcessRef, effect: Effect) {
+    pub(super) fn carry_out(&mut self, process: &ProcessRef, effect: Effect) {
         let node = process.node;
         let Some(slot) = self.slot(process) else {
             return;
@@ -233,6 +235,7 @@ impl Sim {
                 }
             }
             Effect::AskRefused { number } => {
+                self.nodes[node.0].metrics().count("runtime/asks_refused");
                 self.ask_failed(process, number, AskError::TooMany);
             }
             Effect::After { timer, delay } => {
@@ -332,6 +335,10 @@ impl Sim {
                 }
                 sent
             }
+            Place::Unreachable => {
+                self.dropped(&letter, "unreachable");
+                false
+            }
             Place::Nowhere => {
                 self.dropped(&letter, "no such node");
                 // As live: it waits for a dial that nobody answers.
@@ -349,6 +356,9 @@ impl Sim {
             return false;
         };
         if slot.is_full_for(letter.correlation, own, mailbox) {
+            place
+                .metrics()
+                .count("runtime/messages_dropped/mailbox_full");
             self.dropped(&letter, "mailbox full");
             return false;
         }
@@ -357,121 +367,6 @@ impl Sim {
         slot.most_waiting = slot.most_waiting.max(slot.user.len());
         self.wake(node, &id);
         true
-    }
-
-    fn place(&self, node: NodeId, pid: &Pid) -> Place {
-        let here = &self.nodes[node.0];
-        if *pid.address() == here.address {
-            if here.slots.contains_key(pid.id()) {
-                return Place::Here;
-            }
-            if let Some((host, _)) = &here.guest_of {
-                return Place::Peer(*host);
-            }
-            if here.pinned.contains_key(pid.id()) {
-                return match self.guests.get(&(node, pid.shared_id())) {
-                    Some(guest) => Place::Peer(*guest),
-                    None => Place::Nowhere,
-                };
-            }
-            return Place::Here;
-        }
-        match self.by_address.get(pid.address()) {
-            Some(peer) => Place::Peer(*peer),
-            None => Place::Nowhere,
-        }
-    }
-
-    fn link(&mut self, node: NodeId, watcher: Pid, target: Pid) {
-        let input = match self.place(node, &target) {
-            Place::Here => Input::WatchLocal {
-                alive: self.is_alive(node, &target),
-                watcher,
-                target,
-            },
-            Place::Peer(peer) => Input::WatchRemote {
-                peer: self.peer_key(node, peer),
-                watcher,
-                target,
-            },
-            Place::Nowhere => {
-                let reason = ExitReason::ConnectionLost;
-                self.notify(node, &watcher, target, reason);
-                return;
-            }
-        };
-        self.links(node, input);
-    }
-
-    pub(super) fn is_alive(&self, node: NodeId, pid: &Pid) -> bool {
-        self.nodes[node.0].slots.contains_key(pid.id())
-    }
-
-    /// Steps a node's link table and carries out what follows.
-    pub(super) fn links(&mut self, node: NodeId, input: Input) {
-        let mut effects: std::collections::VecDeque<_> =
-            self.nodes[node.0].links.step(input).into();
-        while let Some(effect) = effects.pop_front() {
-            match effect {
-                links::Effect::Notify {
-                    watcher,
-                    target,
-                    reason,
-                } => self.notify(node, &watcher, target, reason),
-                links::Effect::SendLink {
-                    peer,
-                    watcher,
-                    target,
-                } => {
-                    let frame = Frame::Link {
-                        watcher: watcher.clone(),
-                        target: target.clone(),
-                    };
-                    let sent = self
-                        .peer(node, &peer)
-                        .is_some_and(|peer| self.send_frame(node, peer, frame));
-                    if !sent {
-                        effects.extend(self.nodes[node.0].links.step(Input::RemoteExited {
-                            watcher,
-                            target,
-                            reason: ExitReason::ConnectionLost,
-                        }));
-                    }
-                }
-                links::Effect::SendUnlink {
-                    peer,
-                    watcher,
-                    target,
-                } => {
-                    if let Some(peer) = self.peer(node, &peer) {
-                        self.send_frame(node, peer, Frame::Unlink { watcher, target });
-                    }
-                }
-                links::Effect::SendExited {
-                    peer,
-                    watcher,
-                    target,
-                    reason,
-                } => {
-                    if let Some(peer) = self.peer(node, &peer) {
-                        let frame = Frame::Exited {
-                            watcher,
-                            target,
-                            reason,
-                        };
-                        self.send_frame(node, peer, frame);
-                    }
-                }
-            }
-        }
-    }
-
-    fn notify(&mut self, node: NodeId, watcher: &Pid, target: Pid, reason: ExitReason) {
-        if let Some(slot) = self.nodes[node.0].slots.get_mut(watcher.id()) {
-            let id = slot.pid.shared_id();
-            slot.user.push_back(User::Exited(target, reason));
-            self.wake(node, &id);
-        }
     }
 
     fn ask_failed(&mut self, process: &ProcessRef, number: u64, error: AskError) {
@@ -492,26 +387,59 @@ impl Sim {
 
     /// Starts a process whose name is taken.
     fn start(&mut self, node: NodeId, pid: &Pid, factory: Factory) {
-        let home = Arc::clone(&self.nodes[node.0].home);
-        let seed = rand::Rng::next_u64(&mut self.random);
-        let surroundings = Surroundings {
-            me: pid.clone(),
-            home,
+        let home: Arc<SimHome> = Arc::clone(&self.nodes[node.0].home);
+        let me = pid.clone();
+        let making = Making {
+            factory,
+            seed: rand::Rng::next_u64(&mut self.random),
+            surroundings: Surroundings { me, home },
         };
-        let cell = factory.build(surroundings, seed);
-        self.host(node, pid, cell);
+        if let Some(slot) = self.nodes[node.0].slots.get_mut(pid.id()) {
+            slot.control.push_front(Control::Make(Box::new(making)));
+            let id = slot.pid.shared_id();
+            self.wake(node, &id);
+        }
     }
 
-    pub(super) fn host(&mut self, node: NodeId, pid: &Pid, cell: Box<dyn Hosted>) {
-        let Some(slot) = self.nodes[node.0].slots.get_mut(pid.id()) else {
+    /// Makes a process and has it start; one whose constructor panics ends by that.
+    fn make(&mut self, process: &ProcessRef, making: Making) {
+        let Making {
+            factory,
+            surroundings,
+            seed,
+        } = making;
+        let build = || factory.build(surroundings, seed);
+        let made = catch_unwind(AssertUnwindSafe(build));
+        self.take_early();
+        match made {
+            Ok(cell) => {
+                self.settle_in(process, cell);
+                self.control(process, Control::Turn(Turn::Start));
+            }
+            Err(panic) => self.end(process, ExitReason::Panic(panic_text(panic.as_ref()))),
+        }
+    }
+
+    fn settle_in(&mut self, process: &ProcessRef, cell: Box<dyn Hosted>) {
+        let Some(slot) = self.slot(process) else {
             return;
         };
         slot.cell = Some(cell);
-        slot.control.push_front(Control::Turn(Turn::Start));
-        let id = slot.pid.shared_id();
-        self.note_node(node, format_args!("spawned {pid}"));
-        self.tell(&Seen::Spawned(pid));
-        self.wake(node, &id);
+        let pid = slot.pid.clone();
+        self.note_node(process.node, format_args!("spawned {pid}"));
+        self.tell(&Seen::Spawned(&pid));
+    }
+
+    /// Takes in a process that was made outside all actors. It starts when it has its first turn.
+    pub(super) fn host(&mut self, pid: &Pid, cell: Box<dyn Hosted>) {
+        let Some(process) = self.reference(pid) else {
+            return;
+        };
+        self.settle_in(&process, cell);
+        if let Some(slot) = self.slot(&process) {
+            slot.control.push_front(Control::Turn(Turn::Start));
+            self.wake(process.node, &process.id);
+        }
     }
 
     /// Ends a process: its name is free, its mail is gone, those that linked to it are told.
@@ -608,13 +536,6 @@ pub(super) fn drop_quietly(cell: Option<Box<dyn Hosted>>) {
 /// The last part of a type's name.
 fn short(name: &str) -> &str {
     name.rsplit("::").next().unwrap_or(name)
-}
-
-/// Where a message goes.
-enum Place {
-    Here,
-    Peer(NodeId),
-    Nowhere,
 }
 
 /// An outcome whose type is forgotten.

@@ -3,9 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::*;
-use crate::context::{Context, Gate};
-use crate::message::Message;
+use crate::context::{AskError, Context, Gate};
+use crate::http::{Request, Response};
+use crate::message::{Ask, Message};
 use crate::process::{Receive, Routes};
+use crate::transport::{Guest, Proof};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -217,4 +219,154 @@ fn a_store_that_acknowledges_too_early_is_found() {
     assert_eq!(failure.law, "durable");
     let again = run(failure.seed, true).unwrap_err();
     assert_eq!(failure, again);
+}
+
+/// Notes what it hears.
+#[derive(Default)]
+struct Ear {
+    heard: Vec<u64>,
+}
+impl Process for Ear {
+    fn routes(routes: &mut Routes<Self>) {
+        routes.on::<Stored>();
+        routes.get("/heard", Self::show);
+    }
+}
+impl Ear {
+    fn show(&mut self, _: &mut Context<'_, Self>, _: &Request) -> Response {
+        Response::text(200, format!("{:?}", self.heard))
+    }
+}
+impl Receive<Stored> for Ear {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, _: &Pid, stored: Stored) {
+        self.heard.push(stored.number);
+        if stored.number == HOLD {
+            cx.run(Write(0), Gate::HoldUser, |_, _, _| {});
+        }
+    }
+}
+/// The number that has an [`Ear`] wait for an operation.
+const HOLD: u64 = 99;
+
+/// Two nodes with an ear each, without faults; the first is connected to the second.
+fn ears() -> (Sim, [NodeId; 2], [Pid; 2]) {
+    let mut sim = Sim::new(1);
+    sim.model(|sim, _, _: Write, reply| sim.answer(reply, SECOND, Ok(())));
+    let nodes = ["one", "two"].map(|name| {
+        sim.add(NodeSettings::new(name, "node"), |boot| {
+            boot.spawn("ear", Ear::default());
+        })
+    });
+    let pids = nodes.map(|node| sim.pid(node, "ear"));
+    sim.send(nodes[0], &pids[1], Stored { number: 0 });
+    sim.run_for(SECOND).unwrap();
+    (sim, nodes, pids)
+}
+
+fn heard(sim: &Sim, pid: &Pid) -> Vec<u64> {
+    sim.process::<Ear>(pid).unwrap().heard.clone()
+}
+
+#[test]
+fn what_stalled_in_a_partition_waits_for_a_pause_to_end_and_comes_before_what_came_later() {
+    let (mut sim, [one, two], [_, ear]) = ears();
+    sim.cut(vec![(one, two)], SECOND, faults::PARTITION);
+    sim.send(one, &ear, Stored { number: 1 });
+    sim.run_for(SECOND / 2).unwrap();
+    sim.pause(two, SECOND * 2);
+    // The partition ends after half a second of the pause.
+    sim.run_for(SECOND).unwrap();
+    sim.send(one, &ear, Stored { number: 2 });
+    sim.run_for(SECOND / 2).unwrap();
+    assert_eq!(heard(&sim, &ear), [0]);
+    assert_eq!(sim.mailbox_depth(&ear), 0, "nothing reaches a paused node");
+    sim.run_for(SECOND).unwrap();
+    assert_eq!(heard(&sim, &ear), [0, 1, 2]);
+}
+
+#[test]
+fn short_pauses_one_after_the_other_are_not_taken_for_a_long_one() {
+    let (mut sim, [one, two], _) = ears();
+    for _ in 0..10 {
+        sim.pause(two, SECOND / 2);
+        sim.run_for(SECOND).unwrap();
+    }
+    assert!(sim.network.is_open(one, two));
+    sim.pause(two, SECOND * 10);
+    sim.run_for(SECOND * 7).unwrap();
+    assert!(!sim.network.is_open(one, two));
+}
+
+#[test]
+fn faults_that_are_set_again_take_the_place_of_the_earlier_ones() {
+    let bites = |times: u32| {
+        let (mut sim, ..) = ears();
+        for _ in 0..times {
+            sim.set_faults(Faults {
+                wall_steps: 60.0,
+                ..Faults::none()
+            });
+        }
+        sim.run_for(SECOND * 600).unwrap();
+        sim.bites().of(faults::WALL_STEP)
+    };
+    let (once, often) = (bites(1), bites(10));
+    assert!((400..800).contains(&once), "{once}");
+    assert!((400..800).contains(&often), "{often}");
+}
+
+#[test]
+fn a_held_process_keeps_its_answers_back_too() {
+    let (mut sim, [one, _], [ear, _]) = ears();
+    let get = |sim: &mut Sim| sim.get(&ear, "/heard").map(|response| response.body);
+    sim.send(one, &ear, Stored { number: 7 });
+    sim.run_for(SECOND).unwrap();
+    assert_eq!(get(&mut sim), Some(b"[7]".to_vec().into()));
+    sim.send(one, &ear, Stored { number: HOLD });
+    sim.run_for(SECOND / 2).unwrap();
+    assert_eq!(get(&mut sim), None);
+    sim.run_for(SECOND).unwrap();
+    assert_eq!(get(&mut sim), Some(b"[7, 99]".to_vec().into()));
+}
+
+/// Asks a guest that has not connected.
+struct Host {
+    guest: Pid,
+    outcome: Option<AskError>,
+}
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Call {}
+impl Message for Call {
+    const NAME: &'static str = "test.Call";
+}
+impl Ask for Call {
+    type Reply = Stored;
+}
+impl Process for Host {
+    fn routes(_: &mut Routes<Self>) {}
+    fn start(&mut self, cx: &mut Context<'_, Self>) {
+        let key = cx.guest_key().unwrap();
+        cx.pin_guest(Guest {
+            id: self.guest.shared_id(),
+            role: Arc::from("executor"),
+            proof: Proof::Certificate(key.fingerprint),
+        });
+        let guest = self.guest.clone();
+        cx.ask(&guest, Call {}, SECOND * 60, |host, _, answer| {
+            host.outcome = answer.err();
+        });
+    }
+}
+
+#[test]
+fn a_guest_that_may_connect_and_has_not_is_out_of_reach_at_once() {
+    let mut sim = Sim::new(1);
+    let node = sim.add(NodeSettings::new("host", "agent"), |boot| {
+        let (guest, outcome) = (boot.pid("guest"), None);
+        boot.spawn("host", Host { guest, outcome });
+    });
+    let pid = sim.pid(node, "host");
+    sim.run_for(SECOND).unwrap();
+    let outcome = sim.process::<Host>(&pid).unwrap().outcome;
+    assert_eq!(outcome, Some(AskError::Undelivered));
 }
