@@ -22,7 +22,7 @@ use meseta_protocol::messages::executor::{SendToFramework, SubscribeExecutor, Up
 use meseta_protocol::messages::{Led, MasterMessage};
 use meseta_protocol::{AgentId, UpdateId};
 use meseta_runtime::detector::{self, Detector, Followed, Follower, detect};
-use meseta_runtime::{Context, ExitReason, Gate, Pid, Process, Receive, Routes};
+use meseta_runtime::{Context, ExitReason, Gate, Pid, Process, Receive, Routes, Time};
 use tracing::{debug, error, info, warn};
 
 use crate::config::Config;
@@ -45,6 +45,7 @@ pub struct Agent {
     pub(crate) host: Host,
     pub(crate) info: AgentInfo,
     pub(crate) started: Duration,
+    began: Time,
 
     pub(crate) registration: Registration,
     /// Finds out which master leads.
@@ -100,6 +101,7 @@ impl Agent {
             users: Users::default(),
             info: AgentInfo::default(),
             started: Duration::ZERO,
+            began: Time::ZERO,
             detector: Detector::new(&config.masters),
             master: None,
             leader_epoch: 0,
@@ -137,6 +139,7 @@ impl Process for Agent {
 
     fn start(&mut self, cx: &mut Context<'_, Self>) {
         self.started = cx.wall();
+        self.began = cx.now();
         self.info = AgentInfo {
             id: None,
             hostname: self.config.hostname.clone(),
@@ -356,7 +359,7 @@ impl Agent {
 
     fn publish_metrics(&mut self, cx: &mut Context<'_, Self>) {
         debug_assert_eq!(self.tables.check(), Ok(()));
-        let uptime = cx.wall().saturating_sub(self.started);
+        let uptime = cx.now().since(self.began);
         crate::metrics::publish(cx.metrics(), self, uptime);
         cx.after(Duration::from_secs(1), Self::publish_metrics);
     }

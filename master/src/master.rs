@@ -25,7 +25,7 @@ use meseta_protocol::offer::Filters;
 use meseta_protocol::resources::Resources;
 use meseta_protocol::status::StatusUpdate;
 use meseta_protocol::status::TaskStatus;
-use meseta_runtime::{Context, ExitReason, Pid, Process, Routes};
+use meseta_runtime::{Context, ExitReason, Pid, Process, Routes, Time};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
@@ -50,7 +50,9 @@ pub(crate) enum Transition {
 pub struct Master {
     pub(crate) config: Config,
     pub(crate) info: MasterInfo,
+    /// When it started: as a date, and on the node's own clock, by which time is measured.
     pub(crate) started: Duration,
+    began: Time,
 
     pub(crate) state: State,
     pub(crate) registering: BTreeSet<Pid>,
@@ -92,6 +94,7 @@ impl Master {
             config,
             info: MasterInfo::default(),
             started: Duration::ZERO,
+            began: Time::ZERO,
             registering: BTreeSet::new(),
             transitions: BTreeMap::new(),
             unreachable: BTreeMap::new(),
@@ -168,6 +171,7 @@ impl Process for Master {
 
     fn start(&mut self, cx: &mut Context<'_, Self>) {
         self.started = cx.wall();
+        self.began = cx.now();
         self.info = describe(cx, &self.config);
         if self.contends {
             self.contend(cx);
@@ -238,6 +242,11 @@ impl Master {
                 cx.stop();
             }
         }
+    }
+
+    /// How long this master has run. The wall clock would not do: it may be set back.
+    pub(crate) fn uptime(&self, cx: &Context<'_, Self>) -> Duration {
+        cx.now().since(self.began)
     }
 
     /// Sends something as the leader.
@@ -401,7 +410,7 @@ impl Master {
 
     fn publish_metrics(&mut self, cx: &mut Context<'_, Self>) {
         debug_assert_eq!(self.state.check(), Ok(()));
-        let uptime = cx.wall().saturating_sub(self.started);
+        let uptime = self.uptime(cx);
         let leads = self.leadership.is_some();
         let metrics = cx.metrics();
         crate::metrics::publish(metrics, &self.state, self.unreachable.len(), uptime, leads);

@@ -632,6 +632,29 @@ fn a_framework_that_does_not_come_back_in_time_ends_with_its_tasks() {
 }
 
 #[test]
+fn an_agent_that_sends_an_update_of_an_ended_framework_is_told_of_its_end() {
+    let world = World::new();
+    let (agent, agent_id, scheduler, id) = launched(&world, framework());
+    let told_before = |agent: &End<AgentHeard>| {
+        let heard = agent.heard().into_iter();
+        heard
+            .filter(|heard| matches!(heard, AgentHeard::ShutdownFramework(_)))
+            .count()
+    };
+    scheduler.node.shutdown();
+    world.advance(1);
+    assert_eq!(told_before(&agent), 1);
+    agent.say(update(&id, &agent_id, "refused", TaskState::Dropped, 1));
+    let framework_id = id;
+    assert_eq!(
+        agent.heard(),
+        [AgentHeard::ShutdownFramework(ShutdownFramework {
+            framework_id
+        })]
+    );
+}
+
+#[test]
 fn killing_an_unknown_task_is_answered() {
     let world = World::new();
     let (scheduler, id) = world.subscribed(framework());

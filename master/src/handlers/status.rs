@@ -1,7 +1,9 @@
 //! Status updates on their way from agents to frameworks, and acknowledgements on their way back.
 //! Source: master.md §8, §11.
 
-use meseta_protocol::messages::agent::{AcknowledgeAgentStatus, ExecutorExited, UpdateStatus};
+use meseta_protocol::messages::agent::{
+    AcknowledgeAgentStatus, ExecutorExited, ShutdownFramework, UpdateStatus,
+};
 use meseta_protocol::messages::scheduler::{AcknowledgeStatus, ExecutorLost, StatusUpdated};
 use meseta_protocol::status::StatusUpdate;
 use meseta_protocol::{AgentId, UpdateId};
@@ -89,6 +91,14 @@ impl Master {
         uuid: UpdateId,
     ) {
         let (framework_id, task_id) = (update.framework_id.clone(), update.status.task_id.clone());
+        if self.state.is_completed(&framework_id) {
+            // An agent with nothing but updates of a framework does not name it when it registers, so it has not heard
+            // yet that nobody will acknowledge them.
+            debug!(framework = %framework_id, task = %task_id, "update of an ended framework: its agent is told so");
+            cx.metrics().count("master/invalid_status_updates");
+            self.tell_agent(cx, agent_id, ShutdownFramework { framework_id });
+            return;
+        }
         if self.has_ended_here(agent_id, &update)
             && !mistake("master forwards what comes after an end")
         {

@@ -128,7 +128,6 @@ impl Master {
         // With a registry in memory, a first master has nothing to wait for, and a later one does not know which agents
         // its predecessor had.
         let forgetful = matches!(self.config.registry, Storage::Memory);
-        let elapsed = cx.wall().saturating_sub(self.started);
         let agents = Agents {
             state: &self.state,
             unreachable: &self.unreachable,
@@ -137,7 +136,8 @@ impl Master {
             own_prefix: self.info.id.as_str(),
             recovering: forgetful
                 && self.epoch() > 1
-                && elapsed < self.config.agent_ping_timeout * self.config.max_agent_ping_timeouts,
+                && self.uptime(cx)
+                    < self.config.agent_ping_timeout * self.config.max_agent_ping_timeouts,
         };
         for status in reconciliation::answers(framework, questions, &agents) {
             self.tell_status(cx, id, status);
