@@ -19,7 +19,7 @@ use meseta_tests::sim::plan::Plan;
 use meseta_tests::sim::world;
 
 /// Seeds that found a mistake, with what it was.
-const FOUND: [(u64, &str); 6] = [
+const FOUND: [(u64, &str); 10] = [
     (
         34,
         "A-1: what was allocated before an agent came back was offered beside what was allocated after",
@@ -43,6 +43,22 @@ const FOUND: [(u64, &str); 6] = [
     (
         8,
         "A-1: as seed 34, with two agents and a scheduler that fails over",
+    ),
+    (
+        4705,
+        "T-2: a master whose wall clock was set back took itself for a new one, and answered no question",
+    ),
+    (
+        2932,
+        "Z-1: an agent with nothing but updates of an ended framework was never told that it had ended",
+    ),
+    (
+        1132,
+        "Z-1, the world's mistake: of a framework that ended before the master did nobody takes updates",
+    ),
+    (
+        4190,
+        "T-5, the law's mistake: the master acknowledges updates of a task that it has declared ended",
     ),
 ];
 

@@ -1,7 +1,10 @@
 //! T-5: updates of a task go out in their order, the next only after the previous one is acknowledged.
 //!
 //! Pure. Promised in `docs/delivery.md`: only the oldest of a task is in flight. Seen from the scheduler: a new update
-//! of a task comes only when it has acknowledged the last one that needs it.
+//! of a task comes only when it has acknowledged the last one that needs it, or when it was told of the task's end by
+//! the master. That takes the agent's updates off its hands then, also the one in flight (decision 0006), and a later
+//! master, which knows nothing of that end, forwards those after it. That nothing follows an end under one master is
+//! law T-3's.
 
 use std::collections::BTreeMap;
 
@@ -31,6 +34,11 @@ impl Law for OneInFlight {
         match event {
             Event::Heard(heard) => {
                 let Some(uuid) = heard.uuid else {
+                    if heard.state.is_terminal()
+                        && let Some(newest) = self.newest.get_mut(&heard.task)
+                    {
+                        newest.acknowledged = true;
+                    }
                     return Ok(());
                 };
                 let Some(newest) = self.newest.get_mut(&heard.task) else {
@@ -74,7 +82,7 @@ impl Law for OneInFlight {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{acknowledged, heard, verdict};
+    use super::super::tests::{acknowledged, heard, told, verdict};
     use super::*;
     use meseta_protocol::status::TaskState;
 
@@ -90,6 +98,22 @@ mod tests {
                 acknowledged("t", 1),
                 heard("t", TaskState::Running, 2),
                 acknowledged("t", 1),
+                heard("t", TaskState::Finished, 3),
+            ],
+            vec![
+                heard("t", TaskState::Starting, 1),
+                told("t", TaskState::Starting),
+                heard("t", TaskState::Running, 2),
+            ],
+            vec![
+                heard("t", TaskState::Starting, 1),
+                told("u", TaskState::Lost),
+                heard("t", TaskState::Running, 2),
+            ],
+            vec![
+                heard("t", TaskState::Starting, 1),
+                told("t", TaskState::Lost),
+                heard("t", TaskState::Running, 2),
                 heard("t", TaskState::Finished, 3),
             ],
         ] {
@@ -108,6 +132,18 @@ mod tests {
             acknowledged("t", 2),
             heard("t", TaskState::Finished, 3),
             heard("u", TaskState::Finished, 4),
+        ];
+        assert_eq!(verdict(OneInFlight::default(), &good), Ok(()));
+    }
+
+    #[test]
+    fn accepts_that_the_master_acknowledges_what_comes_of_a_task_it_has_declared_ended() {
+        let good = [
+            heard("t", TaskState::Starting, 1),
+            told("t", TaskState::Lost),
+            Event::MasterStarted,
+            told("t", TaskState::Running),
+            heard("t", TaskState::Running, 2),
         ];
         assert_eq!(verdict(OneInFlight::default(), &good), Ok(()));
     }

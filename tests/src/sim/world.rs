@@ -286,6 +286,7 @@ impl World {
                     .insert(id.clone(), (agent.connected, live.collect()));
             }
         }
+        let forsaken = self.forsaken();
         for (_, agent) in self.sim.processes::<Agent>() {
             let mut tasks = BTreeSet::new();
             for (framework_id, framework) in &agent.tables().frameworks {
@@ -299,6 +300,7 @@ impl World {
             }
             views.agents.push((agent.info().id.clone(), tasks));
             let waiting = agent.updates().streams();
+            let waiting = waiting.filter(|((framework, _), _)| !forsaken.contains(framework));
             views.unacknowledged += waiting.map(|(_, stream)| stream.len()).sum::<usize>();
         }
         let notes = self.shared.lock();
@@ -337,10 +339,34 @@ impl World {
     /// earlier master, which nobody remembers since the registry is in memory. What they left stays until somebody ends
     /// it: see the README, "Kill something".
     fn orphans(&self) -> BTreeSet<FrameworkId> {
-        let master = self.sim.process::<Master>(&self.master);
-        let frameworks = master.into_iter().flat_map(|m| m.state().frameworks());
-        let orphans = frameworks.filter(|(_, framework)| framework.standing == Standing::Recovered);
-        orphans.map(|(id, _)| id.clone()).collect()
+        let Some(master) = self.sim.process::<Master>(&self.master) else {
+            return BTreeSet::new();
+        };
+        let state = master.state();
+        let recovered = state
+            .frameworks()
+            .filter(|(_, framework)| framework.standing == Standing::Recovered);
+        let mut orphans: BTreeSet<_> = recovered.map(|(id, _)| id.clone()).collect();
+        for (_, agent) in self.sim.processes::<Agent>() {
+            // One of which nothing is left but updates is not named to a new master.
+            let unknown = |id: &&FrameworkId| {
+                agent.tables().framework(id).is_none()
+                    && state.framework(id).is_none()
+                    && !state.is_completed(id)
+            };
+            let streams = agent.updates().streams().map(|((id, _), _)| id);
+            orphans.extend(streams.filter(unknown).cloned());
+        }
+        orphans
+    }
+
+    /// Those [orphans](Self::orphans) that ended: nobody will ever acknowledge what agents still tell of them.
+    fn forsaken(&self) -> BTreeSet<FrameworkId> {
+        let notes = self.shared.lock();
+        let over = notes.books.iter().filter(|book| book.over);
+        let over: BTreeSet<_> = over.filter_map(|book| book.id.clone()).collect();
+        drop(notes);
+        self.orphans().intersection(&over).cloned().collect()
     }
 
     fn left(&self) -> Leftovers {
@@ -375,7 +401,8 @@ impl World {
         let executors = executors.filter(|container| !orphaned.contains(container));
         left.insert("executors".to_owned(), executors.count());
         if let Some(master) = self.sim.process::<Master>(&self.master) {
-            let frameworks = master.state().frameworks().count() - orphans.len();
+            let frameworks = master.state().frameworks();
+            let frameworks = frameworks.filter(|(id, _)| !orphans.contains(*id)).count();
             left.insert("frameworks in the master".to_owned(), frameworks);
             left.insert("offers".to_owned(), master.state().offer_count());
         }
