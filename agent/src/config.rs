@@ -103,6 +103,8 @@ pub struct Config {
     /// Certificate of the authority that signed the agent's own, DER: executors know the agent by it. Empty on an
     /// in-memory network.
     pub ca: Vec<u8>,
+    /// Soft limit of open files that executors and tasks get; the agent's own when none.
+    pub open_files: Option<u64>,
     /// How executors speak to the agent. [`crate::guests`] gives the node what it needs for it.
     pub executor_transport: ExecutorTransport,
     /// How containers are held together.
@@ -137,6 +139,7 @@ impl Config {
             executor_environment: Vec::new(),
             allow_file_reading: false,
             ca: Vec::new(),
+            open_files: None,
             executor_transport: ExecutorTransport::Quic,
             containment: Containment::Auto,
             concurrent_launches: concurrent_launches(),

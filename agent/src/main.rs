@@ -31,6 +31,8 @@ fn main() -> ExitCode {
 fn run(flags: &Flags) -> anyhow::Result<()> {
     let _lock = DirectoryLock::take(&flags.work_dir).context("--work_dir")?;
     let mut config = flags.config(&meseta_agent::resources::detect(&flags.work_dir))?;
+    // Given back to whatever is started: a task may not be able to count further.
+    config.open_files = meseta_runtime::descriptors::raise_or_warn();
     anyhow::ensure!(
         std::path::Path::new(&config.executor_command).exists(),
         "--launcher_dir: there is no {}: build it, or name the directory it is in",

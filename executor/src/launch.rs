@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! read plan · close all other descriptors · new session · output files · control group ·
-//! working directory · credential · user · exec
+//! working directory · open files · credential · user · exec
 //! ```
 //!
 //! Standard input is a socket: when something fails, the text goes to the standard error and back through the
@@ -30,6 +30,7 @@ use meseta_protocol::launch::{ExecutorCredential, LaunchPlan};
 use meseta_runtime::error_chain;
 use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::Mode;
 use nix::unistd::{Uid, User};
 
@@ -173,6 +174,9 @@ fn follow(plan: &LaunchPlan) -> Result<std::convert::Infallible, Failure> {
         std::env::set_current_dir(&plan.working_directory)
             .step(|| format!("cannot change to the directory {}", plan.working_directory))?;
     }
+    if let Some(soft) = plan.open_files {
+        limit_open_files(soft).step(|| format!("cannot set the limit of open files to {soft}"))?;
+    }
     // Kept open over the exec.
     let passed_on = plan.credential.as_ref().map(pass_on).transpose()?;
     if let Some(user) = user {
@@ -192,6 +196,12 @@ fn follow(plan: &LaunchPlan) -> Result<std::convert::Infallible, Failure> {
         program.env(CREDENTIAL_FD, passed_on.credential.as_raw_fd().to_string());
     }
     Err(program.exec()).step(|| format!("cannot execute `{}`", command.program))
+}
+
+/// Sets the soft limit; the hard one stays and is never exceeded.
+fn limit_open_files(soft: u64) -> io::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, soft.min(hard), hard)?)
 }
 
 /// Closes everything but standard input, output and error.

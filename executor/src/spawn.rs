@@ -28,6 +28,7 @@ pub fn is_enough_for(plan: &LaunchPlan) -> bool {
         stderr,
         user,
         freezer_cgroup,
+        open_files,
         credential,
     } = plan;
     [working_directory, stdout, stderr]
@@ -36,6 +37,7 @@ pub fn is_enough_for(plan: &LaunchPlan) -> bool {
         // Only root becomes anybody else, as the launcher has it.
         && (user.is_none() || !Uid::effective().is_root())
         && freezer_cgroup.is_none()
+        && open_files.is_none()
         && credential.is_none()
 }
 
@@ -207,6 +209,10 @@ mod tests {
             },
             LaunchPlan {
                 freezer_cgroup: Some("/".into()),
+                ..simple.clone()
+            },
+            LaunchPlan {
+                open_files: Some(1024),
                 ..simple.clone()
             },
             LaunchPlan {

@@ -21,6 +21,7 @@ fn main() -> ExitCode {
 fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     let _lock = DirectoryLock::take(&flags.work_dir).context("--work_dir")?;
     let config = flags.config()?;
+    meseta_runtime::descriptors::raise_or_warn();
     let node = flags.node.builder("master", DEFAULT_PORT)?.start()?;
     let master = meseta_master::start(&node, config)?;
     tracing::info!(pid = %master, "master ready: http://{}/state", node.address());

@@ -49,6 +49,8 @@ record! {
         pub user: Option<String>,
         /// Directory of the freezer control group to enter, absolute.
         pub freezer_cgroup: Option<String>,
+        /// Soft limit of open files and sockets; the agent's own, which it has raised for itself, when missing.
+        pub open_files: Option<u64>,
         /// With what the executor speaks to the agent; passed on by an inherited descriptor.
         pub credential: Option<ExecutorCredential>,
     }

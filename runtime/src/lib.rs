@@ -43,6 +43,7 @@ pub mod backoff;
 pub mod clock;
 pub mod codec;
 pub mod context;
+pub mod descriptors;
 pub mod detector;
 pub mod flags;
 #[doc(hidden)]

@@ -275,6 +275,7 @@ impl Agent {
             environment,
             user,
             freezer_cgroup: group.map(|group| group.display().to_string()),
+            open_files: self.config.open_files,
             credential: Some(credential),
         }
     }

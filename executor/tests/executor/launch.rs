@@ -58,6 +58,15 @@ fn the_environment_is_the_plan_s_and_the_default_path() {
 }
 
 #[test]
+fn the_limit_of_open_files_is_the_plan_s() {
+    let sandbox = tempfile::tempdir().unwrap();
+    let mut plan = plan(sandbox.path(), "ulimit -n");
+    plan.open_files = Some(77);
+    let (status, out, err) = run(sandbox.path(), &plan);
+    assert_eq!((status, out.as_str()), (Some(0), "77\n"), "{err}");
+}
+
+#[test]
 fn directory_session_input_and_descriptors_are_fresh() {
     let sandbox = tempfile::tempdir().unwrap();
     // Inherited by the launcher on purpose, and to be closed by it.

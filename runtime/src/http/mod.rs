@@ -6,6 +6,7 @@
 //! `/health`, `/version`, `/metrics/snapshot`, `/metrics`, and `/__processes__`, which tells of its processes and peers
 //! without asking them. `/logging` is its process [`crate::logging::Logging`].
 
+mod connections;
 pub(crate) mod server;
 mod status;
 

@@ -1,30 +1,61 @@
 //! The HTTP server of one node: node-wide endpoints, and the way to the process that serves a path.
 //!
-//! It has a thread of its own, so that a node can be looked at also while its other threads are stuck.
+//! It has a thread of its own, so that a node can be looked at also while its other threads are stuck. Clients may be
+//! anybody, so their connections are bounded: in number ([`super::connections`] decides who gives way), and in how long
+//! one may take to send the head of a request, or to send none.
 
-use std::collections::BTreeMap;
-use std::future::IntoFuture as _;
-use std::net::{SocketAddr, TcpListener};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, Query, State};
+use axum::extract::{ConnectInfo, Extension, Query, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tracing::warn;
+use tokio::task::AbortHandle;
+use tracing::{debug, info, warn};
 
+use super::connections::{Admission, Connections, Number};
 use super::status::NodeStatus;
 use super::{JSON, Response};
+use crate::backoff::Backoff;
 use crate::clock::Time;
+use crate::metrics::Metrics;
 use crate::node::NodeHandle;
 use crate::pid::Address;
+use crate::transport::pause;
 use crate::transport::quic::probe::PATH as PROBE_PATH;
 
 /// How long a process may take to answer before the client gets 503.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// Waits after the system refused to accept: up to the first, later up to the second, so that it can recover and the
+/// thread does not spin.
+const ACCEPT_AGAIN: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// Connections that are accepted in a row before it counts as working again.
+const RECOVERED: u64 = 16;
+
+/// What clients may take of the node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Connections at a time, besides the probes of peers.
+    pub(crate) connections: usize,
+    /// How long a connection may take to send the head of a request, from its beginning or the last answer on.
+    pub(crate) patience: Duration,
+}
 
 /// A running server; it ends when this is dropped.
 pub(crate) struct Server {
@@ -49,14 +80,26 @@ impl Drop for Server {
 }
 
 /// Starts the server of a node.
-pub(crate) fn serve(listener: TcpListener, node: NodeHandle) -> std::io::Result<Server> {
+pub(crate) fn serve(
+    listener: TcpListener,
+    node: NodeHandle,
+    limits: Limits,
+) -> std::io::Result<Server> {
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let local = listener.local_addr()?;
+    let clients = Arc::new(Clients {
+        book: Mutex::new(Book {
+            connections: Connections::new(limits.connections),
+            tasks: HashMap::new(),
+            probes: HashMap::new(),
+        }),
+        metrics: node.metrics().clone(),
+        patience: limits.patience,
+    });
     let router = router(node, local.ip().is_loopback());
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let (stop, stopped) = oneshot::channel();
     let thread = std::thread::Builder::new()
         .name(format!("http-{}", local.port()))
@@ -64,9 +107,10 @@ pub(crate) fn serve(listener: TcpListener, node: NodeHandle) -> std::io::Result<
             let served = runtime.block_on(async move {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
                 tokio::select! {
-                    served = axum::serve(listener, service).into_future() => served,
-                    _ = stopped => Ok(()),
+                    () = accept_all(listener, clients, router) => {}
+                    _ = stopped => {}
                 }
+                std::io::Result::Ok(())
             });
             if let Err(error) = served {
                 warn!(%error, "HTTP server ended");
@@ -78,6 +122,173 @@ pub(crate) fn serve(listener: TcpListener, node: NodeHandle) -> std::io::Result<
         stop: Some(stop),
         thread: Some(thread),
     })
+}
+
+/// A peer's probe: where it comes from, and the UDP port of the prober.
+type Probe = (IpAddr, u16);
+
+struct Book {
+    connections: Connections,
+    tasks: HashMap<Number, AbortHandle>,
+    /// Connections that peers hold open as probes: one of each, which do not count.
+    probes: HashMap<Probe, Number>,
+}
+
+/// All who are connected.
+struct Clients {
+    book: Mutex<Book>,
+    metrics: Metrics,
+    patience: Duration,
+}
+
+impl Clients {
+    fn show(&self, book: &Book) {
+        // Far below 2^52.
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        let count = book.connections.len() as f64;
+        self.metrics.set("runtime/http_connections", count);
+    }
+
+    /// Takes a new connection, or closes it when none gives way for it.
+    fn welcome(self: &Arc<Self>, stream: TcpStream, from: SocketAddr, router: &Router) {
+        let mut book = self.book.lock();
+        let Admission::Taken { number, instead } = book.connections.admit() else {
+            self.metrics.count("runtime/http_connections_refused");
+            debug!(%from, "too many HTTP requests at once: a connection is closed");
+            return;
+        };
+        if let Some(older) = instead {
+            self.close(&mut book, older);
+        }
+        let client = Client {
+            number,
+            from,
+            clients: Arc::clone(self),
+        };
+        let task = tokio::spawn(carry(stream, client, router.clone()));
+        book.tasks.insert(number, task.abort_handle());
+        self.show(&book);
+    }
+
+    /// Makes room when the system has none left; `false` when nobody gives way.
+    fn make_room(&self) -> bool {
+        let mut book = self.book.lock();
+        let number = book.connections.give_way();
+        if let Some(number) = number {
+            self.close(&mut book, number);
+            self.show(&book);
+        }
+        number.is_some()
+    }
+
+    fn close(&self, book: &mut Book, number: Number) {
+        self.metrics.count("runtime/http_connections_gave_way");
+        if let Some(task) = book.tasks.remove(&number) {
+            task.abort();
+        }
+    }
+}
+
+/// One connection; when it is dropped, the connection has ended.
+struct Client {
+    number: Number,
+    from: SocketAddr,
+    clients: Arc<Clients>,
+}
+
+impl Client {
+    /// It is a peer's probe, which is held open for as long as the peer likes and counts no more. An older one of the
+    /// same peer ends: the peer has given it up.
+    fn is_probe(&self, probe: Probe) {
+        let mut book = self.clients.book.lock();
+        book.connections.forget(self.number);
+        let older = book.probes.insert(probe, self.number);
+        if let Some(task) = older.and_then(|older| book.tasks.remove(&older)) {
+            task.abort();
+        }
+        self.clients.show(&book);
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let mut book = self.clients.book.lock();
+        book.connections.forget(self.number);
+        book.tasks.remove(&self.number);
+        book.probes.retain(|_, number| *number != self.number);
+        self.clients.show(&book);
+    }
+}
+
+/// Accepts for ever. What the system refuses, for example for want of descriptors, is said once until it works again.
+async fn accept_all(listener: tokio::net::TcpListener, clients: Arc<Clients>, router: Router) {
+    let mut backoff = Backoff::new(ACCEPT_AGAIN.0, ACCEPT_AGAIN.1);
+    let mut random = StdRng::seed_from_u64(0);
+    let (mut failures, mut fine) = (0_u64, 0_u64);
+    loop {
+        match listener.accept().await {
+            Ok((stream, from)) => {
+                clients.welcome(stream, from, &router);
+                fine += 1;
+                if failures > 0 && fine >= RECOVERED {
+                    info!(failures, "HTTP connections are accepted again");
+                    failures = 0;
+                    backoff.reset();
+                }
+            }
+            Err(error) if is_of_the_client(&error) => debug!(%error, "an HTTP client has left"),
+            Err(error) => {
+                clients.metrics.count("runtime/http_accept_errors");
+                (failures, fine) = (failures + 1, 0);
+                if failures == 1 {
+                    warn!(%error, "no HTTP connection can be accepted at this moment: is the limit of open files too low?");
+                }
+                clients.make_room();
+                pause(backoff.next(&mut random)).await;
+            }
+        }
+    }
+}
+
+/// Whether what failed is the one connection and not the system.
+fn is_of_the_client(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused
+    )
+}
+
+/// Serves the requests of one connection until either side ends it.
+async fn carry(stream: TcpStream, client: Client, router: Router) {
+    let client = Arc::new(client);
+    let patience = client.clients.patience;
+    let router = TowerToHyperService::new(router);
+    let service = hyper::service::service_fn(|mut request: hyper::Request<_>| {
+        let client = Arc::clone(&client);
+        client.clients.book.lock().connections.began(client.number);
+        request.extensions_mut().insert(ConnectInfo(client.from));
+        request.extensions_mut().insert(Arc::clone(&client));
+        let answer = hyper::service::Service::call(&router, request);
+        async move {
+            let answer: Result<_, Infallible> = answer.await;
+            client
+                .clients
+                .book
+                .lock()
+                .connections
+                .answered(client.number);
+            answer
+        }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        // Runs between two requests as well, so that a silent connection ends with it.
+        .header_read_timeout(patience)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = served.await {
+        debug!(%error, from = %client.from, "HTTP connection ended");
+    }
 }
 
 fn router(node: NodeHandle, on_loopback: bool) -> Router {
@@ -93,10 +304,13 @@ fn router(node: NodeHandle, on_loopback: bool) -> Router {
         )
         .route(
             "/logging/toggle",
-            get(move |headers: HeaderMap, state, uri, query| async move {
-                match may_change(on_loopback, &headers) {
-                    Ok(()) => process(state, uri, query).await,
-                    Err(why) => Response::text(403, why),
+            get(move |headers: HeaderMap, state, uri, Query(all): Query<Vec<(String, String)>>| async move {
+                if let Err(why) = may_change(on_loopback, &headers) {
+                    return Response::text(403, why);
+                }
+                match each_once(all) {
+                    Ok(query) => process(state, uri, Query(query)).await,
+                    Err(why) => Response::text(400, why),
                 }
             }),
         )
@@ -124,12 +338,24 @@ async fn snapshot(State(node): State<NodeHandle>) -> Response {
 
 /// `/__processes__`, or one process with `?id=`.
 async fn processes(node: NodeHandle, started: Time, query: BTreeMap<String, String>) -> Response {
+    let id = query.get("id").cloned();
+    let wanted = id.clone();
     let status = tokio::task::spawn_blocking(move || {
-        let status = NodeStatus::of(&node, started, query.get("id").map(String::as_str));
-        serde_json::to_vec(&status)
+        let status = NodeStatus::of(&node, started, wanted.as_deref());
+        if wanted.is_some() && status.processes.is_empty() {
+            return Ok(None);
+        }
+        serde_json::to_vec(&status).map(Some)
     });
     match status.await {
-        Ok(Ok(body)) => Response {
+        Ok(Ok(None)) => Response::text(
+            404,
+            format!(
+                "No process `{}` runs on this node: /__processes__ lists those that do.\n",
+                id.unwrap_or_default()
+            ),
+        ),
+        Ok(Ok(Some(body))) => Response {
             status: 200,
             content_type: Some(JSON),
             body: body.into(),
@@ -150,11 +376,14 @@ struct Prober {
 async fn probe(
     State(node): State<NodeHandle>,
     ConnectInfo(from): ConnectInfo<SocketAddr>,
+    Extension(client): Extension<Arc<Client>>,
     Query(prober): Query<Prober>,
 ) -> Response {
     let Some(guard) = node.probe(from.ip(), prober.udp) else {
         return Response::text(404, "No peer of this node has this address.");
     };
+    client.is_probe((from.ip(), prober.udp));
+    drop(client);
     // The server drops this when the connection ends, and the guard with it.
     let _guard = guard;
     std::future::pending().await
@@ -190,14 +419,32 @@ fn may_change(on_loopback: bool, headers: &HeaderMap) -> Result<(), &'static str
         .get(header::HOST)
         .and_then(|host| host.to_str().ok())
         .and_then(|host| host.parse::<axum::http::uri::Authority>().ok());
-    let here = host.is_none_or(|host| Address::new(host.host(), 0).is_loopback());
+    let here = (host.as_ref()).is_none_or(|host| Address::new(host.host(), 0).is_loopback());
     let foreign = headers
-        .get("sec-fetch-site")
-        .is_some_and(|site| site != "none" && site != "same-origin");
-    if here && !foreign {
+        .get_all("sec-fetch-site")
+        .iter()
+        .any(|site| site != "none" && site != "same-origin");
+    // Browsers that do not say the above say at least where a page is from.
+    let other_site = [header::ORIGIN, header::REFERER]
+        .iter()
+        .flat_map(|name| headers.get_all(name))
+        .any(|page| {
+            let page = page.to_str().ok().and_then(|page| page.parse::<Uri>().ok());
+            page.as_ref().and_then(Uri::authority) != host.as_ref() || host.is_none()
+        });
+    if here && !foreign && !other_site {
         Ok(())
     } else {
         Err("A web page may not change this: use `meseta log-level`, or curl.\n")
+    }
+}
+
+/// The parameters of a query that changes something: which of two was meant, nobody knows.
+fn each_once(all: Vec<(String, String)>) -> Result<BTreeMap<String, String>, String> {
+    let mut seen = BTreeSet::new();
+    match all.iter().find(|(name, _)| !seen.insert(name.as_str())) {
+        Some((name, _)) => Err(format!("'{name}' is given more than once: give it once.\n")),
+        None => Ok(all.into_iter().collect()),
     }
 }
 
@@ -239,5 +486,42 @@ mod tests {
         assert!(!asked(false, &[here]));
         assert!(!asked(true, &[("host", "rebound.example:5050")]));
         assert!(!asked(true, &[here, ("sec-fetch-site", "cross-site")]));
+        for page in [
+            "http://evil.example",
+            "http://evil.example/x",
+            "http://127.0.0.1:80/",
+            "null",
+            "",
+        ] {
+            assert!(!asked(true, &[here, ("origin", page)]), "{page}");
+            assert!(!asked(true, &[here, ("referer", page)]), "{page}");
+            assert!(!asked(true, &[("origin", page)]), "{page}");
+        }
+        assert!(asked(true, &[here, ("origin", "http://127.0.0.1:5050")]));
+        assert!(asked(true, &[here, ("referer", "http://127.0.0.1:5050/x")]));
+        assert!(!asked(
+            true,
+            &[
+                here,
+                ("origin", "http://127.0.0.1:5050"),
+                ("referer", "http://evil.example/")
+            ]
+        ));
+    }
+
+    #[test]
+    fn a_parameter_given_twice_is_refused_by_its_name() {
+        let given = |all: &[(&str, &str)]| {
+            let all = all.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+            each_once(all.collect())
+        };
+        assert_eq!(
+            given(&[("level", "1"), ("duration", "1secs")])
+                .unwrap()
+                .len(),
+            2
+        );
+        let refused = given(&[("level", "1"), ("duration", "1secs"), ("level", "2")]);
+        assert!(refused.unwrap_err().starts_with("'level' is given"));
     }
 }

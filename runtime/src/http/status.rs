@@ -13,7 +13,7 @@ use crate::transport::PeerStatus;
 
 /// Where the causes of drops stand among the metrics.
 const DROPS: &str = "runtime/messages_dropped/";
-/// Threads shown at most.
+/// Threads shown at most: those with the most processor time.
 const MAX_THREADS: usize = 256;
 
 /// A node as `/__processes__` shows it.
@@ -94,27 +94,32 @@ fn threads() -> Vec<ThreadStatus> {
         return Vec::new();
     };
     let read = |task: std::io::Result<std::fs::DirEntry>| {
-        let path = task.ok()?.path();
-        let name = std::fs::read_to_string(path.join("comm")).ok()?;
-        let cpu_ms = cpu_ms(&std::fs::read_to_string(path.join("stat")).ok()?)?;
-        Some(ThreadStatus {
-            name: name.trim_end().to_owned(),
-            cpu_ms,
-        })
+        let stat = std::fs::read(task.ok()?.path().join("stat")).ok()?;
+        thread(&String::from_utf8_lossy(&stat))
     };
-    let mut all: Vec<ThreadStatus> = tasks.take(MAX_THREADS).filter_map(read).collect();
+    busiest(tasks.filter_map(read).collect())
+}
+
+/// As many as are shown, the busiest first.
+fn busiest(mut all: Vec<ThreadStatus>) -> Vec<ThreadStatus> {
     all.sort_by(|a, b| (b.cpu_ms, &a.name).cmp(&(a.cpu_ms, &b.name)));
+    all.truncate(MAX_THREADS);
     all
 }
 
-/// Processor time in a line of `/proc/*/stat`: user and system time, which the kernel tells in hundredths of a second.
-fn cpu_ms(stat: &str) -> Option<u64> {
+/// What a line of `/proc/*/stat` says of a thread: its name, and user and system time, which the kernel tells in
+/// hundredths of a second.
+fn thread(stat: &str) -> Option<ThreadStatus> {
     // The name may hold anything but ends with the last bracket; utime and stime are the 14th and 15th field.
-    let (_, rest) = stat.rsplit_once(") ")?;
+    let (before, rest) = stat.rsplit_once(") ")?;
+    let (_, name) = before.split_once('(')?;
     let mut times = rest.split(' ').skip(11);
     let user: u64 = times.next()?.parse().ok()?;
     let system: u64 = times.next()?.parse().ok()?;
-    Some((user + system) * 10)
+    Some(ThreadStatus {
+        name: name.to_owned(),
+        cpu_ms: (user + system) * 10,
+    })
 }
 
 #[cfg(test)]
@@ -124,8 +129,20 @@ mod tests {
     #[test]
     fn processor_time_is_read_behind_a_name_with_brackets() {
         let stat = "7 (node (1) ) S 1 7 7 0 -1 4194560 120 0 0 0 250 31 0 0 20 0 4 0 100 0 0";
-        assert_eq!(cpu_ms(stat), Some(2_810));
-        assert_eq!(cpu_ms("7 (node) S"), None);
+        let read = thread(stat).unwrap();
+        assert_eq!((read.name.as_str(), read.cpu_ms), ("node (1) ", 2_810));
+        assert_eq!(thread("7 (node) S"), None);
+    }
+
+    #[test]
+    fn of_many_threads_the_busiest_are_shown() {
+        let all = (0..1_000).map(|number| ThreadStatus {
+            name: format!("t{number}"),
+            cpu_ms: number,
+        });
+        let shown = busiest(all.collect());
+        assert_eq!(shown.len(), MAX_THREADS);
+        assert_eq!((shown[0].cpu_ms, shown[255].cpu_ms), (999, 744));
     }
 
     #[test]

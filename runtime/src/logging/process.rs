@@ -169,8 +169,12 @@ impl Logging {
             (None, Some(_)) => return bad_request("Expecting 'level=value' in query."),
             (Some(level), Some(duration)) => (level, duration),
         };
-        let Ok(level) = level.parse::<u32>() else {
-            return bad_request(&format!("`{level}` is no level: use 0, 1, 2 or 3"));
+        let digits = !level.is_empty() && level.bytes().all(|byte| byte.is_ascii_digit());
+        let Some(level) = level.parse::<u32>().ok().filter(|_| digits) else {
+            return bad_request(&format!(
+                "Invalid level '{level}': use a whole number from 0, which resets, to {}; 2 and more log everything.",
+                u32::MAX
+            ));
         };
         let limit = match humantime::parse_duration(duration) {
             Ok(limit) => limit,

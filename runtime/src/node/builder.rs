@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -21,7 +22,7 @@ use super::{Node, NodeHandle, OpHandler, Shared, SpawnError, Threads};
 use crate::clock::Clock;
 use crate::codec::DEFAULT_MAX_MESSAGE;
 use crate::context::{DEFAULT_MAX_ASKS, Op};
-use crate::http::server::{self, Server};
+use crate::http::server::{self, Limits, Server};
 use crate::identity::{Identity, IdentityError};
 use crate::inbox::DEFAULT_MAILBOX;
 use crate::links::Links;
@@ -38,6 +39,10 @@ use crate::transport::{Incarnation, Kinds, PeerKey, SideBySide, Transport};
 
 /// Size asked for of both UDP socket buffers, in bytes; the kernel may grant less.
 const SOCKET_BUFFER: usize = 4 << 20;
+/// HTTP connections at a time: half of the descriptors that a program has which was given no more.
+const HTTP_CONNECTIONS: usize = 512;
+/// How long an HTTP connection may be without a whole request.
+const HTTP_PATIENCE: Duration = Duration::from_secs(30);
 /// Numbers the nodes of this program, from 1.
 static NODES: AtomicU64 = AtomicU64::new(1);
 /// Attempts to find one number free for both TCP and UDP.
@@ -140,6 +145,7 @@ pub struct NodeBuilder {
     wire: Wire,
     accepts: bool,
     http: bool,
+    http_limits: Limits,
     guest_of: Option<Address>,
     guest_id: Option<Arc<str>>,
     guests_at: Option<GuestSocket>,
@@ -163,6 +169,10 @@ impl Default for NodeBuilder {
             wire: Wire::Quic,
             accepts: true,
             http: true,
+            http_limits: Limits {
+                connections: HTTP_CONNECTIONS,
+                patience: HTTP_PATIENCE,
+            },
             guest_of: None,
             guest_id: None,
             guests_at: None,
@@ -271,6 +281,23 @@ impl NodeBuilder {
     #[must_use]
     pub fn http(mut self, http: bool) -> Self {
         self.http = http;
+        self
+    }
+
+    /// HTTP connections at a time, besides those by which peers watch each other. For one more, the one that has been
+    /// without a request for longest is closed; when each has a request that is not answered yet, the new one is.
+    /// Default 512, at least 1.
+    #[must_use]
+    pub fn http_connections(mut self, connections: usize) -> Self {
+        self.http_limits.connections = connections;
+        self
+    }
+
+    /// How long an HTTP connection may take for the head of a request, counted from its beginning or from its last
+    /// answer; then it is closed. Default 30 s.
+    #[must_use]
+    pub fn http_patience(mut self, patience: Duration) -> Self {
+        self.http_limits.patience = patience;
         self
     }
 
@@ -490,7 +517,9 @@ impl NodeBuilder {
         if operable {
             node.spawn(LOGGING, Logging::of_program)?;
         }
-        let http = sockets.tcp.map(|tcp| server::serve(tcp, node.0.clone()));
+        let http = sockets
+            .tcp
+            .map(|tcp| server::serve(tcp, node.0.clone(), self.http_limits));
         let http = http.transpose().map_err(NodeError::System)?;
         info!(%address, role = %self.role, "node started");
         Ok((node, http))

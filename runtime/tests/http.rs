@@ -1,0 +1,148 @@
+//! The HTTP server of a node against clients that say nothing, say it slowly, are too many, or ask for nonsense.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use meseta_runtime::identity::{CertificateAuthority, Identity};
+use meseta_runtime::logging::{Filter, LOGGING, Logging};
+use meseta_runtime::{Credentials, Node, NodeBuilder};
+
+fn node(set: impl FnOnce(NodeBuilder) -> NodeBuilder) -> Node {
+    let ca = CertificateAuthority::create("test").unwrap();
+    let identity = Identity::issue(&ca, &["127.0.0.1".to_owned()], &["master"]).unwrap();
+    let builder = Node::builder()
+        .role("master")
+        .credentials(Credentials::Given(Box::new(identity)));
+    set(builder).start().unwrap()
+}
+
+struct Client(TcpStream);
+
+impl Client {
+    fn of(node: &Node) -> Self {
+        let stream = TcpStream::connect(node.address().to_string()).unwrap();
+        // Turns a hang into a failure.
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        Self(stream)
+    }
+
+    /// Asks and reads the whole answer; the connection stays. None when it was closed.
+    fn get(&mut self, path: &str) -> Option<(u16, String)> {
+        write!(self.0, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").ok()?;
+        let mut answer = Vec::new();
+        loop {
+            let mut piece = [0; 4096];
+            let read = self.0.read(&mut piece).ok().filter(|read| *read > 0)?;
+            answer.extend_from_slice(&piece[..read]);
+            let text = String::from_utf8_lossy(&answer).into_owned();
+            let Some((head, body)) = text.split_once("\r\n\r\n") else {
+                continue;
+            };
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: "));
+            if body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
+                let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+                return Some((status, body.to_owned()));
+            }
+        }
+    }
+
+    /// Whether the server closes it without a word.
+    fn is_closed(&mut self) -> bool {
+        // A close with bytes unread on the other side is a reset.
+        !matches!(self.0.read(&mut [0; 64]), Ok(1..))
+    }
+}
+
+fn once(node: &Node, path: &str) -> (u16, String) {
+    Client::of(node).get(path).unwrap()
+}
+
+#[test]
+fn idle_connections_however_many_keep_nobody_out() {
+    let node = node(|node| node.http_connections(4));
+    let mut first = Client::of(&node);
+    assert_eq!(first.get("/health"), Some((200, String::new())));
+    let idle: Vec<Client> = (0..20).map(|_| Client::of(&node)).collect();
+    assert_eq!(once(&node, "/health").0, 200);
+    assert!(first.is_closed());
+    let metrics = node.metrics();
+    assert!(metrics.value("runtime/http_connections_gave_way") >= Some(16.0));
+    assert!(metrics.value("runtime/http_connections") <= Some(4.0));
+    drop(idle);
+    node.shutdown();
+}
+
+#[test]
+fn a_head_that_does_not_come_ends_the_connection_and_so_does_silence_after_an_answer() {
+    let node = node(|node| node.http_patience(Duration::from_millis(100)));
+    let mut silent = Client::of(&node);
+    let mut slow = Client::of(&node);
+    slow.0.write_all(b"GET /health HT").unwrap();
+    let mut served = Client::of(&node);
+    assert_eq!(served.get("/health").unwrap().0, 200);
+    assert!(silent.is_closed());
+    assert!(slow.is_closed());
+    assert!(served.is_closed());
+    node.shutdown();
+}
+
+#[test]
+fn a_process_that_does_not_run_is_not_found() {
+    let node = node(|node| node);
+    let (status, text) = once(&node, "/__processes__?id=nope");
+    assert_eq!(status, 404);
+    assert!(text.contains("`nope`"), "{text}");
+    let (status, shown) = once(&node, "/__processes__?id=logging");
+    assert_eq!(status, 200);
+    assert!(shown.contains("\"logging\""), "{shown}");
+    node.shutdown();
+}
+
+#[test]
+fn a_toggle_that_cannot_be_meant_is_refused_with_a_reason_and_changes_nothing() {
+    let filter = Filter::new("info", |_| Ok(()));
+    let node = node(|node| node);
+    let known = filter.clone();
+    // In place of the one that every node has: this test program has no filter of its own.
+    let own = node.pid(LOGGING).unwrap();
+    let ended = node.ended(&own);
+    node.terminate(&own);
+    futures::executor::block_on(ended);
+    node.spawn(LOGGING, move || Logging::of(move || Some(known.clone())))
+        .unwrap();
+    for (query, reason) in [
+        ("level=-1&duration=1mins", "Invalid level '-1'"),
+        ("level=1.5&duration=1mins", "Invalid level '1.5'"),
+        ("level=&duration=1mins", "Invalid level ''"),
+        ("level=%2B1&duration=1mins", "Invalid level '+1'"),
+        (
+            "level=4294967296&duration=1mins",
+            "Invalid level '4294967296'",
+        ),
+        (
+            "level=1&level=2&duration=1mins",
+            "'level' is given more than once",
+        ),
+        (
+            "level=1&duration=1mins&duration=2mins",
+            "'duration' is given more than once",
+        ),
+        ("level=1&duration=soon", "duration `soon`"),
+        ("level=1", "Expecting 'duration=value'"),
+    ] {
+        let (status, text) = once(&node, &format!("/logging/toggle?{query}"));
+        assert_eq!(status, 400, "{query}: {text}");
+        assert!(text.contains(reason), "{query}: {text}");
+        assert_eq!(filter.in_force().directives, "info", "{query}");
+    }
+    assert_eq!(once(&node, "/logging/toggle?level=9&duration=1mins").0, 200);
+    assert_eq!(filter.in_force().directives, "info,meseta=trace");
+    node.shutdown();
+}
