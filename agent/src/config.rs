@@ -208,11 +208,6 @@ pub enum ConfigError {
     NoFaultDomain,
 }
 
-/// Reads a length of time such as `15secs`, `5mins` or `100ms`.
-fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| error.to_string())
-}
-
 /// Flags of `meseta-agent`.
 #[derive(Debug, Clone, Parser)]
 #[command(
@@ -252,15 +247,15 @@ pub struct Flags {
     pub launcher_dir: Option<PathBuf>,
     /// First back-off of registration.
     #[arg(long = "registration_backoff_factor", env = "MESETA_REGISTRATION_BACKOFF_FACTOR",
-        default_value = "1secs", value_parser = duration)]
+        default_value = "1secs", value_parser = meseta_runtime::flags::duration)]
     pub registration_backoff_factor: Duration,
     /// Time an executor has to subscribe after its launch.
     #[arg(long = "executor_registration_timeout", env = "MESETA_EXECUTOR_REGISTRATION_TIMEOUT",
-        default_value = "1mins", value_parser = duration)]
+        default_value = "1mins", value_parser = meseta_runtime::flags::duration)]
     pub executor_registration_timeout: Duration,
     /// Time an executor has to end by itself.
     #[arg(long = "executor_shutdown_grace_period", env = "MESETA_EXECUTOR_SHUTDOWN_GRACE_PERIOD",
-        default_value = "5secs", value_parser = duration)]
+        default_value = "5secs", value_parser = meseta_runtime::flags::duration)]
     pub executor_shutdown_grace_period: Duration,
     /// Variables for executors: a JSON object of texts, or a file with one.
     #[arg(
@@ -432,9 +427,13 @@ mod tests {
             ("6hrs", 21_600),
             ("1weeks", 604_800),
         ] {
-            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+            assert_eq!(
+                meseta_runtime::flags::duration(text),
+                Ok(Duration::from_secs(seconds)),
+                "{text}"
+            );
         }
-        assert!(duration("soon").is_err());
+        assert!(meseta_runtime::flags::duration("soon").is_err());
     }
 
     #[test]

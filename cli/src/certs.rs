@@ -55,7 +55,7 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
                 dir.display()
             );
             CertificateAuthority::create(cluster)?.save(dir)?;
-            println!("{0}/ca.pem, {0}/ca-key.pem", dir.display());
+            crate::out::line(&format!("{0}/ca.pem, {0}/ca-key.pem", dir.display()))?;
         }
         Action::Node {
             dir,
@@ -63,10 +63,20 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
             roles,
             out,
         } => {
+            for name in ["ca.pem", "node.pem", "node-key.pem"] {
+                anyhow::ensure!(
+                    !out.join(name).exists(),
+                    "--out={} holds a {name} already, which is never overwritten: name a directory of its own for each \
+                     node, such as --out={}/{}",
+                    out.display(),
+                    dir.display(),
+                    hosts.first().map_or("node", String::as_str)
+                );
+            }
             let ca = CertificateAuthority::load(dir)?;
             let roles: Vec<&str> = roles.iter().map(String::as_str).collect();
             Identity::issue(&ca, hosts, &roles)?.save(out)?;
-            println!("{0}/node.pem, {0}/node-key.pem", out.display());
+            crate::out::line(&format!("{0}/node.pem, {0}/node-key.pem", out.display()))?;
         }
     }
     Ok(ExitCode::SUCCESS)

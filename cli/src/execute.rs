@@ -1,9 +1,9 @@
 //! `meseta execute`: runs a command on a cluster, any number of times, and follows every instance to its end.
 //!
 //! The pure part is [`Run`]: which instances wait, run and have ended. An instance that is lost through no fault of
-//! its own is started again under a new task id; one that failed by itself is not.
+//! its own is started again under a new task id, after a delay that grows each time; one that failed by itself is not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -22,10 +22,13 @@ use meseta_protocol::resources::Resources;
 use meseta_protocol::status::{StatusReason, StatusSource, TaskState, TaskStatus};
 use meseta_protocol::task::TaskInfo;
 use meseta_protocol::{AgentId, FrameworkId, Role, TaskId};
-use meseta_runtime::Time;
+use meseta_runtime::{Backoff, Time};
 use meseta_scheduler_driver::{Config, Handle, Scheduler, SchedulerDriver};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 
 use crate::identity::Identity;
+use crate::out;
 
 #[derive(Debug, Args)]
 pub(crate) struct Flags {
@@ -49,7 +52,7 @@ pub(crate) struct Flags {
     #[arg(long = "env", env = "MESETA_ENV", value_name = "K=V")]
     variables: Vec<String>,
     /// How long the tasks live on when the master loses sight of this program; Ctrl-C ends them at once.
-    #[arg(long = "failover_timeout", env = "MESETA_FAILOVER_TIMEOUT", default_value = "30secs", value_parser = humantime::parse_duration)]
+    #[arg(long = "failover_timeout", env = "MESETA_FAILOVER_TIMEOUT", default_value = "30secs", value_parser = meseta_runtime::flags::duration)]
     failover_timeout: Duration,
     /// Name shown for the framework and its tasks.
     #[arg(long, env = "MESETA_NAME", default_value = "execute")]
@@ -66,7 +69,8 @@ pub(crate) struct Flags {
     #[arg(
         long = "logging_level",
         env = "MESETA_LOGGING_LEVEL",
-        default_value = "warn"
+        default_value = "warn",
+        value_parser = meseta_runtime::flags::logging_level
     )]
     logging_level: String,
 }
@@ -80,6 +84,8 @@ struct Run {
     waiting: Vec<u32>,
     running: BTreeMap<TaskId, (u32, AgentId)>,
     attempts: BTreeMap<u32, u32>,
+    /// Those that were lost, until their delay is over.
+    resting: BTreeSet<u32>,
     finished: u32,
     failed: u32,
 }
@@ -91,8 +97,8 @@ enum Fate {
     Going,
     /// The instance is over.
     Over,
-    /// The instance was lost and waits again.
-    Again,
+    /// This instance was lost, and rests until [`Run::rested`].
+    Again(u32),
 }
 
 impl Run {
@@ -125,8 +131,8 @@ impl Run {
         };
         let attempts = self.attempts.get(&instance).copied().unwrap_or_default();
         if lost && attempts < MAX_ATTEMPTS {
-            self.waiting.push(instance);
-            return Fate::Again;
+            self.resting.insert(instance);
+            return Fate::Again(instance);
         }
         if status.state == TaskState::Finished {
             self.finished += 1;
@@ -136,8 +142,15 @@ impl Run {
         Fate::Over
     }
 
+    /// The delay of a lost instance is over.
+    fn rested(&mut self, instance: u32) {
+        if self.resting.remove(&instance) {
+            self.waiting.push(instance);
+        }
+    }
+
     fn is_over(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty()
+        self.waiting.is_empty() && self.running.is_empty() && self.resting.is_empty()
     }
 }
 
@@ -188,6 +201,9 @@ struct Executions {
     each: Resources,
     name: String,
     verbose: bool,
+    /// The delays of instances that were lost, each with its own.
+    backoffs: BTreeMap<u32, Backoff>,
+    random: StdRng,
     /// Agents that could not start a task, with the time until which they get no more.
     avoided: BTreeMap<AgentId, Time>,
     /// Whether it was said that an offer is too small.
@@ -197,6 +213,9 @@ struct Executions {
 
 /// How long an agent that could not start a task is left alone.
 const AVOID: Duration = Duration::from_secs(10);
+
+/// Most of the first delay of an instance that was lost, and of later ones, which grow.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// How often the master is asked about unfinished tasks.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
@@ -242,6 +261,17 @@ impl Executions {
             });
         }
         tasks
+    }
+
+    /// Starts a lost instance again after its delay.
+    fn try_again(&mut self, driver: &mut Handle<'_>, instance: u32) {
+        let backoff = self.backoffs.entry(instance);
+        let backoff = backoff.or_insert_with(|| Backoff::new(AGAIN.0, AGAIN.1));
+        let delay = backoff.next(&mut self.random);
+        driver.after(delay, move |executions: &mut Self, driver| {
+            executions.run.rested(instance);
+            driver.revive_offers(Vec::new());
+        });
     }
 
     /// Updates that the master makes itself come at most once: asks whether one was missed.
@@ -307,7 +337,7 @@ impl Scheduler for Executions {
         if let Some(agent) = status
             .agent_id
             .as_ref()
-            .filter(|_| fate == Fate::Again && unable)
+            .filter(|_| matches!(fate, Fate::Again(_)) && unable)
         {
             self.avoided.insert(agent.clone(), driver.now() + AVOID);
         }
@@ -317,7 +347,7 @@ impl Scheduler for Executions {
             .map(|text| format!(" ({text})"))
             .unwrap_or_default();
         if self.verbose
-            || fate == Fate::Again
+            || matches!(fate, Fate::Again(_))
             || (fate == Fate::Over && status.state != TaskState::Finished)
         {
             self.tell(Event::Line(format!(
@@ -327,7 +357,7 @@ impl Scheduler for Executions {
         }
         match fate {
             Fate::Going => {}
-            Fate::Again => driver.revive_offers(Vec::new()),
+            Fate::Again(instance) => self.try_again(driver, instance),
             Fate::Over => self.tell(Event::Ended(self.run.finished, self.run.failed)),
         }
         if fate == Fate::Over && self.run.is_over() {
@@ -394,11 +424,16 @@ fn executions(flags: &Flags, events: Sender<Event>) -> anyhow::Result<Executions
         !each.is_empty(),
         "--resources is empty: a task must use something, for example cpus:0.1;mem:32"
     );
+    anyhow::ensure!(
+        !flags.command.trim().is_empty(),
+        "--command is empty: name what to run, for example --command 'echo hello'"
+    );
     let mut command = CommandInfo::shell(flags.command.clone());
     command.user.clone_from(&flags.user);
     for variable in &flags.variables {
         let (name, value) = variable
             .split_once('=')
+            .filter(|(name, _)| !name.is_empty())
             .with_context(|| format!("--env={variable}: write NAME=VALUE"))?;
         command = command.with_variable(name, value);
     }
@@ -408,6 +443,8 @@ fn executions(flags: &Flags, events: Sender<Event>) -> anyhow::Result<Executions
         each,
         name: flags.name.clone(),
         verbose: flags.instances <= VERBOSE,
+        backoffs: BTreeMap::new(),
+        random: StdRng::seed_from_u64(u64::from(std::process::id())),
         avoided: BTreeMap::new(),
         complained: false,
         events,
@@ -464,7 +501,7 @@ fn follow(log: &Receiver<Event>, instances: u32, master: &str) -> anyhow::Result
 /// A line of its own, above the bar where there is one. A reader that has gone, as behind a pipe, changes nothing.
 fn say(bar: &ProgressBar, line: &str) {
     bar.suspend(|| {
-        let _gone = writeln!(std::io::stdout(), "{line}");
+        let _gone = writeln!(std::io::stdout(), "{}", out::safe(line));
     });
 }
 
@@ -483,12 +520,16 @@ mod tests {
         assert_eq!(run.start_next(&agent), None);
         assert_eq!(
             run.update(&TaskStatus::new(one.clone(), TaskState::Lost)),
-            Fate::Again
+            Fate::Again(1)
         );
+        assert_eq!(run.start_next(&agent), None, "it rests");
+        assert!(!run.is_over());
         assert_eq!(
             run.update(&TaskStatus::new(one, TaskState::Finished)),
             Fate::Going
         );
+        run.rested(1);
+        run.rested(1);
         let again = run.start_next(&agent).unwrap();
         assert_eq!(again, TaskId::new("task-1-retry-2"));
         let mut failed = TaskStatus::new(two, TaskState::Failed);

@@ -1,7 +1,8 @@
 //! `meseta local`: a whole cluster on this machine, one child process a component.
 //!
 //! The supervisor starts the master and the agents, prints their pids, starts again whichever ends, with back-off,
-//! and ends all of them when it is told to end.
+//! and ends all of them when it is told to end. What ends by itself before it has ever run cannot be healed by another
+//! start: then the supervisor ends with the reason.
 
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
@@ -20,7 +21,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 
 use crate::client::get_json;
-use crate::program;
+use crate::{out, program};
 
 /// A component that lived this long starts its back-off anew.
 const STABLE: Duration = Duration::from_secs(10);
@@ -60,7 +61,8 @@ pub(crate) struct Flags {
     #[arg(
         long = "logging_level",
         env = "MESETA_LOGGING_LEVEL",
-        default_value = "info"
+        default_value = "info",
+        value_parser = meseta_runtime::flags::logging_level
     )]
     logging_level: String,
 }
@@ -74,6 +76,10 @@ struct Component {
     child: Option<Child>,
     started: Time,
     backoff: Backoff,
+    /// Whether it has run for longer than a start takes.
+    has_run: bool,
+    /// How long its log was when it was started.
+    log_before: u64,
     /// When to start it again, after it has ended.
     due: Option<Time>,
 }
@@ -86,6 +92,8 @@ impl Component {
             flags,
             log: dir.join("log"),
             child: None,
+            has_run: false,
+            log_before: 0,
             started: Time::ZERO,
             backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(5)),
             due: Some(Time::ZERO),
@@ -98,6 +106,7 @@ impl Component {
             .append(true)
             .open(&self.log)
             .with_context(|| format!("cannot write {}", self.log.display()))?;
+        self.log_before = log.metadata()?.len();
         let child = Command::new(program(self.program))
             .args(&self.flags)
             // Closed when this process ends, however it does: its children end too.
@@ -126,11 +135,11 @@ impl Component {
         Ok(())
     }
 
-    /// The last line of its log.
-    fn last_word(&self) -> Option<String> {
+    /// Why it has ended, as its log has it since its last start.
+    fn last_words(&self) -> Option<String> {
         let log = std::fs::read(&self.log).ok()?;
-        let text = String::from_utf8_lossy(&log).into_owned();
-        text.lines().last().map(str::to_owned)
+        let before = usize::try_from(self.log_before).ok()?;
+        reason(&String::from_utf8_lossy(log.get(before..)?))
     }
 
     fn signal(&self, signal: Signal) {
@@ -138,7 +147,7 @@ impl Component {
         if let Some(pid) = pid.and_then(|pid| i32::try_from(pid).ok())
             && let Err(error) = kill(Pid::from_raw(pid), signal)
         {
-            eprintln!("meseta: cannot signal {}: {error}", self.name);
+            out::complain(&format!("cannot signal {}: {error}", self.name));
         }
     }
 }
@@ -226,12 +235,41 @@ async fn supervise(
     }
 }
 
+/// Why a program has ended, from what it has written: the paragraph of a bad flag, else the last line.
+fn reason(log: &str) -> Option<String> {
+    let mut lines = log.lines().skip_while(|line| !line.starts_with("error: "));
+    let paragraph: Vec<&str> = lines
+        .by_ref()
+        .map_while(|line| Some(line.trim()).filter(|line| !line.is_empty()))
+        .collect();
+    if paragraph.is_empty() {
+        let last = log.lines().rev().find(|line| !line.trim().is_empty());
+        return last.map(str::to_owned);
+    }
+    Some(paragraph.join(" "))
+}
+
 /// Notices the end of a component and starts it again when its time has come.
 fn tend(component: &mut Component, now: Time, random: &mut StdRng) -> anyhow::Result<()> {
     if let Some(child) = &mut component.child
         && let Some(status) = child.try_wait()?
     {
-        if now.since(component.started) > STABLE {
+        let lived = now.since(component.started);
+        component.has_run |= lived > SUDDEN;
+        // By itself, not by a signal.
+        if let Some(code) = status.code()
+            && code != 0
+            && !component.has_run
+        {
+            let why = component.last_words().unwrap_or_else(|| {
+                format!(
+                    "it has not written why to {}: is the disk full?",
+                    component.log.display()
+                )
+            });
+            anyhow::bail!("{} cannot start ({status}): {why}", component.name);
+        }
+        if lived > STABLE {
             component.backoff.reset();
         }
         let delay = component.backoff.next(random);
@@ -239,8 +277,8 @@ fn tend(component: &mut Component, now: Time, random: &mut StdRng) -> anyhow::Re
             "{:<10} ended ({status}); starts again in {delay:.1?}",
             component.name
         ));
-        if now.since(component.started) < SUDDEN
-            && let Some(why) = component.last_word()
+        if lived < SUDDEN
+            && let Some(why) = component.last_words()
         {
             say(&format!("{:<10} {why}", ""));
         }
@@ -255,7 +293,7 @@ fn tend(component: &mut Component, now: Time, random: &mut StdRng) -> anyhow::Re
 
 /// A line for whoever watches; nobody may.
 fn say(line: &str) {
-    let _gone = writeln!(std::io::stdout(), "{line}");
+    let _gone = writeln!(std::io::stdout(), "{}", out::safe(line));
 }
 
 /// Ends agents before the master, so that they can take leave of it.
@@ -274,9 +312,9 @@ async fn stop(mut components: Vec<Component>) {
                 continue;
             };
             if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
-                eprintln!("meseta: {} does not end: killed", component.name);
+                out::complain(&format!("{} does not end: killed", component.name));
                 if let Err(error) = child.kill().await {
-                    eprintln!("meseta: cannot kill {}: {error}", component.name);
+                    out::complain(&format!("cannot kill {}: {error}", component.name));
                 }
             }
         }
@@ -397,4 +435,20 @@ cluster ready: master {master}, {agents} agent(s), files in {}\n  \
         work_dir.display()
     ));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_of_an_end_is_the_flag_at_fault_or_the_last_line() {
+        let usage = "2026 INFO up\nerror: invalid value 'x' for '--a <A>': no\n  [possible: y]\n\nFor more, --help.\n";
+        assert_eq!(
+            reason(usage).as_deref(),
+            Some("error: invalid value 'x' for '--a <A>': no [possible: y]")
+        );
+        assert_eq!(reason("one\ntwo\n\n").as_deref(), Some("two"));
+        assert_eq!(reason("\n"), None);
+    }
 }

@@ -3,17 +3,23 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::Args;
 use meseta_runtime::logging::{LOGGING, LogFilter, ResetLogFilter, SetLogFilter, directives};
-use meseta_runtime::{Address, Ask, Node, Pid};
+use meseta_runtime::transport::PeerStatus;
+use meseta_runtime::{Address, Ask, AskError, Node, Pid};
 use serde_json::Value;
 
 use crate::client::{get_json, leader};
 use crate::identity::Identity;
+use crate::out;
 
 /// How long a node may take to answer.
 const LIMIT: Duration = Duration::from_secs(10);
+
+/// For how long a change stays when nobody says.
+const DEFAULT: Duration = Duration::from_secs(600);
+/// Setting that stands for `--for`.
+const FOR: &str = "MESETA_FOR";
 
 #[derive(Debug, Args)]
 pub(crate) struct Flags {
@@ -26,8 +32,9 @@ pub(crate) struct Flags {
     #[arg(long, env = "MESETA_AGENT", value_name = "AGENT")]
     agent: Option<String>,
     /// For how long, 1 second to 7 days; then the node logs again what its own flags say.
-    #[arg(long = "for", env = "MESETA_FOR", default_value = "10mins", value_parser = humantime::parse_duration)]
-    limit: Duration,
+    /// 10 minutes when not given.
+    #[arg(long = "for", env = FOR, value_parser = meseta_runtime::flags::duration)]
+    limit: Option<Duration>,
     /// Log again what the node's own flags say.
     #[arg(long, env = "MESETA_RESET", conflicts_with = "directives")]
     reset: bool,
@@ -40,9 +47,20 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<ExitCode> {
         Some(agent) => agent.clone(),
         None => leader(&flags.master).await?,
     };
+    // One that stands in the environment is for those that change something.
+    if let Some(limit) = flags.limit
+        && flags.directives.is_none()
+        && std::env::var_os(FOR).is_none()
+    {
+        anyhow::bail!(
+            "--for={limit} says for how long, but not what to log: name that too, as in `meseta log-level debug \
+             --for {limit}`, or leave --for out",
+            limit = humantime::format_duration(limit)
+        );
+    }
     if flags.directives.is_none() && !flags.reset {
         let shown = get_json(&address, "/logging").await?;
-        println!("{}", line(&in_force(&shown)));
+        out::line(&out::safe_line(&line(&in_force(&shown))))?;
         return Ok(ExitCode::SUCCESS);
     }
     let address: Address = address.parse()?;
@@ -54,7 +72,7 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     if let Some(refused) = answer.refused {
         anyhow::bail!("{address} refuses: {refused}");
     }
-    println!("{}", line(&answer));
+    out::line(&out::safe_line(&line(&answer)))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -67,7 +85,7 @@ async fn change(flags: &Flags, node: &Node, address: &Address) -> anyhow::Result
     directives::parse(text)?;
     let wanted = SetLogFilter {
         directives: text.clone(),
-        seconds: flags.limit.as_secs(),
+        seconds: flags.limit.unwrap_or(DEFAULT).as_secs(),
     };
     ask(node, &logging, wanted).await
 }
@@ -78,13 +96,31 @@ async fn ask<M: Ask<Reply = LogFilter>>(
     message: M,
 ) -> anyhow::Result<LogFilter> {
     let answer = node.ask(logging, message, LIMIT).answer().await;
-    answer.map_err(anyhow::Error::from).with_context(|| {
+    answer.map_err(|error| {
         let address = logging.address();
-        format!(
-            "{address} has not changed anything: is a node running there, is its CA that of --ca_file, and has the \
-             certificate role operator?"
-        )
+        let peers = node.peers();
+        let peer = peers.iter().find(|peer| peer.peer == address.to_string());
+        let why = why_not(&error, peer);
+        anyhow::anyhow!("{address} has not changed what it logs: {why}")
     })
+}
+
+/// What has kept an answer from coming.
+fn why_not(error: &AskError, peer: Option<&PeerStatus>) -> String {
+    let failure = peer.and_then(|peer| peer.last_failure.as_deref());
+    match (error, peer, failure) {
+        (AskError::BadAnswer, _, _) => {
+            "its answer cannot be read: is it of another version of Meseta?".to_owned()
+        }
+        (_, Some(peer), _) if peer.connected => format!(
+            "it is reached, but {error}: has the certificate (--cert_file) the role operator, and is it a master or an \
+             agent?"
+        ),
+        (_, _, Some(failure)) => format!("cannot connect to it: {failure}"),
+        (_, _, None) => format!(
+            "cannot connect to it: {error}: is a node running there, and does UDP reach its port?"
+        ),
+    }
 }
 
 fn in_force(shown: &Value) -> LogFilter {
@@ -108,5 +144,41 @@ fn line(filter: &LogFilter) -> String {
             filter.base
         ),
         _ => filter.directives.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_for_no_answer_has_its_own_text() {
+        let peer = |connected, failure: Option<&str>| PeerStatus {
+            connected,
+            last_failure: failure.map(str::to_owned),
+            ..PeerStatus::default()
+        };
+        for (error, peer, text) in [
+            (AskError::TimedOut, Some(peer(true, None)), "role operator"),
+            (
+                AskError::Undelivered,
+                Some(peer(false, Some("no answer in time"))),
+                "connect to it: no answer in time",
+            ),
+            (
+                AskError::TimedOut,
+                Some(peer(false, None)),
+                "is a node running there",
+            ),
+            (AskError::TimedOut, None, "is a node running there"),
+            (
+                AskError::BadAnswer,
+                Some(peer(true, None)),
+                "another version",
+            ),
+        ] {
+            let why = why_not(&error, peer.as_ref());
+            assert!(why.contains(text), "{why}");
+        }
     }
 }

@@ -1,6 +1,5 @@
 //! `meseta logs TASK`: what a task has written to its sandbox, read through its agent.
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::client::{encode, get_json};
+use crate::out;
 
 /// How often a followed file is looked at.
 const LOOK: Duration = Duration::from_millis(300);
@@ -103,10 +103,9 @@ async fn print_from(agent: &str, path: &str, mut offset: usize) -> anyhow::Resul
             .and_then(|size| usize::try_from(size).ok());
         let read = size.unwrap_or(data.len());
         if read == 0 {
-            std::io::stdout().flush()?;
             return Ok(offset);
         }
-        std::io::stdout().write_all(data.as_bytes())?;
+        out::bytes(data.as_bytes())?;
         offset += read;
     }
 }

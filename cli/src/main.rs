@@ -2,8 +2,6 @@
 //!
 //! Each subcommand has a file of its own; this one parses the line and hands over.
 
-#![expect(clippy::print_stdout, reason = "printing is what a command is for")]
-
 mod certs;
 mod client;
 mod execute;
@@ -13,6 +11,7 @@ mod log;
 mod log_level;
 mod logs;
 mod masters;
+mod out;
 mod tables;
 mod top;
 
@@ -80,8 +79,10 @@ fn main() -> ExitCode {
     let cli: Cli = meseta_runtime::flags::parse();
     match run(cli.command) {
         Ok(code) => code,
+        // Whoever read it, as `head` does, has had enough.
+        Err(error) if error.is::<out::ReaderGone>() => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("meseta: {error:#}");
+            out::complain(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -7,6 +7,7 @@ use comfy_table::Table;
 use serde_json::Value;
 
 use crate::client::get_json;
+use crate::out;
 
 #[derive(Debug, Args)]
 pub(crate) struct Flags {
@@ -81,7 +82,7 @@ pub(crate) async fn processes(flags: Flags) -> anyhow::Result<ExitCode> {
 
 pub(crate) fn show(flags: &Flags, rows: &Value, columns: &[Column]) -> anyhow::Result<ExitCode> {
     if flags.json {
-        println!("{}", serde_json::to_string_pretty(rows)?);
+        out::line(&out::json(rows, true))?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut table = Table::new();
@@ -90,16 +91,16 @@ pub(crate) fn show(flags: &Flags, rows: &Value, columns: &[Column]) -> anyhow::R
     for row in rows.as_array().into_iter().flatten() {
         table.add_row(columns.iter().map(|(_, cell)| cell(row)));
     }
-    println!("{table}");
+    out::line(&table.to_string())?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) fn text(value: &Value) -> String {
     match value {
-        Value::String(text) => text.clone(),
+        Value::String(text) => out::safe_line(text).into_owned(),
         Value::Null => String::new(),
         other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
-            other.to_string()
+            out::json(other, false)
         }
     }
 }

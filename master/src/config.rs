@@ -119,13 +119,13 @@ pub struct Flags {
     #[arg(long, env = "MESETA_ZK", hide = true)]
     pub zk: Option<String>,
     /// Time between pings of an agent, 1secs to 15mins.
-    #[arg(long = "agent_ping_timeout", env = "MESETA_AGENT_PING_TIMEOUT", default_value = "15secs", value_parser = humantime::parse_duration)]
+    #[arg(long = "agent_ping_timeout", env = "MESETA_AGENT_PING_TIMEOUT", default_value = "15secs", value_parser = meseta_runtime::flags::duration)]
     pub agent_ping_timeout: Duration,
     /// Pings an agent may miss in a row before it is marked unreachable; at least 1.
     #[arg(long = "max_agent_ping_timeouts", env = "MESETA_MAX_AGENT_PING_TIMEOUTS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_agent_ping_timeouts: u32,
     /// Time a disconnected agent has to come back; at least 10mins.
-    #[arg(long = "agent_reregister_timeout", env = "MESETA_AGENT_REREGISTER_TIMEOUT", default_value = "10mins", value_parser = humantime::parse_duration)]
+    #[arg(long = "agent_reregister_timeout", env = "MESETA_AGENT_REREGISTER_TIMEOUT", default_value = "10mins", value_parser = meseta_runtime::flags::duration)]
     pub agent_reregister_timeout: Duration,
     /// Agents of the registry that may be marked unreachable after a fail-over, such as 30%; if more stay away, the master
     /// ends.
@@ -142,16 +142,16 @@ pub struct Flags {
     )]
     pub agent_removal_rate_limit: Option<String>,
     /// Time to read the registry.
-    #[arg(long = "registry_fetch_timeout", env = "MESETA_REGISTRY_FETCH_TIMEOUT", default_value = "1mins", value_parser = humantime::parse_duration)]
+    #[arg(long = "registry_fetch_timeout", env = "MESETA_REGISTRY_FETCH_TIMEOUT", default_value = "1mins", value_parser = meseta_runtime::flags::duration)]
     pub registry_fetch_timeout: Duration,
     /// Time to store a change of the registry; a master that cannot ends.
-    #[arg(long = "registry_store_timeout", env = "MESETA_REGISTRY_STORE_TIMEOUT", default_value = "20secs", value_parser = humantime::parse_duration)]
+    #[arg(long = "registry_store_timeout", env = "MESETA_REGISTRY_STORE_TIMEOUT", default_value = "20secs", value_parser = meseta_runtime::flags::duration)]
     pub registry_store_timeout: Duration,
     /// Time between looks for entries of the registry to forget.
-    #[arg(long = "registry_gc_interval", env = "MESETA_REGISTRY_GC_INTERVAL", default_value = "15mins", value_parser = humantime::parse_duration)]
+    #[arg(long = "registry_gc_interval", env = "MESETA_REGISTRY_GC_INTERVAL", default_value = "15mins", value_parser = meseta_runtime::flags::duration)]
     pub registry_gc_interval: Duration,
     /// How long unreachable and gone agents are remembered.
-    #[arg(long = "registry_max_agent_age", env = "MESETA_REGISTRY_MAX_AGENT_AGE", default_value = "2weeks", value_parser = humantime::parse_duration)]
+    #[arg(long = "registry_max_agent_age", env = "MESETA_REGISTRY_MAX_AGENT_AGE", default_value = "2weeks", value_parser = meseta_runtime::flags::duration)]
     pub registry_max_agent_age: Duration,
     /// How many unreachable agents are remembered, and how many gone ones.
     #[arg(
@@ -161,7 +161,7 @@ pub struct Flags {
     )]
     pub registry_max_agent_count: usize,
     /// Time between allocations.
-    #[arg(long = "allocation_interval", env = "MESETA_ALLOCATION_INTERVAL", default_value = "1secs", value_parser = humantime::parse_duration)]
+    #[arg(long = "allocation_interval", env = "MESETA_ALLOCATION_INTERVAL", default_value = "1secs", value_parser = meseta_runtime::flags::duration)]
     pub allocation_interval: Duration,
     /// Least an offer must hold, such as `cpus:0.01|mem:32`: `|` separates alternatives, `;` parts of one.
     #[arg(
@@ -181,7 +181,7 @@ pub struct Flags {
     #[arg(long = "filter_gpu_resources", env = "MESETA_FILTER_GPU_RESOURCES", default_value_t = true, action = clap::ArgAction::Set)]
     pub filter_gpu_resources: bool,
     /// Time after which an unanswered offer is taken back; offers stand for ever when not given.
-    #[arg(long = "offer_timeout", env = "MESETA_OFFER_TIMEOUT", value_parser = humantime::parse_duration)]
+    #[arg(long = "offer_timeout", env = "MESETA_OFFER_TIMEOUT", value_parser = meseta_runtime::flags::duration)]
     pub offer_timeout: Option<Duration>,
     /// Roles frameworks may be in, separated by commas; any when not given.
     #[arg(long, env = "MESETA_ROLES", value_delimiter = ',')]

@@ -2,15 +2,17 @@
 //!
 //! Names are those of Mesos; each flag can also come from the environment as `MESETA_<NAME>`.
 
+use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::{Args, Command, Parser};
+use clap::{Args, Parser};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::detector::candidates::addresses_or_file;
 use crate::detector::{Candidates, CandidatesError};
-use crate::logging;
+use crate::logging::{self, BadDirectives};
 use crate::node::{Credentials, Node, NodeBuilder};
 use crate::pid::Address;
 
@@ -44,7 +46,7 @@ pub struct NodeFlags {
         long = "logging_level",
         env = "MESETA_LOGGING_LEVEL",
         default_value = "info",
-        ignore_case = true
+        value_parser = logging_level
     )]
     pub logging_level: String,
     /// Ends the program when its standard input is closed, as it is when the program that started it ends.
@@ -85,22 +87,57 @@ fn read(path: &str) -> std::io::Result<String> {
 }
 
 /// Reads a program's flags from its command line and the environment, and ends the program when they cannot be read.
-/// A number below zero is taken for a flag's value, so that the error names the flag.
+/// What begins like a number below zero is taken for the value of the flag before it, so that the error names the flag.
 pub fn parse<T: Parser>() -> T {
-    let matches = with_negative_numbers(T::command()).get_matches();
-    T::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut T::command()).exit())
+    T::parse_from(with_values_joined(std::env::args_os()))
 }
 
-fn with_negative_numbers(command: Command) -> Command {
-    let command = command.mut_args(|argument| {
-        let takes = argument.get_action().takes_values() && !argument.is_positional();
-        if takes {
-            argument.allow_negative_numbers(true)
-        } else {
-            argument
+/// `--interval -1s` as `--interval=-1s`: else `-1s` would be taken for a flag of its own.
+fn with_values_joined(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut all: Vec<OsString> = Vec::new();
+    let mut flags_ended = false;
+    for argument in arguments {
+        let bytes = argument.as_encoded_bytes();
+        flags_ended |= bytes == b"--";
+        let is_negative = matches!(bytes, [b'-', b'0'..=b'9' | b'.', ..]);
+        match all.last_mut() {
+            Some(flag) if is_negative && !flags_ended && is_long(flag) => {
+                flag.push("=");
+                flag.push(argument);
+            }
+            Some(_) | None => all.push(argument),
         }
-    });
-    command.mut_subcommands(with_negative_numbers)
+    }
+    all
+}
+
+/// Whether it is a flag such as `--interval`, without a value.
+fn is_long(argument: &OsStr) -> bool {
+    let bytes = argument.as_encoded_bytes();
+    bytes.len() > 2 && bytes.starts_with(b"--") && !bytes.contains(&b'=')
+}
+
+/// The value of a flag that is a length of time, such as `90secs`.
+///
+/// # Errors
+/// What is wrong with it, and what would be right.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| {
+        let why = if text.trim_start().starts_with('-') {
+            "it is below zero".to_owned()
+        } else {
+            error.to_string()
+        };
+        format!("{why}: write 0secs or more, such as 100ms, 90secs or 5mins")
+    })
+}
+
+/// The value of `--logging_level`.
+///
+/// # Errors
+/// [`BadDirectives`].
+pub fn logging_level(text: &str) -> Result<String, BadDirectives> {
+    logging::directives::parse(text).map(|_| text.to_owned())
 }
 
 impl NodeFlags {
@@ -181,8 +218,7 @@ impl NodeFlags {
         self.ip.is_loopback()
     }
 
-    /// Sends what is logged to standard error. A filter that cannot be read is complained about there and falls back
-    /// to `info`.
+    /// Sends what is logged to standard error.
     pub fn init_logging(&self) {
         logging::init(&self.logging_level);
     }
@@ -224,21 +260,90 @@ mod tests {
         ));
     }
 
+    #[derive(Debug, Parser)]
+    struct Own {
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+        count: Option<u16>,
+        #[arg(long, value_parser = duration)]
+        wait: Option<Duration>,
+        #[arg(long)]
+        quiet: bool,
+        #[command(flatten)]
+        node: NodeFlags,
+    }
+
+    fn own(arguments: &[&str]) -> Result<Own, String> {
+        let all = ["x"].iter().chain(arguments).map(OsString::from);
+        Own::try_parse_from(with_values_joined(all)).map_err(|error| error.to_string())
+    }
+
     #[test]
-    fn a_number_below_zero_is_the_value_of_its_flag() {
-        #[derive(Debug, Parser)]
-        struct Flags {
-            #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
-            count: Option<u16>,
-            #[arg(long)]
-            quiet: bool,
+    fn a_bad_value_is_told_with_its_flag_and_what_would_be_right() {
+        for (arguments, flag, right) in [
+            (&["--count", "-3"][..], "'-3' for '--count", "1..=65535"),
+            (&["--count", "0"], "'0' for '--count", "1..=65535"),
+            (&["--wait", "-1s"], "'-1s' for '--wait", "0secs or more"),
+            (&["--wait", "-.5s"], "'-.5s' for '--wait", "0secs or more"),
+            (&["--wait", "soon"], "'soon' for '--wait", "90secs"),
+            (&["--wait", "5"], "'5' for '--wait", "90secs"),
+            (&["--quiet", "-3"], "'-3' for '--quiet", ""),
+            (
+                &["--logging_level", "loud"],
+                "'loud' for '--logging_level",
+                "use error, warn",
+            ),
+            (
+                &["--logging_level", "a=loud"],
+                "'a=loud' for '--logging_level",
+                "use error, warn",
+            ),
+            (&["--logging_level="], "for '--logging_level", ""),
+        ] {
+            let text = own(arguments).unwrap_err();
+            assert!(
+                text.contains(flag) && text.contains(right),
+                "{arguments:?}: {text}"
+            );
         }
-        let command = with_negative_numbers(<Flags as clap::CommandFactory>::command());
-        let error = command.try_get_matches_from(["x", "--count", "-3"]);
-        let text = error.unwrap_err().to_string();
-        assert!(text.contains("'-3' for '--count"), "{text}");
-        let flags = Flags::try_parse_from(["x", "--count", "3", "--quiet"]).unwrap();
-        assert_eq!((flags.count, flags.quiet), (Some(3), true));
+        let fine = own(&[
+            "--count",
+            "3",
+            "--wait",
+            "1m",
+            "--quiet",
+            "--logging_level",
+            "INFO",
+        ])
+        .unwrap();
+        assert_eq!(
+            (
+                fine.count,
+                fine.wait,
+                fine.quiet,
+                fine.node.logging_level.as_str()
+            ),
+            (Some(3), Some(Duration::from_secs(60)), true, "INFO")
+        );
+    }
+
+    #[test]
+    fn only_what_begins_like_a_negative_number_is_joined_to_the_flag_before_it() {
+        let joined = |all: &[&str]| {
+            let all = with_values_joined(all.iter().map(OsString::from));
+            all.iter()
+                .map(|one| one.to_str().unwrap().to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(joined(&["x", "--a", "-1s", "--b"]), ["x", "--a=-1s", "--b"]);
+        for same in [
+            &["x", "--a", "--b", "-f"][..],
+            &["x", "--a=1", "-2"],
+            &["x", "a", "-2"],
+            &["x", "--", "-2"],
+            &["x", "--a", "--", "--b", "-2"],
+        ] {
+            assert_eq!(joined(same), same);
+        }
     }
 
     #[test]

@@ -64,6 +64,27 @@ fn a_local_cluster_runs_commands_and_leaves_nothing_behind() {
         "{}",
         stdout(&tasks)
     );
+    // A name of somebody else's is shown, and not obeyed.
+    let named = cluster.execute(&["--name", "\u{1b}[2J", "--command", "true"]);
+    assert!(named.status.success(), "{named:?}");
+    for json in [&[][..], &["--json"]] {
+        let frameworks = cluster.command("frameworks").args(json).output().unwrap();
+        let shown = stdout(&frameworks);
+        assert!(
+            !shown.contains('\u{1b}') && shown.contains("1b}[2J") | shown.contains("u001b[2J"),
+            "{shown}"
+        );
+    }
+    for reading in [
+        "agents",
+        "frameworks",
+        "tasks",
+        "processes",
+        "top",
+        "log-level",
+    ] {
+        a_reader_that_goes_and_a_full_disk(&mut cluster.command(reading));
+    }
     let processes = cluster.command("processes").output().unwrap();
     assert!(
         stdout(&processes).contains("allocator(1)@127.0.0.1:"),
@@ -90,6 +111,140 @@ fn a_local_cluster_runs_commands_and_leaves_nothing_behind() {
         assert!(output.status.success(), "{arguments:?}: {output:?}");
     }
     cluster.stop();
+}
+
+/// A command whose reader has gone ends quietly, and one that cannot write says why.
+fn a_reader_that_goes_and_a_full_disk(command: &mut std::process::Command) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let gone = command.stdout(writer).output().unwrap();
+    assert!(gone.status.success() && gone.stderr.is_empty(), "{gone:?}");
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let full = command.stdout(full.unwrap()).output().unwrap();
+    let text = String::from_utf8_lossy(&full.stderr).into_owned();
+    assert_eq!(full.status.code(), Some(1), "{text}");
+    assert!(text.contains("standard output: No space left"), "{text}");
+}
+
+/// Limit of open files of a process, soft and hard, as the kernel tells it.
+fn open_files(pid: &str) -> (String, String) {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let mut numbers = line.unwrap().split_whitespace().map(str::to_owned);
+    (numbers.next().unwrap(), numbers.next().unwrap())
+}
+
+#[test]
+fn programs_raise_their_limit_of_open_files_and_tasks_get_the_one_from_before() {
+    let cluster = Cluster::start(1, &[]);
+    for component in ["master", "agent-1"] {
+        let (soft, hard) = open_files(&cluster.pids_of(component)[0].to_string());
+        assert_eq!(soft, hard, "{component}");
+    }
+    let output = cluster.execute(&["--command", "ulimit -n"]);
+    assert!(output.status.success(), "{output:?}");
+    let logs = cluster.command("logs").arg("task-1").output().unwrap();
+    assert_eq!(stdout(&logs).trim(), open_files("self").0);
+    cluster.stop();
+}
+
+#[test]
+fn a_cluster_that_cannot_start_ends_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let local = |dir: &std::path::Path, flags: &[&str]| {
+        std::process::Command::new(meseta_tests::program("meseta"))
+            .args(["local", "--port", "0", "--work_dir"])
+            .arg(dir)
+            .args(flags)
+            .env("MESETA_DEV_CA_DIR", meseta_tests::dev_ca())
+            .output()
+            .unwrap()
+    };
+    let bad = local(dir.path(), &["--resources", "cpus"]);
+    let text = String::from_utf8_lossy(&bad.stderr).into_owned();
+    assert_eq!(bad.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("agent-1 cannot start") && text.contains("missing or extra ':' in cpus"),
+        "{text}"
+    );
+    // Another cluster has the directory.
+    let cluster = Cluster::start(1, &[]);
+    let work_dir = cluster.dir.path().to_str().unwrap();
+    let second = local(cluster.dir.path(), &[]);
+    let text = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(!second.status.success(), "{text}");
+    assert!(
+        text.contains("cannot start") && text.contains(work_dir),
+        "{text}"
+    );
+    cluster.stop();
+}
+
+#[test]
+fn a_certificate_is_never_overwritten_and_the_way_out_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let certs = |arguments: &[&str]| {
+        std::process::Command::new(meseta_tests::program("meseta"))
+            .arg("certs")
+            .args(arguments)
+            .current_dir(dir.path())
+            .output()
+            .unwrap()
+    };
+    let node = [
+        "node", "--host", "10.1.2.3", "--role", "agent", "--out", "node",
+    ];
+    assert!(certs(&["ca"]).status.success());
+    assert!(certs(&node).status.success());
+    let again = certs(&node);
+    let text = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(!again.status.success());
+    assert!(
+        text.contains("--out=node holds a ca.pem already") && text.contains("--out=certs/10.1.2.3"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_master_with_few_descriptors_answers_though_idle_connections_take_them_all() {
+    use std::io::BufRead as _;
+    let dir = tempfile::tempdir().unwrap();
+    let mut master = std::process::Command::new("sh")
+        .arg("-c")
+        .arg("ulimit -n 64; exec \"$0\" \"$@\"")
+        .arg(meseta_tests::program("meseta-master"))
+        .args(["--port=0", "--supervised"])
+        .arg(format!("--work_dir={}", dir.path().display()))
+        .env("MESETA_DEV_CA_DIR", meseta_tests::dev_ca())
+        .stdin(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = std::io::BufReader::new(master.stderr.take().unwrap());
+    let mut lines = log.lines().map(Result::unwrap);
+    let ready = lines.find_map(|line| {
+        let (_, url) = line.split_once("master ready: http://")?;
+        Some(url.split('/').next().unwrap().to_owned())
+    });
+    let address = ready.unwrap();
+    let reading = std::thread::spawn(move || lines.count());
+    let idle: Vec<_> = (0..100)
+        .map(|_| std::net::TcpStream::connect(&address).unwrap())
+        .collect();
+    assert_eq!(meseta_tests::http_get(&address, "/health").0, 200);
+    let (_, metrics) = meseta_tests::http_get(&address, "/metrics/snapshot");
+    let metrics: serde_json::Value = serde_json::from_str(&metrics).unwrap();
+    assert!(
+        metrics["runtime/http_accept_errors"].as_f64() >= Some(1.0),
+        "{metrics}"
+    );
+    drop(idle);
+    // Closing its standard input ends it.
+    drop(master.stdin.take());
+    assert!(master.wait().unwrap().success());
+    reading.join().unwrap();
 }
 
 #[test]
@@ -159,6 +314,27 @@ fn errors_name_the_flag_and_the_way_out() {
             "cannot connect to 127.0.0.1:1",
         ),
         (&["local", "--agents", "many"][..], "--agents"),
+        (&["execute", "--command", " "][..], "--command is empty"),
+        (
+            &["execute", "--command", "true", "--env", "=x"][..],
+            "--env==x: write NAME=VALUE",
+        ),
+        (
+            &["local", "--logging_level", "loud"][..],
+            "'loud' for '--logging_level",
+        ),
+        (
+            &["log-level", "--for", "5mins"][..],
+            "meseta log-level debug --for 5m",
+        ),
+        (
+            &["log-level", "debug", "--master", "127.0.0.1:1"][..],
+            "cannot connect to it",
+        ),
+        (
+            &["top", "--interval", "-1s"][..],
+            "'-1s' for '--interval <INTERVAL>': it is below zero: write 0secs or more",
+        ),
         (&["local", "--agents", "-1"][..], "'-1' for '--agents"),
         (
             &["execute", "--command", "true", "--instances", "-3"][..],
@@ -170,7 +346,7 @@ fn errors_name_the_flag_and_the_way_out() {
         ),
         (
             &["execute", "--command", "true", "--resources", "cpus:1e20"][..],
-            "cpus value 1e20",
+            "resource cpus value 1e20 is more than 1000000000000",
         ),
     ] {
         let error = run(arguments);

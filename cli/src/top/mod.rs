@@ -10,7 +10,7 @@ mod terminal;
 mod tests;
 mod view;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::client::{get_json, leader};
+use crate::out;
 use sample::{Sample, View};
 use terminal::{Key, Screen};
 use view::Sort;
@@ -35,7 +36,7 @@ pub(crate) struct Flags {
     #[arg(long, env = "MESETA_NODE", value_name = "NODE")]
     node: Option<String>,
     /// Time between two looks.
-    #[arg(long, env = "MESETA_INTERVAL", default_value = "1s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "MESETA_INTERVAL", default_value = "1s", value_parser = meseta_runtime::flags::duration)]
     interval: Duration,
     /// Look twice, print, and end; so also when the output is no terminal.
     #[arg(long, env = "MESETA_ONCE")]
@@ -68,11 +69,13 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<ExitCode> {
     on_screen(&flags, &address).await
 }
 
-async fn look(address: &str) -> anyhow::Result<Sample> {
+/// What the node tells. As text it goes to a terminal, and is made safe for it.
+async fn look(address: &str, json: bool) -> anyhow::Result<Sample> {
     let asked = tokio::time::timeout(LIMIT, get_json(address, "/__processes__"));
     let shown = asked
         .await
         .with_context(|| format!("{address} has not answered for {LIMIT:?}"))??;
+    let shown = if json { shown } else { out::made_safe(shown) };
     serde_json::from_value(shown).with_context(|| {
         format!("{address} does not tell of its processes as this version reads it")
     })
@@ -80,17 +83,15 @@ async fn look(address: &str) -> anyhow::Result<Sample> {
 
 /// Two looks, so that there are rates, and one page.
 async fn once(flags: &Flags, address: &str) -> anyhow::Result<ExitCode> {
-    let before = look(address).await?;
+    let before = look(address, flags.json).await?;
     tokio::time::interval_at(tokio::time::Instant::now() + flags.interval, flags.interval)
         .tick()
         .await;
-    let view = View::new(Some(&before), look(address).await?);
+    let view = View::new(Some(&before), look(address, flags.json).await?);
     if flags.json {
-        println!("{}", view::as_json(&view, flags.sort));
+        out::line(&out::json(&view::as_json(&view, flags.sort), false))?;
     } else {
-        for line in view::lines(&view, flags.sort) {
-            println!("{line}");
-        }
+        out::line(&view::lines(&view, flags.sort).join("\n"))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -101,7 +102,7 @@ async fn each_look(flags: &Flags, address: &str) -> anyhow::Result<ExitCode> {
     let mut ticks = tokio::time::interval(flags.interval);
     loop {
         ticks.tick().await;
-        let line = match look(address).await {
+        let line = match look(address, true).await {
             Ok(sample) => {
                 let view = View::new(before.as_ref(), sample);
                 let line = view::as_json(&view, flags.sort);
@@ -110,9 +111,7 @@ async fn each_look(flags: &Flags, address: &str) -> anyhow::Result<ExitCode> {
             }
             Err(error) => serde_json::json!({ "address": address, "error": format!("{error:#}") }),
         };
-        if writeln!(std::io::stdout(), "{line}").is_err() {
-            return Ok(ExitCode::SUCCESS);
-        }
+        out::line(&out::json(&line, false))?;
     }
 }
 
@@ -134,7 +133,7 @@ async fn on_screen(flags: &Flags, address: &str) -> anyhow::Result<ExitCode> {
                 Key::Sort => sort = sort.next(),
                 Key::Other => {}
             },
-            _ = ticks.tick() => match look(address).await {
+            _ = ticks.tick() => match look(address, false).await {
                 Ok(sample) => {
                     let before = last.take().map(|view| view.sample);
                     last = Some(View::new(before.as_ref(), sample));
@@ -152,7 +151,7 @@ async fn on_screen(flags: &Flags, address: &str) -> anyhow::Result<ExitCode> {
 fn page(last: Option<&View>, trouble: Option<&str>, sort: Sort) -> Vec<String> {
     let mut lines = vec!["q quits, s sorts".to_owned()];
     if let Some(trouble) = trouble {
-        lines.push(format!("NO ANSWER: {trouble}; trying on"));
+        lines.push(format!("NO ANSWER: {}; trying on", out::safe_line(trouble)));
     }
     if let Some(view) = last {
         lines.extend(view::lines(view, sort));

@@ -95,7 +95,7 @@ fn node() -> Node {
 async fn findings(address: &str) -> (Finding, Finding) {
     let (mut before, mut mailbox, mut peer) = (None, None, None);
     loop {
-        let view = View::new(before.as_ref(), look(address).await.unwrap());
+        let view = View::new(before.as_ref(), look(address, false).await.unwrap());
         for finding in diagnose(&view) {
             match finding {
                 Finding::Mailbox { .. } => mailbox = mailbox.or(Some(finding)),
@@ -183,7 +183,7 @@ async fn a_handler_that_does_not_return_is_named_although_it_keeps_the_nodes_thr
     let address = node.address().to_string();
     let mut before = None;
     let because = loop {
-        let view = View::new(before.as_ref(), look(&address).await.unwrap());
+        let view = View::new(before.as_ref(), look(&address, false).await.unwrap());
         let turn = diagnose(&view)
             .into_iter()
             .find_map(|finding| match finding {

@@ -65,6 +65,14 @@ pub enum ParseError {
         /// Its value as written.
         value: String,
     },
+    /// A number that no amount can be.
+    #[error("resource {name} value {value} is more than {most}: check its unit and number", most = Scalar::MOST)]
+    TooMuch {
+        /// Name of the resource.
+        name: String,
+        /// Its value as written.
+        value: String,
+    },
     /// One name with two kinds of value.
     #[error("Resources with the same name ('{0}') but different types are not allowed")]
     TwoTypes(String),
@@ -132,6 +140,12 @@ pub fn parse_value(text: &str) -> Result<ValueText, ParseError> {
     }
 }
 
+/// Whether a text that is no amount is a number all the same, written in digits.
+fn is_too_much(text: &str) -> bool {
+    let number = text.parse::<f64>();
+    text.starts_with(|c: char| c.is_ascii_digit()) && number.is_ok_and(|number| number > 1.0)
+}
+
 fn parse_one(text: &str, default_role: &Role) -> Result<Resource, ParseError> {
     let colon = || ParseError::Colon(text.to_owned());
     let (head, value) = text.split_once(':').ok_or_else(colon)?;
@@ -154,9 +168,11 @@ fn parse_one(text: &str, default_role: &Role) -> Result<Resource, ParseError> {
         ValueText::Ranges(ranges) => Value::Ranges(ranges),
         ValueText::Set(set) => Value::Set(set),
         ValueText::Text(value) => {
-            return Err(ParseError::NotAResource {
-                name: name.to_owned(),
-                value: value.to_string(),
+            let (name, value) = (name.to_owned(), value.to_string());
+            return Err(if is_too_much(&value) {
+                ParseError::TooMuch { name, value }
+            } else {
+                ParseError::NotAResource { name, value }
             });
         }
     };

@@ -318,6 +318,12 @@ fn flags_that_make_no_sense_are_refused() {
         assert!(bad.parse::<Resources>().is_err(), "{bad}");
     }
     assert!("mem:1000000000000".parse::<Resources>().is_ok());
+    for much in ["cpus:1e20", "cpus:1e999", "cpus:99999999999999999999"] {
+        let why = much.parse::<Resources>().unwrap_err().to_string();
+        assert!(why.contains("is more than 1000000000000"), "{why}");
+    }
+    let bad = "cpus:-1e20".parse::<Resources>().unwrap_err().to_string();
+    assert!(bad.contains("expecting a number >= 0"), "{bad}");
 }
 
 #[test]

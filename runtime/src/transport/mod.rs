@@ -206,6 +206,9 @@ pub struct PeerStatus {
     pub lost_packets: u64,
     /// Congestion window of the connection, in bytes; 0 without one.
     pub congestion_window: u64,
+    /// Why the last dial failed; none since the last connection was made, and over the in-memory network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<String>,
     /// Bytes of frames handed to connections since the peer was met.
     pub sent_bytes: u64,
     /// Bytes of frames received since then.
@@ -370,6 +373,6 @@ pub trait Upcalls: Send + Sync + 'static {
     clippy::disallowed_methods,
     reason = "dials follow the network's time, as QUIC's own timers do; a node's paused clock cannot drive them"
 )]
-async fn pause(time: Duration) {
+pub(crate) async fn pause(time: Duration) {
     tokio::time::sleep(time).await;
 }

@@ -513,7 +513,7 @@ impl Shared {
             state.current = None;
             state.link_waits = false;
             let orderly = std::mem::take(&mut state.ended_orderly);
-            (state.drop_queued(), state.last_failure.take(), orderly)
+            (state.drop_queued(), state.last_failure.clone(), orderly)
         };
         slot.dropped.fetch_add(frames, Ordering::Relaxed);
         if frames > 0 && orderly {

@@ -466,6 +466,7 @@ impl Slot {
             .collect();
         let (queued_bytes, connected) = (state.outbox.queued(), state.machine.is_connected());
         let live = state.current.clone();
+        let last_failure = state.last_failure.clone();
         drop(state);
         let path = live.as_ref().map(|live| live.connection.stats().path);
         PeerStatus {
@@ -482,6 +483,7 @@ impl Slot {
             }),
             lost_packets: path.map_or(0, |path| path.lost_packets),
             congestion_window: path.map_or(0, |path| path.cwnd),
+            last_failure,
             sent_bytes: lanes.iter().map(|lane| lane.sent_bytes).sum(),
             received_bytes: lanes.iter().map(|lane| lane.received_bytes).sum(),
             lanes,

@@ -460,7 +460,7 @@ impl Shared {
         let (frames, reason) = {
             let mut state = slot.state.lock();
             state.current = None;
-            (state.drop_queued(), state.last_failure.take())
+            (state.drop_queued(), state.last_failure.clone())
         };
         slot.dropped.fetch_add(frames, Ordering::Relaxed);
         if frames > 0 {

@@ -299,6 +299,7 @@ impl Slot {
             sent_bytes: lane.sent_bytes,
             received_bytes: lane.received_bytes,
             lanes: vec![lane],
+            last_failure: state.last_failure.clone(),
             ..PeerStatus::default()
         }
     }
