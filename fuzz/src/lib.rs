@@ -49,6 +49,7 @@ pub const TARGETS: &[Target] = &[
         "hello",
         &[wire::hello, wire::guest_hello, wire::host_answer],
     ),
+    plain("control", &[wire::control]),
     plain("exit_reason", &[wire::exit_reason]),
     plain("pid", &[text::pid, text::address]),
     records("scheduler_messages", messages::SCHEDULER),

@@ -80,6 +80,19 @@ pub(crate) fn lane(data: &[u8]) -> Option<Check> {
     }))
 }
 
+/// The words of a control stream: however it is cut into pieces, the same come out, and they are read back.
+pub(crate) fn control(data: &[u8]) -> Option<Check> {
+    let whole = fuzzing::control_words(data, data.len());
+    let piece = data.first().map_or(1, |first| usize::from(*first % 61));
+    let data = data.to_vec();
+    Some(Box::new(move || {
+        let cut = fuzzing::control_words(&data, piece);
+        assert_eq!(cut, whole, "in pieces of {piece}");
+        assert!(whole.len() <= data.len(), "nothing is made up");
+        assert_eq!(fuzzing::control_words(&whole, whole.len()), whole);
+    }))
+}
+
 /// Something that is read and written again, twice.
 fn twice(data: &[u8], read: fn(&[u8]) -> Result<Vec<u8>, CodecError>) -> Option<Check> {
     let once = read(data).ok()?;

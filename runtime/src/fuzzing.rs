@@ -34,6 +34,11 @@ pub fn host_answer(body: &[u8]) -> Result<Vec<u8>, CodecError> {
     unix::read_answer(body)
 }
 
+/// Reads the words of a control stream, given in pieces of this size, and writes them again.
+pub fn control_words(bytes: &[u8], piece: usize) -> Vec<u8> {
+    quic::read_words(bytes, piece)
+}
+
 /// Reads the target of an HTTP request as the server does: id of the process, path below it, query parameters.
 pub fn http_target(target: &[u8]) -> Option<(String, String, BTreeMap<String, String>)> {
     let uri = Uri::try_from(target).ok()?;

@@ -229,7 +229,8 @@ fn a_master_with_few_descriptors_answers_though_idle_connections_take_them_all()
         Some(url.split('/').next().unwrap().to_owned())
     });
     let address = ready.unwrap();
-    let reading = std::thread::spawn(move || lines.count());
+    // Shown when the test fails.
+    let reading = std::thread::spawn(move || lines.for_each(|line| println!("{line}")));
     let idle: Vec<_> = (0..100)
         .map(|_| std::net::TcpStream::connect(&address).unwrap())
         .collect();

@@ -24,6 +24,7 @@ pub(crate) fn of(target: &str) -> Vec<Seed> {
     match target {
         "frames" => frames(),
         "lane" => lane(),
+        "control" => control(),
         "hello" => hello().into_iter().chain(hostile(&["kinds"])).collect(),
         "exit_reason" => exit_reasons().into_iter().chain(hostile(&[])).collect(),
         "scheduler_messages" | "agent_messages" | "executor_messages" => messages(target),
@@ -379,6 +380,35 @@ fn frames() -> Vec<Seed> {
     seeds.push(named("all", all.to_vec()));
     seeds.extend(hostile_frames());
     seeds
+}
+
+/// As `runtime/src/transport/quic/control.rs` has it: what, length of the rest, rest.
+fn control() -> Vec<Seed> {
+    let word = |what: u8, rest: &[u8]| {
+        let length = u16::try_from(rest.len()).unwrap().to_be_bytes();
+        [&[what][..], &length, rest].concat()
+    };
+    let number = 7_u64.to_be_bytes();
+    let words = [
+        word(1, &number),
+        word(2, &u64::MAX.to_be_bytes()),
+        word(3, b"slave(1)"),
+        word(4, &number),
+        word(5, &number),
+        word(6, b""),
+    ];
+    let all = words.concat();
+    vec![
+        named("words", all.clone()),
+        named("cut", all[..all.len() - 5].to_vec()),
+        named("of-a-later-version", [word(99, b"what"), all].concat()),
+        named("short-number", word(1, b"1234567")),
+        named("number-of-stay", word(6, b"more")),
+        named("no-utf8", word(3, b"a\xff")),
+        named("long-id", word(3, &b"a".repeat(2_000))),
+        named("longest", word(3, &vec![b'a'; 65_535])),
+        named("huge-length", b"\x03\xff\xff".to_vec()),
+    ]
 }
 
 fn hostile_frames() -> Vec<Seed> {

@@ -225,6 +225,9 @@ impl<P: Process> Cell<P> {
         let mut outcome = Ok(());
         self.with(now, effects, reply_to, |process, cx| {
             outcome = handler(process, cx, &from, payload);
+            if outcome.is_err() {
+                cx.metrics().count("runtime/messages_dropped/malformed");
+            }
         });
         if let Err(error) = outcome {
             warn!(me = %self.surroundings.me, %from, ?kind, error = %crate::error_chain(&error), "message refused");

@@ -20,7 +20,6 @@ pub(crate) enum DropCause {
     ReserveFull,
     UnknownKind,
     WrongRole,
-    Malformed,
 }
 
 /// What a process is in: nothing, something that is no message of a kind it takes, or, from 2 on, the kind at this
@@ -29,7 +28,7 @@ const IDLE: u32 = 0;
 const OTHER: u32 = 1;
 
 /// How many causes there are.
-const CAUSES: usize = 5;
+const CAUSES: usize = 4;
 
 /// Count and time of one kind of message.
 #[derive(Default)]
@@ -151,7 +150,6 @@ impl Stats {
             reserve_full: count(DropCause::ReserveFull),
             unknown_kind: count(DropCause::UnknownKind),
             wrong_role: count(DropCause::WrongRole),
-            malformed: count(DropCause::Malformed),
         }
     }
 

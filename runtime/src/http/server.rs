@@ -243,8 +243,12 @@ async fn accept_all(listener: tokio::net::TcpListener, clients: Arc<Clients>, ro
                 if failures == 1 {
                     warn!(%error, "no HTTP connection can be accepted at this moment: is the limit of open files too low?");
                 }
-                clients.make_room();
-                pause(backoff.next(&mut random)).await;
+                if clients.make_room() {
+                    // Lets the task of the connection that gave way end, which frees its descriptor.
+                    tokio::task::yield_now().await;
+                } else {
+                    pause(backoff.next(&mut random)).await;
+                }
             }
         }
     }

@@ -7,6 +7,7 @@
 
 pub mod directives;
 mod process;
+pub(crate) mod seldom;
 
 use std::io::IsTerminal;
 use std::sync::{Arc, OnceLock};
@@ -21,6 +22,9 @@ pub use process::{LOGGING, LogFilter, Logging, ResetLogFilter, SetLogFilter};
 
 /// Longest time for which a filter may be changed.
 pub const MAX_CHANGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// In force while a change is told that nobody would see else.
+const ANNOUNCEMENTS: &str = "off,meseta_runtime::logging=info";
 
 /// The filter of this program, once [`init`] has set it up.
 static PROGRAM: OnceLock<Filter> = OnceLock::new();
@@ -122,6 +126,16 @@ impl Filter {
         state.in_force.by = Some(by.to_owned());
         state.in_force.until = Some(until);
         Ok(Change(state.changes))
+    }
+
+    /// Logs `what` although nothing is logged at present, as who changes what is logged must be.
+    pub(crate) fn announce(&self, what: impl FnOnce()) -> Result<(), LogError> {
+        let state = self.state.lock();
+        let own = directives::parse(ANNOUNCEMENTS)?;
+        (self.exchange)(own).map_err(LogError::Exchange)?;
+        what();
+        let back = directives::parse(&state.in_force.directives)?;
+        (self.exchange)(back).map_err(LogError::Exchange)
     }
 
     /// Puts the base into force again; with a number, only when no later change has come. `false` when nothing was to
@@ -239,6 +253,19 @@ mod tests {
         for filter in [filter, broken] {
             assert_eq!(filter.in_force().directives, "info");
         }
+    }
+
+    #[test]
+    fn an_announcement_is_let_through_and_then_what_was_in_force_is_again() {
+        let (filter, seen) = recorded();
+        filter.set("off", "me", Duration::ZERO).unwrap();
+        let mut announced = false;
+        filter.announce(|| announced = true).unwrap();
+        assert!(announced);
+        let seen = seen.lock();
+        assert_eq!(seen.len(), 3, "{seen:?}");
+        assert!(seen[1].contains("meseta_runtime::logging=info"), "{seen:?}");
+        assert_eq!(seen[2], "off");
     }
 
     #[test]

@@ -110,13 +110,26 @@ impl Logging {
             return Err(LogError::Duration(limit));
         }
         let filter = self.filter()?;
-        let before = tell_if_logged(by, directives, limit);
+        let changed = || {
+            info!(
+                by,
+                directives,
+                seconds = limit.as_secs(),
+                "log filter changed"
+            );
+        };
+        let before = enabled!(Level::INFO);
+        if before {
+            changed();
+        }
         let change = filter.set(directives, by, cx.wall() + limit)?;
         if !before {
-            tell_if_logged(by, directives, limit);
+            tell(&filter, changed);
         }
         cx.after(limit, move |_, _| match filter.reset(Some(change)) {
-            Ok(true) => info!("the time of the changed log filter is over"),
+            Ok(true) => tell(&filter, || {
+                info!("the time of the changed log filter is over")
+            }),
             Ok(false) => {}
             Err(error) => warn!(%error, "the log filter stays changed after its time"),
         });
@@ -124,8 +137,9 @@ impl Logging {
     }
 
     fn reset(&mut self, by: &str) -> Result<(), LogError> {
-        if self.filter()?.reset(None)? {
-            info!(by, "log filter reset");
+        let filter = self.filter()?;
+        if filter.reset(None)? {
+            tell(&filter, || info!(by, "log filter reset"));
         }
         Ok(())
     }
@@ -211,18 +225,13 @@ impl Logging {
     }
 }
 
-/// Logs the change, if that is logged at present.
-fn tell_if_logged(by: &str, directives: &str, limit: Duration) -> bool {
-    let logged = enabled!(Level::INFO);
-    if logged {
-        info!(
-            by,
-            directives,
-            seconds = limit.as_secs(),
-            "log filter changed"
-        );
+/// Logs a change, whatever is logged at present.
+fn tell(filter: &Filter, what: impl FnOnce()) {
+    if enabled!(Level::INFO) {
+        what();
+    } else if let Err(error) = filter.announce(what) {
+        warn!(%error, "a change of the log filter cannot be announced");
     }
-    logged
 }
 
 fn bad_request(text: &str) -> Response {

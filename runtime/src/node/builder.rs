@@ -246,7 +246,7 @@ impl NodeBuilder {
         self
     }
 
-    /// Threads for processes, at least 1. The first has the network, HTTP and the clock as well; see
+    /// Threads for processes, at least 1. The first has the network and the clock as well, HTTP has its own; see
     /// [`Placement`](crate::Placement) for what runs on the others. Default 1.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {

@@ -1,7 +1,8 @@
 //! A node: one runtime instance with its actors, clock, transport, metrics and HTTP port.
 //!
-//! There are no globals: a test holds as many nodes as it likes in one process. A node owns one thread, on which its
-//! actors, its transport and its HTTP server run; dropping the last handle does not end it, [`Node::shutdown`] does.
+//! There are no globals: a test holds as many nodes as it likes in one process. A node owns its threads: one for its
+//! transport and its actors, more for actors if it is told so, and one for HTTP. Dropping the last handle does not end
+//! it, [`Node::shutdown`] does.
 
 mod builder;
 mod routing;

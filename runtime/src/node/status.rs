@@ -66,8 +66,6 @@ pub struct Drops {
     pub unknown_kind: u64,
     /// From a node without a role that may send it.
     pub wrong_role: u64,
-    /// With a body that does not decode.
-    pub malformed: u64,
 }
 
 impl NodeHandle {

@@ -111,6 +111,16 @@ pub(crate) struct Chunk {
     pub(crate) frames: u64,
 }
 
+/// What who writes to a connection gets when it asks for more.
+pub(crate) enum Taken {
+    /// Whole frames, or a part of one: the bytes, and how many frames end in them.
+    Chunk(Bytes, u64),
+    /// Nothing waits.
+    Empty,
+    /// The connection no longer counts.
+    Gone,
+}
+
 /// A frame beside the chunks: too large for one, or behind a larger one of its pair.
 #[derive(Debug)]
 struct Aside {
@@ -432,6 +442,14 @@ impl Outbox {
         let (chunk, grown) = self.lanes[lane].take();
         self.queued += grown;
         chunk
+    }
+
+    /// As [`Outbox::take`], for who writes to a connection that counts.
+    pub(crate) fn next(&mut self, lane: usize) -> Taken {
+        match self.take(lane) {
+            Some(chunk) => Taken::Chunk(chunk.bytes, chunk.frames),
+            None => Taken::Empty,
+        }
     }
 
     /// A taken chunk of `bytes` was handed to the connection.

@@ -173,6 +173,9 @@ pub struct LaneStatus {
     pub sent_frames: u64,
     /// Bytes handed to connections since then.
     pub sent_bytes: u64,
+    /// Pairs of PIDs named on the lane of the present connection; more than there are pairs when they are too many to be
+    /// remembered and are named again and again.
+    pub routes_named: u64,
     /// Frames received since then.
     pub received_frames: u64,
     /// Bytes received since then.

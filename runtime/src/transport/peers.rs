@@ -30,7 +30,9 @@ use std::time::Duration;
 
 use rand::Rng;
 
+use super::{PeerKey, SendError};
 use crate::backoff::Backoff;
+use crate::codec::Class;
 use crate::transport::{Incarnation, Loss};
 
 /// First ceiling of the delay between two dials.
@@ -171,6 +173,19 @@ pub(crate) enum Refusal {
     Unreachable,
 }
 
+impl Refusal {
+    /// As the sender is told of it, when `queued` bytes wait for the peer.
+    pub(crate) fn told(self, peer: &PeerKey, queued: usize) -> SendError {
+        match self {
+            Self::Full => SendError::QueueFull {
+                peer: peer.clone(),
+                queued,
+            },
+            Self::Unreachable => SendError::Unreachable(peer.clone()),
+        }
+    }
+}
+
 /// Which peer, and what the rules for it are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rules {
@@ -288,6 +303,24 @@ impl Peer {
         } else {
             self.dial(now, give_up)
         })
+    }
+
+    /// Whether there is room and a way for a frame of this class, as [`Peer::admit`] and [`Peer::admit_notice`] say; the
+    /// time is looked at only without a connection.
+    pub(crate) fn admit_class(
+        &mut self,
+        now: impl FnOnce() -> Duration,
+        class: Class,
+        bytes: usize,
+        queued: usize,
+    ) -> Result<Vec<Effect>, Refusal> {
+        let bounded = matches!(class, Class::Message { .. });
+        match (self.is_connected(), bounded) {
+            (true, true) if self.is_full(bytes, queued) => Err(Refusal::Full),
+            (true, _) => Ok(Vec::new()),
+            (false, true) => self.admit(now(), bytes, queued),
+            (false, false) => self.admit_notice(now()),
+        }
     }
 
     /// How many bytes may wait for the peer.

@@ -48,6 +48,8 @@ pub const PART: usize = 256 << 10;
 /// Bodies from this size on are handed on as slices of what was read. Smaller ones are copied, so that a message that
 /// waits somewhere does not hold a whole read buffer.
 const SLICE_FROM: usize = 4 << 10;
+/// How many times its own size a body may keep in memory as part of a larger buffer.
+const MOST_PINNED: usize = 8;
 /// Room for the beginning of a frame whose end has not come, besides eight times what has come of it.
 const FIRST_ROOM: usize = 56 << 10;
 /// Most bytes that a header with a known route has, with the length field.
@@ -299,6 +301,8 @@ pub struct Reader<R> {
     /// The beginning of a frame whose end has not come.
     partial: Vec<u8>,
     assembly: Option<Assembly>,
+    /// Bodies below this are copied and not kept as part of what was read.
+    slice_from: usize,
 }
 
 /// The fields before the body.
@@ -331,7 +335,14 @@ impl<R> Reader<R> {
             once: None,
             partial: Vec::new(),
             assembly: None,
+            slice_from: SLICE_FROM,
         }
+    }
+
+    /// What comes next is part of a buffer of this many bytes, which lives as long as any body that is part of it: a body
+    /// much smaller than that is copied.
+    pub fn within(&mut self, buffer: usize) {
+        self.slice_from = SLICE_FROM.max(buffer / MOST_PINNED);
     }
 
     /// Whether the lane stands between two frames.
@@ -403,7 +414,7 @@ impl<R> Reader<R> {
             && let Some(head) = input.first_chunk::<4>()
         {
             let end = 4 + self.length(*head)?;
-            if end < SLICE_FROM
+            if end < self.slice_from
                 && let Some(frame) = input.get(4..end)
             {
                 let header = header(frame)?;

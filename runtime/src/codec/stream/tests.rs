@@ -57,6 +57,41 @@ fn read_all(
 }
 
 #[test]
+fn a_body_keeps_at_most_eight_times_its_size_in_memory() {
+    let pair = pair("slave(1)", "master");
+    let body_in = |buffer: usize, length: usize| {
+        let mut bytes = Vec::new();
+        write(
+            &mut Writer::default(),
+            MESSAGE,
+            &pair,
+            &vec![7; length],
+            &mut bytes,
+        );
+        let before = bytes.len();
+        bytes.resize(buffer, 0);
+        let whole = Bytes::from(bytes);
+        let (begin, end) = (whole.as_ptr() as usize, whole.as_ptr() as usize + buffer);
+        let mut reader = reader();
+        reader.within(buffer);
+        let mut input = whole.slice(..before);
+        let named = |to, from| Ok::<_, Infallible>((to, from));
+        let Ok(Some(arrived)) = reader.next(&mut input, named) else {
+            panic!("a whole frame");
+        };
+        assert_eq!(arrived.body, vec![7; length]);
+        // Whether it is a part of what was read.
+        (begin..end).contains(&(arrived.body.as_ptr() as usize))
+    };
+    let large = 256 << 10;
+    assert!(!body_in(large, 5 << 10));
+    assert!(!body_in(large, (large / 8) - 100));
+    assert!(body_in(large, large / 8));
+    assert!(body_in(8 << 10, 5 << 10));
+    assert!(!body_in(8 << 10, 1 << 10));
+}
+
+#[test]
 fn a_pair_is_named_once_and_then_a_number() {
     let mut writer = Writer::default();
     let (a, b) = (pair("slave(1)", "master"), pair("master", "slave(1)"));

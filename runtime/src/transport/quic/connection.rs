@@ -25,12 +25,13 @@ use super::Mode;
 use super::Shared;
 use super::attend::Attending;
 use super::hello::{Close, HandshakeError, Hello};
-use super::slot::{Live, Slot, Taken};
+use super::slot::{Live, Slot};
 use super::tls::Who;
 use crate::codec::Class;
 use crate::codec::stream::{ReadError, Reader};
+use crate::error_chain;
 use crate::identity::Fingerprint;
-use crate::transport::lanes::{CHUNK, LANES};
+use crate::transport::lanes::{CHUNK, LANES, Taken};
 use crate::transport::peers::{Facts, Input};
 use crate::transport::{Peer, PeerKey, Route, Violation};
 
@@ -84,9 +85,9 @@ pub(super) async fn dial(shared: Arc<Shared>, slot: Arc<Slot>, number: u64) {
     if failed.is_silence() {
         debug!(peer = %slot.key, error = %failed, "dial failed");
     } else {
-        warn!(peer = %slot.key, error = %WithSources(&failed), "dial failed");
+        warn!(peer = %slot.key, error = %error_chain(&failed), "dial failed");
     }
-    slot.state.lock().last_failure = Some(WithSources(&failed).to_string());
+    slot.state.lock().last_failure = Some(error_chain(&failed));
     let input = Input::DialFailed {
         dial: number,
         duplicate: failed.is_duplicate(),
@@ -105,7 +106,7 @@ async fn connect(shared: &Shared, slot: &Slot, number: u64) -> Result<Greeted, H
         .await?;
     let hello = async {
         let mut send = connection.open_uni().await?;
-        send.set_priority(CONTROL_PRIORITY).ok();
+        before_lanes(&send);
         let accepted = slot.state.lock().machine.accepted();
         Hello::own(&shared.config, number, accepted)
             .write(&mut send)
@@ -161,7 +162,9 @@ pub(super) async fn accept(
             return;
         }
         Ok(Err(error)) => {
-            warn!(%from, error = %WithSources(&error), "incoming connection refused");
+            if let Some(unsaid) = shared.refusals.lock().say(shared.now()) {
+                warn!(%from, error = %error_chain(&error), unsaid, "incoming connection refused");
+            }
             return;
         }
         Err(_) => {
@@ -297,11 +300,19 @@ fn report_end(shared: &Arc<Shared>, slot: &Arc<Slot>, live: &Live, end: &Connect
 async fn answer(shared: &Shared, live: &Live, control: &mut Control) -> Result<(), HandshakeError> {
     if control.send.is_none() {
         let mut send = live.connection.open_uni().await?;
-        send.set_priority(CONTROL_PRIORITY).ok();
+        before_lanes(&send);
         Hello::own(&shared.config, 0, None).write(&mut send).await?;
         control.send = Some(send);
     }
     Ok(())
+}
+
+/// Lets a control stream's words overtake the lanes.
+fn before_lanes(control: &SendStream) {
+    if let Err(error) = control.set_priority(CONTROL_PRIORITY) {
+        // The connection has ended, which the next write says too.
+        debug!(%error, "control stream closed before its first word");
+    }
 }
 
 /// Starts the task of a lane that has something to send for the first time.
@@ -472,19 +483,4 @@ fn chain_of(connection: &quinn::Connection) -> Vec<CertificateDer<'static>> {
         .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
         .map(|chain| *chain)
         .unwrap_or_default()
-}
-
-/// An error with what lies below it, on one line.
-struct WithSources<'a>(&'a dyn std::error::Error);
-
-impl std::fmt::Display for WithSources<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut below = self.0.source();
-        while let Some(error) = below {
-            write!(f, ": {error}")?;
-            below = error.source();
-        }
-        Ok(())
-    }
 }

@@ -92,6 +92,15 @@ impl Words {
     }
 }
 
+/// Reads the words in `bytes`, given in pieces of this size, and writes them again, for its fuzz target.
+pub(crate) fn read_words(bytes: &[u8], piece: usize) -> Vec<u8> {
+    let (mut words, mut out) = (Words::default(), Vec::new());
+    for piece in bytes.chunks(piece.max(1)) {
+        words.feed(piece, |word| word.write(&mut out));
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,6 +27,8 @@ use crate::transport::{Incarnation, PeerKey};
 pub(super) const PROTOCOL: u16 = 2;
 /// Largest Hello, in bytes.
 const MAX_HELLO: usize = 64 << 10;
+/// Room made for its bytes at once.
+const READ: usize = 4 << 10;
 
 /// Why a connection is closed, as the peer sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -275,8 +277,13 @@ impl Hello {
         if length > MAX_HELLO {
             return Err(HandshakeError::TooLarge(length));
         }
-        let mut body = vec![0; length];
-        control.read_exact(&mut body).await?;
+        let mut body = Vec::new();
+        while body.len() < length {
+            // By what has come: an announced length alone costs nothing.
+            let from = body.len();
+            body.resize(length.min(from + READ), 0);
+            control.read_exact(&mut body[from..]).await?;
+        }
         Ok(decode_body(&body)?)
     }
 

@@ -23,6 +23,7 @@ mod slot;
 mod tests;
 mod tls;
 
+pub(crate) use control::read_words;
 pub(crate) use hello::read_hello;
 
 use std::any::Any;
@@ -54,6 +55,7 @@ use super::{
 };
 use crate::codec::{Class, CodecError, DEFAULT_MAX_MESSAGE, Frame};
 use crate::identity::Identity;
+use crate::logging::seldom::Seldom;
 use crate::metrics::Metrics;
 use crate::pid::{Address, Pid};
 use crate::quick::QuickState;
@@ -189,6 +191,8 @@ struct Shared {
     closing: AtomicBool,
     /// Told while closing when a peer's queue runs empty.
     drained: Notify,
+    /// Whoever can reach the port can be refused as often as they like.
+    refusals: Mutex<Seldom>,
 }
 
 /// The QUIC transport of one node.
@@ -239,6 +243,7 @@ impl QuicTransport {
             slots_made: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             drained: Notify::new(),
+            refusals: Mutex::default(),
             config,
         });
         if shared.config.mode == Mode::Listening {

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -18,8 +17,8 @@ use tokio::task::AbortHandle;
 use super::control::{MAX_WAITING, Word};
 use crate::codec::Class;
 use crate::pid::Pid;
-use crate::transport::lanes::{Body, LANES, Outbox, lane_of};
-use crate::transport::peers::{self, ConnectionId, Effect, Refusal};
+use crate::transport::lanes::{Body, LANES, Outbox, Taken, lane_of};
+use crate::transport::peers::{self, ConnectionId, Effect};
 use crate::transport::{LaneStatus, Peer, PeerKey, PeerStatus, SendError};
 
 /// Bytes of link frames and exit notices that may wait beyond the bound for messages. They are never dropped one by one,
@@ -238,16 +237,6 @@ impl Live {
     }
 }
 
-/// What a lane's task gets when it asks for more.
-pub(super) enum Taken {
-    /// Whole frames: the bytes, and how many frames they are.
-    Chunk(Bytes, u64),
-    /// Nothing waits.
-    Empty,
-    /// The connection no longer counts.
-    Gone,
-}
-
 pub(super) struct State {
     pub(super) machine: peers::Peer,
     pub(super) outbox: Outbox,
@@ -358,8 +347,10 @@ impl Slot {
                 queued,
             });
         }
-        let effects = self
-            .admit(state, now, class, body.len())
+        let queued = state.outbox.queued();
+        let effects = (state.machine)
+            .admit_class(now, class, body.len(), queued)
+            .map_err(|refusal| refusal.told(&self.key, queued))
             .and_then(|effects| {
                 let was_empty = state.outbox.push(lane, class, to, from, body);
                 let was_empty = was_empty.map_err(|source| SendError::Codec {
@@ -383,46 +374,13 @@ impl Slot {
         Ok(())
     }
 
-    /// Whether there is room and a way for a frame.
-    fn admit(
-        &self,
-        state: &mut State,
-        now: impl FnOnce() -> Duration,
-        class: Class,
-        bytes: usize,
-    ) -> Result<Vec<Effect>, SendError> {
-        let queued = state.outbox.queued();
-        let bounded = matches!(class, Class::Message { .. });
-        let admitted = if state.machine.is_connected() {
-            if bounded && state.machine.is_full(bytes, queued) {
-                Err(Refusal::Full)
-            } else {
-                Ok(Vec::new())
-            }
-        } else if bounded {
-            state.machine.admit(now(), bytes, queued)
-        } else {
-            state.machine.admit_notice(now())
-        };
-        admitted.map_err(|refusal| match refusal {
-            Refusal::Full => SendError::QueueFull {
-                peer: self.key.clone(),
-                queued,
-            },
-            Refusal::Unreachable => SendError::Unreachable(self.key.clone()),
-        })
-    }
-
     /// The next chunk of a lane for the connection `id`.
     pub(super) fn take(&self, id: ConnectionId, lane: usize) -> Taken {
         let mut state = self.state.lock();
         if !state.is_current(id) {
             return Taken::Gone;
         }
-        match state.outbox.take(lane) {
-            Some(chunk) => Taken::Chunk(chunk.bytes, chunk.frames),
-            None => Taken::Empty,
-        }
+        state.outbox.next(lane)
     }
 
     /// A taken chunk of `bytes` was handed to the connection `id`. Says whether nothing waits any more.
@@ -452,13 +410,14 @@ impl Slot {
         let state = self.state.lock();
         let lanes: Vec<_> = (0..LANES)
             .map(|lane| {
-                let (queued_bytes, sent, _) = state.outbox.lane(lane);
+                let (queued_bytes, sent, routes_named) = state.outbox.lane(lane);
                 let received = &self.received[lane];
                 LaneStatus {
                     lane,
                     queued_bytes,
                     sent_frames: sent.frames,
                     sent_bytes: sent.bytes,
+                    routes_named,
                     received_frames: received.frames.load(Ordering::Relaxed),
                     received_bytes: received.bytes.load(Ordering::Relaxed),
                 }

@@ -21,11 +21,12 @@ use tokio::sync::OwnedSemaphorePermit;
 use tracing::{debug, warn};
 
 use super::hello::{self, Answer, HandshakeError, Hello};
-use super::slot::{Live, Slot, Taken};
+use super::slot::{Live, Slot};
 use super::{GuestSide, Shared};
 use crate::codec::CodecError;
 use crate::codec::stream::{ReadError, Reader};
 use crate::error_chain;
+use crate::transport::lanes::Taken;
 use crate::transport::peers::{Facts, Input};
 use crate::transport::{Peer, PeerKey, Route, Violation};
 
@@ -126,7 +127,7 @@ pub(super) async fn accept(shared: Arc<Shared>, stream: UnixStream, permit: Owne
     match outcome {
         Ok(Ok(greeted)) => enter(shared, stream, greeted).await,
         Ok(Err(error)) if !error.is_silence() => {
-            warn!(error = %error_chain(&error), "incoming connection refused");
+            shared.complain("incoming connection refused", &error);
         }
         Ok(Err(error)) => debug!(error = %error_chain(&error), "incoming connection ended"),
         Err(_) => debug!("incoming connection said no Hello in time"),
@@ -275,7 +276,10 @@ async fn read_frames(shared: &Shared, slot: &Slot, live: &Live) -> Result<(), Br
     let mut reader = Reader::new(shared.config.max_message);
     let mut buffer = BytesMut::new();
     let mut room = LITTLE;
+    // The largest piece of memory that `buffer` may be part of.
+    let mut whole = 0;
     loop {
+        whole = whole.max(room);
         buffer.reserve(room);
         let free = buffer.capacity();
         match live.stream.try_read_buf(&mut buffer) {
@@ -285,6 +289,7 @@ async fn read_frames(shared: &Shared, slot: &Slot, live: &Live) -> Result<(), Br
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 // A silent connection holds no memory.
                 buffer = BytesMut::new();
+                whole = 0;
                 if live.stream.readable().await.is_err() {
                     return Ok(());
                 }
@@ -295,6 +300,7 @@ async fn read_frames(shared: &Shared, slot: &Slot, live: &Live) -> Result<(), Br
                 return Ok(());
             }
         }
+        reader.within(whole);
         let mut piece = buffer.split().freeze();
         let mut outcome = Ok(());
         let counts = slot.in_turn(live, || {

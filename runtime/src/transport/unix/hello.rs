@@ -8,7 +8,7 @@
 //! The guest says nothing but Hello before it has the answer. Unknown fields are skipped, so later versions may add
 //! some.
 
-use std::io;
+use std::{fmt, io};
 
 use bytes::{BufMut as _, BytesMut};
 use serde::de::DeserializeOwned;
@@ -24,6 +24,8 @@ use crate::transport::Incarnation;
 const PROTOCOL: u16 = 1;
 /// Largest Hello or answer, in bytes.
 const MAX_HELLO: usize = 64 << 10;
+/// Room made for its bytes at once.
+const READ: usize = 4 << 10;
 
 /// Why no connection came about.
 #[derive(Debug, thiserror::Error)]
@@ -57,8 +59,8 @@ impl HandshakeError {
     }
 }
 
-/// What a guest says of itself.
-#[derive(Debug, Serialize, Deserialize)]
+/// What a guest says of itself. Debug output hides the token.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Hello {
     /// Oldest protocol it speaks.
     pub(super) protocol_min: u16,
@@ -76,6 +78,16 @@ pub(super) struct Hello {
     /// Message kinds it knows, with the version of each.
     #[serde(default)]
     pub(super) kinds: Vec<(u32, u16)>,
+}
+
+impl fmt::Debug for Hello {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hello")
+            .field("incarnation", &self.incarnation)
+            .field("id", &self.id)
+            .field("dial", &self.dial)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Hello {
@@ -157,8 +169,13 @@ pub(super) async fn read<T: DeserializeOwned>(stream: &UnixStream) -> Result<T, 
     if length > MAX_HELLO {
         return Err(HandshakeError::TooLarge(length));
     }
-    let mut body = vec![0; length];
-    read_exact(stream, &mut body).await?;
+    let mut body = Vec::new();
+    while body.len() < length {
+        // By what has come: an announced length alone costs nothing.
+        let from = body.len();
+        body.resize(length.min(from + READ), 0);
+        read_exact(stream, &mut body[from..]).await?;
+    }
     Ok(decode_body(&body)?)
 }
 
@@ -172,4 +189,21 @@ async fn read_exact(stream: &UnixStream, mut into: &mut [u8]) -> io::Result<()> 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hello_that_is_printed_does_not_tell_its_token() {
+        let shown = format!(
+            "{:?}",
+            Hello::new(Incarnation(1), "executor-1", b"secret", 1)
+        );
+        assert!(shown.contains("executor-1"), "{shown}");
+        for hidden in ["secret", &format!("{:?}", b"secret")[1..], "115, 101"] {
+            assert!(!shown.contains(hidden), "{shown}");
+        }
+    }
 }

@@ -57,6 +57,7 @@ use super::{
     Transport, Upcalls, lanes, pause,
 };
 use crate::codec::{Class, CodecError, DEFAULT_MAX_MESSAGE, Frame};
+use crate::logging::seldom::Seldom;
 use crate::pid::{Address, Pid};
 
 /// How long to wait when the system refuses to accept, for example for want of descriptors.
@@ -165,6 +166,8 @@ struct Shared {
     closing: AtomicBool,
     /// Told while closing when a peer's queue runs empty.
     drained: Notify,
+    /// Whoever can reach the socket can be refused as often as they like.
+    refusals: Mutex<Seldom>,
     /// On a host: the socket's file, and the task that accepts.
     listening: Mutex<Option<(Listening, AbortHandle)>>,
 }
@@ -222,7 +225,7 @@ async fn accept_all(shared: Arc<Shared>, listener: UnixListener) {
                 }
             }
             Err(error) => {
-                warn!(%error, "no guest can be accepted at this moment");
+                shared.complain("no guest can be accepted at this moment", &error);
                 pause(ACCEPT_RETRY).await;
             }
         }
@@ -250,6 +253,7 @@ impl Shared {
             slots_made: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             drained: Notify::new(),
+            refusals: Mutex::default(),
             listening: Mutex::new(None),
             config,
         }))
@@ -301,6 +305,13 @@ impl Shared {
 
     fn now(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// Logs what happens to incoming connections, at most once a second.
+    fn complain(&self, what: &'static str, error: &(dyn std::error::Error + 'static)) {
+        if let Some(unsaid) = self.refusals.lock().say(self.now()) {
+            warn!(error = %crate::error_chain(error), unsaid, "{what}");
+        }
     }
 
     fn is_closing(&self) -> bool {

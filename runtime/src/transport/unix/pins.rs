@@ -19,13 +19,21 @@ pub(super) struct Pinned {
 /// Why somebody is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
-    #[error("no guest of user {0} is awaited")]
+    #[error(
+        "no guest of user {0} is awaited: only what this node has started for that user may connect"
+    )]
     User(u32),
-    #[error("no guest {0} is awaited")]
+    #[error(
+        "no guest {0} is awaited: it has been ended, or was started by another run of this node"
+    )]
     Unknown(String),
-    #[error("guest {id} comes as user {uid} and not as {expected}")]
+    #[error(
+        "guest {id} comes as user {uid} and not as {expected}: it must stay the user it was started as"
+    )]
     OtherUser { id: String, uid: u32, expected: u32 },
-    #[error("guest {0} does not show its token")]
+    #[error(
+        "guest {0} does not show its token: it must connect with the credential it was started with"
+    )]
     Token(String),
 }
 
@@ -122,7 +130,12 @@ mod tests {
             Err(Refusal::Unknown("c".into()))
         );
         let other = pins.check("a", 8, &[1; 32]).unwrap_err();
-        assert_eq!(other.to_string(), "guest a comes as user 8 and not as 7");
+        let expected = Refusal::OtherUser {
+            id: "a".into(),
+            uid: 8,
+            expected: 7,
+        };
+        assert_eq!(other, expected);
     }
 
     #[test]

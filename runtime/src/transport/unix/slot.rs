@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use socket2::SockRef;
 use tokio::net::UnixStream;
@@ -23,8 +22,8 @@ use tracing::debug;
 
 use crate::codec::Class;
 use crate::pid::Pid;
-use crate::transport::lanes::{Body, Outbox};
-use crate::transport::peers::{self, ConnectionId, Effect, Refusal};
+use crate::transport::lanes::{Body, Outbox, Taken};
+use crate::transport::peers::{self, ConnectionId, Effect};
 use crate::transport::{LaneStatus, Peer, PeerKey, PeerStatus, SendError};
 
 /// The lane that is used.
@@ -113,16 +112,6 @@ impl Live {
     }
 }
 
-/// What the writer gets when it asks for more.
-pub(super) enum Taken {
-    /// Whole frames: the bytes, and how many frames they are.
-    Chunk(Bytes, u64),
-    /// Nothing waits.
-    Empty,
-    /// The connection no longer counts.
-    Gone,
-}
-
 pub(super) struct State {
     pub(super) machine: peers::Peer,
     outbox: Outbox,
@@ -183,8 +172,10 @@ impl Slot {
     ) -> Result<(), SendError> {
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let queued = self
-            .admit(state, now, class, body.len())
+        let waiting = state.outbox.queued();
+        let queued = (state.machine)
+            .admit_class(now, class, body.len(), waiting)
+            .map_err(|refusal| refusal.told(&self.key, waiting))
             .and_then(|effects| {
                 let pushed = state.outbox.push(LANE, class, to, from, body);
                 let was_empty = pushed.map_err(|source| SendError::Codec {
@@ -206,46 +197,13 @@ impl Slot {
         Ok(())
     }
 
-    /// Whether there is room and a way for a frame.
-    fn admit(
-        &self,
-        state: &mut State,
-        now: impl FnOnce() -> Duration,
-        class: Class,
-        bytes: usize,
-    ) -> Result<Vec<Effect>, SendError> {
-        let queued = state.outbox.queued();
-        let bounded = matches!(class, Class::Message { .. });
-        let admitted = if state.machine.is_connected() {
-            if bounded && state.machine.is_full(bytes, queued) {
-                Err(Refusal::Full)
-            } else {
-                Ok(Vec::new())
-            }
-        } else if bounded {
-            state.machine.admit(now(), bytes, queued)
-        } else {
-            state.machine.admit_notice(now())
-        };
-        admitted.map_err(|refusal| match refusal {
-            Refusal::Full => SendError::QueueFull {
-                peer: self.key.clone(),
-                queued,
-            },
-            Refusal::Unreachable => SendError::Unreachable(self.key.clone()),
-        })
-    }
-
     /// The next chunk for the connection `id`.
     pub(super) fn take(&self, id: ConnectionId) -> Taken {
         let mut state = self.state.lock();
         if !state.is_current(id) {
             return Taken::Gone;
         }
-        match state.outbox.take(LANE) {
-            Some(chunk) => Taken::Chunk(chunk.bytes, chunk.frames),
-            None => Taken::Empty,
-        }
+        state.outbox.next(LANE)
     }
 
     /// A taken chunk of `bytes` was written to the connection `id`. Says whether nothing waits any more.
@@ -277,13 +235,14 @@ impl Slot {
 
     pub(super) fn status(&self) -> PeerStatus {
         let state = self.state.lock();
-        let (queued_bytes, sent, _) = state.outbox.lane(LANE);
+        let (queued_bytes, sent, routes_named) = state.outbox.lane(LANE);
         let live = state.current.as_ref();
         let lane = LaneStatus {
             lane: LANE,
             queued_bytes,
             sent_frames: sent.frames,
             sent_bytes: sent.bytes,
+            routes_named,
             received_frames: self.received_frames.load(Ordering::Relaxed),
             received_bytes: self.received_bytes.load(Ordering::Relaxed),
         };

@@ -219,7 +219,8 @@ fn clear(address: &Path, path: &Path) -> Result<(), UnixError> {
             debug!(path = %path.display(), "socket of an earlier run removed");
             fs::remove_file(address).map_err(|error| refused(path, error))
         }
-        Ok(_) | Err(_) => Err(UnixError::InUse(path.to_owned())),
+        Ok(_) => Err(UnixError::InUse(path.to_owned())),
+        Err(error) => Err(refused(path, error)),
     }
 }
 
