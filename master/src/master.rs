@@ -34,7 +34,7 @@ use crate::config::Config;
 use crate::election::messages::Elected;
 use crate::failover::Awaited;
 use crate::leading::Leadership;
-use crate::registrar::Registrar;
+use crate::registrar::{self, Registrar};
 use crate::removal_rate::Permits;
 use crate::state::State;
 
@@ -229,7 +229,11 @@ impl Master {
             crate::allocator::AllocatorProcess::new(config, me)
         });
         let (me, storage) = (cx.me().clone(), self.config.registry.clone());
-        let registrar = cx.spawn("registrar(1)", move || Registrar::new(me, storage));
+        let limits = registrar::Limits {
+            fetch: self.config.registry_fetch_timeout,
+            store: self.config.registry_store_timeout,
+        };
+        let registrar = cx.spawn("registrar(1)", move || Registrar::new(me, storage, limits));
         match (allocator, registrar) {
             (Ok(allocator), Ok(registrar)) => {
                 cx.link(&allocator);

@@ -13,11 +13,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use meseta_master::Config;
 use meseta_master::gc::Keep;
+use meseta_master::log::LogPids;
+use meseta_master::log::action::{Position, Proposal};
+use meseta_master::log::asks::{Append, LogRead, ReadLog, Truncate, Writing};
+use meseta_master::log::members::Life;
+use meseta_master::log::messages::{Status, StatusRequest, StatusResponse};
+use meseta_master::registrar::Storage;
 use meseta_master::registrar::entry::{self, Entry};
-use meseta_master::registrar::log::{
-    AppendEntry, Appended, EntriesRead, ReadEntries, TruncateEntries, Truncated,
-};
-use meseta_master::registrar::{LogAccess, Storage};
 use meseta_master::registry::{Registry, RegistryOperation};
 use meseta_protocol::AgentId;
 use meseta_protocol::agent::{AgentInfo, MasterInfo};
@@ -57,6 +59,24 @@ fn registry(agents: u8) -> Registry {
     registry
 }
 
+/// The log tells that it ends here.
+fn holds(log: &Probe, end: u64) {
+    log.expect_asked::<StatusRequest>().reply(StatusResponse {
+        ask: 0,
+        status: Status::Voting,
+        life: Life::default(),
+        promised: Proposal(2),
+        begin: Position(0),
+        end: Position(end),
+        missing: Vec::new(),
+    });
+}
+
+fn written(position: u64) -> Writing {
+    let position = Position(position);
+    Writing::Written { position }
+}
+
 struct World {
     clock: Clock,
     network: MemoryNetwork,
@@ -86,18 +106,22 @@ impl World {
         let node = builder.role("master").seed(1).start().unwrap();
         let log = node.testing().probe("log").unwrap();
         let mut config = Config::new(2, "master-host");
-        config.registry = Storage::Log(LogAccess {
+        config.registry = Storage::Log(LogPids {
             coordinator: log.pid().clone(),
             replica: log.pid().clone(),
-            replicas: 1,
-            fetch_timeout: config.registry_fetch_timeout,
-            store_timeout: config.registry_store_timeout,
         });
         settings(&mut config);
         let master = meseta_master::start(&node, config).unwrap();
         let bytes = Bytes::from(entry::encode_snapshot(0, registry).unwrap());
-        log.expect_asked::<ReadEntries>().reply(EntriesRead {
-            entries: Ok(vec![(1, bytes)]),
+        holds(&log, 1);
+        let read = log.expect_asked::<ReadLog>();
+        assert_eq!(
+            (read.message.span.from, read.message.span.to),
+            (Position(1), Position(1))
+        );
+        read.reply(LogRead::Entries {
+            entries: vec![(Position(1), bytes)],
+            next: None,
         });
         Self {
             clock,
@@ -110,17 +134,15 @@ impl World {
 
     /// The next entry's operations, which the log is asked to write and does.
     fn asked(&self) -> Vec<RegistryOperation> {
-        let append = self.log.expect_asked::<AppendEntry>();
+        let append = self.log.expect_asked::<Append>();
         self.written(append)
     }
 
-    fn written(&self, append: Asked<AppendEntry>) -> Vec<RegistryOperation> {
+    fn written(&self, append: Asked<Append>) -> Vec<RegistryOperation> {
         let Entry::Diff(diff) = entry::decode(&append.message.bytes).unwrap() else {
             panic!("a snapshot");
         };
-        append.reply(Appended {
-            position: Some(diff.based_on + 1),
-        });
+        append.reply(written(diff.based_on + 1));
         self.clock.settle();
         diff.operations
     }
@@ -181,7 +203,7 @@ fn a_new_agent_hears_that_it_is_registered_only_when_that_is_durable() {
         ..RegisterAgent::default()
     };
     agent.send(&world.master, register);
-    let append = world.log.expect_asked::<AppendEntry>();
+    let append = world.log.expect_asked::<Append>();
     world.clock.settle();
     assert!(agent.all::<Led<AgentRegistered>>().is_empty());
     let operations = world.written(append);
@@ -270,7 +292,7 @@ fn a_master_whose_store_takes_too_long_ends() {
         ..RegisterAgent::default()
     };
     agent.send(&world.master, register);
-    let _never_answered = world.log.expect_asked::<AppendEntry>();
+    let _never_answered = world.log.expect_asked::<Append>();
     world.log.expect_exited_within(&world.master, MINUTE);
     assert!(agent.all::<Led<AgentRegistered>>().is_empty());
 }
@@ -279,8 +301,8 @@ fn a_master_whose_store_takes_too_long_ends() {
 fn a_master_that_is_not_the_writer_any_more_ends() {
     let world = World::recovering(&registry(0), |_| {});
     world.log.link(&world.master);
-    let append = world.log.expect_asked::<AppendEntry>();
-    append.reply(Appended { position: None });
+    let append = world.log.expect_asked::<Append>();
+    append.reply(Writing::Demoted);
     world.log.expect_exited(&world.master);
 }
 
@@ -332,23 +354,18 @@ fn a_snapshot_is_followed_by_a_truncation() {
     let node = builder.role("master").seed(1).start().unwrap();
     let log = node.testing().probe("log").unwrap();
     let mut config = Config::new(1, "master-host");
-    config.registry = Storage::Log(LogAccess {
+    config.registry = Storage::Log(LogPids {
         coordinator: log.pid().clone(),
         replica: log.pid().clone(),
-        replicas: 1,
-        fetch_timeout: config.registry_fetch_timeout,
-        store_timeout: config.registry_store_timeout,
     });
     meseta_master::start(&node, config).unwrap();
-    log.expect_asked::<ReadEntries>().reply(EntriesRead {
-        entries: Ok(Vec::new()),
-    });
-    let append = log.expect_asked::<AppendEntry>();
+    holds(&log, 0);
+    let append = log.expect_asked::<Append>();
     let entry = entry::decode(&append.message.bytes).unwrap();
     assert!(matches!(entry, Entry::Snapshot(_)));
-    append.reply(Appended { position: Some(1) });
-    let truncate = log.expect_asked::<TruncateEntries>();
-    assert_eq!(truncate.message.to, 1);
-    truncate.reply(Truncated { done: true });
-    assert!(node.metrics().value("registrar/log/recovered").is_some());
+    append.reply(written(1));
+    let truncate = log.expect_asked::<Truncate>();
+    assert_eq!(truncate.message.to, Position(1));
+    truncate.reply(written(2));
+    assert!(node.metrics().value("registrar/state_fetch_ms").is_some());
 }

@@ -7,12 +7,10 @@
 //! - `core`: the rules, pure;
 //! - `entry`: what it writes to the log, pure;
 //! - `replay`: how it reads that back, pure;
-//! - `timing`: how long stores take, pure;
-//! - `log`: what it asks of the log.
+//! - `timing`: how long stores take, pure.
 
 pub mod core;
 pub mod entry;
-pub mod log;
 pub mod replay;
 #[cfg(test)]
 mod tests;
@@ -21,6 +19,7 @@ pub mod timing;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use meseta_protocol::agent::MasterInfo;
 use meseta_runtime::{
     Ask, AskError, Context, ExitReason, Message, Pid, Process, Receive, ReplyTo, Request, Response,
@@ -30,8 +29,11 @@ use serde::{Deserialize, Serialize};
 use tracing::{debug, error, info};
 
 use self::core::{Answer, Core, Effect, Input, LogError, Ticket};
-use self::log::{AppendEntry, Appended, EntriesRead, ReadEntries, TruncateEntries, Truncated};
 use self::timing::Timings;
+use crate::log::LogPids;
+use crate::log::action::Position;
+use crate::log::asks::{Append, LogRead, ReadLog, Truncate, Writing};
+use crate::log::messages::{Span, StatusRequest};
 use crate::registry::{Change, Registry, RegistryOperation, RegistryRejection};
 
 /// Where the registry is kept.
@@ -39,23 +41,17 @@ use crate::registry::{Change, Registry, RegistryOperation, RegistryRejection};
 pub enum Storage {
     /// In memory: it ends with its master.
     Memory,
-    /// In the replicated log.
-    Log(LogAccess),
+    /// In the replicated log of its node.
+    Log(LogPids),
 }
 
-/// How to write to the log in one leadership.
-#[derive(Debug, Clone)]
-pub struct LogAccess {
-    /// Who writes.
-    pub coordinator: Pid,
-    /// Who reads.
-    pub replica: Pid,
-    /// How many replicas there are.
-    pub replicas: u32,
-    /// Longest time a read may take.
-    pub fetch_timeout: Duration,
-    /// Longest time a write may take.
-    pub store_timeout: Duration,
+/// How long the log may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// To read the registry.
+    pub fetch: Duration,
+    /// To store a change.
+    pub store: Duration,
 }
 
 /// Master → registrar, first of all: I lead now.
@@ -137,6 +133,7 @@ enum Waiting {
 pub struct Registrar {
     master: Pid,
     storage: Storage,
+    limits: Limits,
     core: Core,
     waiting: BTreeMap<Ticket, Waiting>,
     next_ticket: Ticket,
@@ -148,11 +145,12 @@ const METRICS_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Registrar {
     /// A registrar for this master.
-    pub fn new(master: Pid, storage: Storage) -> Self {
+    pub fn new(master: Pid, storage: Storage, limits: Limits) -> Self {
         let core = Core::new(matches!(storage, Storage::Log(_)));
         Self {
             master,
             storage,
+            limits,
             core,
             waiting: BTreeMap::new(),
             next_ticket: 0,
@@ -176,13 +174,6 @@ impl Process for Registrar {
 
     fn start(&mut self, cx: &mut Context<'_, Self>) {
         cx.link(&self.master);
-        let replicas = match &self.storage {
-            Storage::Memory => 0,
-            Storage::Log(log) => log.replicas,
-        };
-        cx.metrics().set("registrar/log/recovered", 0.0);
-        let size = f64::from(replicas);
-        cx.metrics().set("registrar/log/ensemble_size", size);
         self.publish_metrics(cx);
     }
 
@@ -248,52 +239,32 @@ impl Registrar {
                 cx.fail(why);
             }
             (Effect::Read, Storage::Log(log)) => {
-                let log = log.clone();
-                read(cx, &log);
+                let replica = log.replica.clone();
+                self.read(cx, replica);
             }
             (Effect::Append(bytes), Storage::Log(log)) => {
-                let (log, asked) = (log.clone(), cx.now());
-                let append = AppendEntry { bytes };
+                let (coordinator, limit) = (log.coordinator.clone(), self.limits.store);
+                let asked = cx.now();
                 cx.ask(
-                    &log.coordinator,
-                    append,
-                    log.store_timeout,
+                    &coordinator,
+                    Append { bytes },
+                    limit,
                     move |me, cx, answer| {
-                        let result = match answer {
-                            Ok(Appended {
-                                position: Some(position),
-                            }) => Ok(position),
-                            Ok(Appended { position: None }) => Err(LogError::Demoted),
-                            Err(error) => {
-                                Err(failed(error, log.store_timeout, "registry_store_timeout"))
-                            }
-                        };
                         me.stores.add(cx.now(), cx.now().since(asked));
-                        me.step(cx, Input::Stored(result));
+                        me.step(cx, Input::Stored(written(answer, limit)));
                     },
                 );
             }
             (Effect::Truncate(to), Storage::Log(log)) => {
-                let log = log.clone();
-                let truncate = TruncateEntries { to };
-                cx.ask(
-                    &log.coordinator,
-                    truncate,
-                    log.store_timeout,
-                    move |me, cx, answer| {
-                        let result = match answer {
-                            Ok(Truncated { done: true }) => Ok(()),
-                            Ok(Truncated { done: false }) => Err(LogError::Demoted),
-                            Err(error) => {
-                                Err(failed(error, log.store_timeout, "registry_store_timeout"))
-                            }
-                        };
-                        if let Err(error) = &result {
-                            debug!(%error, "the log is not truncated yet");
-                        }
-                        me.step(cx, Input::Truncated(result));
-                    },
-                );
+                let (coordinator, limit) = (log.coordinator.clone(), self.limits.store);
+                let truncate = Truncate { to: Position(to) };
+                cx.ask(&coordinator, truncate, limit, move |me, cx, answer| {
+                    let result = written(answer, limit).map(|_| ());
+                    if let Err(error) = &result {
+                        debug!(%error, "the log is not truncated yet");
+                    }
+                    me.step(cx, Input::Truncated(result));
+                });
             }
             (Effect::Read | Effect::Append(_) | Effect::Truncate(_), Storage::Memory) => {
                 debug_assert!(false, "a registry in memory has no log");
@@ -318,7 +289,6 @@ impl Registrar {
                     Answer::Failed(why) => Err(why),
                 };
                 if registry.is_ok() {
-                    cx.metrics().set("registrar/log/recovered", 1.0);
                     let (registry, since) = (self.core.registry(), self.core.since());
                     let (admitted, last) = (registry.admitted.len(), since.last);
                     info!(admitted, position = last, "the registry is recovered");
@@ -353,25 +323,93 @@ impl Registrar {
     }
 }
 
-fn read(cx: &mut Context<'_, Registrar>, log: &LogAccess) {
-    let (asked, limit): (Time, Duration) = (cx.now(), log.fetch_timeout);
-    cx.ask(
-        &log.replica,
-        ReadEntries {},
-        limit,
-        move |me, cx, answer| {
-            let took = cx.now().since(asked).as_secs_f64() * 1e3;
-            cx.metrics().set("registrar/state_fetch_ms", took);
-            let result = match answer {
-                Ok(EntriesRead {
-                    entries: Ok(entries),
-                }) => Ok(entries),
-                Ok(EntriesRead { entries: Err(why) }) => Err(LogError::Broken(why)),
-                Err(error) => Err(failed(error, limit, "registry_fetch_timeout")),
-            };
-            me.step(cx, Input::Read(result));
-        },
-    );
+/// Reading the log of the own node. The coordinator was elected before, so all up to the end is learned here, and nobody
+/// else writes.
+impl Registrar {
+    fn read(&mut self, cx: &mut Context<'_, Self>, replica: Pid) {
+        let (begun, limit) = (cx.now(), self.limits.fetch);
+        let status = StatusRequest { ask: 0, span: None };
+        cx.ask(
+            &replica.clone(),
+            status,
+            limit,
+            move |me, cx, answer| match answer {
+                Ok(status) => {
+                    let reading = Reading {
+                        replica,
+                        begun,
+                        to: status.end,
+                        entries: Vec::new(),
+                    };
+                    // Position 0 is nobody's.
+                    me.read_on(cx, reading, status.begin.max(Position(1)));
+                }
+                Err(error) => me.read_ended(cx, begun, Err(failed(error, limit, FETCH_FLAG))),
+            },
+        );
+    }
+
+    /// Reads what is left, as much as comes at once.
+    fn read_on(&mut self, cx: &mut Context<'_, Self>, mut reading: Reading, from: Position) {
+        let (begun, to) = (reading.begun, reading.to);
+        if from > to {
+            self.read_ended(cx, begun, Ok(reading.entries));
+            return;
+        }
+        let limit = self.limits.fetch;
+        let left = limit.saturating_sub(cx.now().since(begun));
+        let read = ReadLog {
+            span: Span { from, to },
+        };
+        cx.ask(
+            &reading.replica.clone(),
+            read,
+            left,
+            move |me, cx, answer| match answer {
+                Ok(LogRead::Entries { entries, next }) => {
+                    let entries = entries.into_iter();
+                    let plain = entries.map(|(position, bytes)| (position.0, bytes));
+                    reading.entries.extend(plain);
+                    me.read_on(cx, reading, next.unwrap_or_else(|| to.next()));
+                }
+                Ok(LogRead::Unreadable { reason }) => {
+                    me.read_ended(cx, begun, Err(LogError::Broken(reason)));
+                }
+                Err(error) => me.read_ended(cx, begun, Err(failed(error, limit, FETCH_FLAG))),
+            },
+        );
+    }
+
+    fn read_ended(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        begun: Time,
+        result: Result<Vec<(u64, Bytes)>, LogError>,
+    ) {
+        let took = cx.now().since(begun).as_secs_f64() * 1e3;
+        cx.metrics().set("registrar/state_fetch_ms", took);
+        self.step(cx, Input::Read(result));
+    }
+}
+
+/// What has been read so far.
+struct Reading {
+    replica: Pid,
+    begun: Time,
+    to: Position,
+    entries: Vec<(u64, Bytes)>,
+}
+
+const FETCH_FLAG: &str = "registry_fetch_timeout";
+const STORE_FLAG: &str = "registry_store_timeout";
+
+fn written(answer: Result<Writing, AskError>, limit: Duration) -> Result<u64, LogError> {
+    match answer {
+        Ok(Writing::Written { position }) => Ok(position.0),
+        Ok(Writing::Demoted) => Err(LogError::Demoted),
+        Ok(Writing::Refused { reason }) => Err(LogError::Broken(reason)),
+        Err(error) => Err(failed(error, limit, STORE_FLAG)),
+    }
 }
 
 fn failed(error: AskError, limit: Duration, flag: &'static str) -> LogError {
