@@ -37,8 +37,8 @@ pub(crate) struct Flags {
     /// How many agents.
     #[arg(long, env = "MESETA_AGENTS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=100))]
     agents: u16,
-    /// How many masters. More than one need a registry that they share.
-    #[arg(long, env = "MESETA_LOCAL_MASTERS", default_value_t = 1, hide = true, value_parser = clap::value_parser!(u16).range(1..=9))]
+    /// How many masters. Several share their registry, and one of them leads.
+    #[arg(long, env = "MESETA_LOCAL_MASTERS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=9))]
     masters: u16,
     /// Port of the first master; the others and the agents take the ones after it. 0 takes free ones.
     #[arg(long, env = "MESETA_PORT", default_value_t = 5050)]

@@ -27,7 +27,7 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<ExitCode> {
                 to_ask.push(other.to_owned());
             }
         }
-        let log = ask(&address, "/log-replica(1)/state").await.ok();
+        let log = ask(&address, "/log-replica(1)/status").await.ok();
         rows.push(row(&address, state.ok().as_ref(), log.as_ref()));
     }
     let columns: &[Column] = &[

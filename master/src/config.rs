@@ -105,9 +105,15 @@ pub struct Flags {
     /// Directory for what the master must remember; made when missing.
     #[arg(long = "work_dir", env = "MESETA_WORK_DIR")]
     pub work_dir: PathBuf,
-    /// Where the registry of agents is kept. Only in_memory exists: agents register again after a restart.
-    #[arg(long, env = "MESETA_REGISTRY", default_value = "in_memory", value_parser = ["in_memory"])]
-    pub registry: String,
+    /// Where the registry of agents is kept: replicated_log is durable, in the work directory of each master; in_memory
+    /// is for one master alone, and agents register again after its restart. Default: replicated_log with --masters,
+    /// else in_memory.
+    #[arg(long, env = "MESETA_REGISTRY", value_parser = ["replicated_log", "in_memory"])]
+    pub registry: Option<String>,
+    /// Whether masters whose logs are all empty begin one by themselves; else an operator does it with meseta log
+    /// initialize.
+    #[arg(long = "log_auto_initialize", env = "MESETA_LOG_AUTO_INITIALIZE", default_value_t = true, action = clap::ArgAction::Set)]
+    pub log_auto_initialize: bool,
     /// All masters of the cluster, this one's advertised address among them: host:port,host:port,host:port. Without it
     /// this is the only master.
     #[arg(long, env = "MESETA_MASTERS")]
@@ -271,7 +277,7 @@ pub enum ConfigError {
     QuorumOfOne(usize),
     /// Several masters without a log that they share.
     #[error(
-        "--masters names {0} masters, but --registry=in_memory is kept by one master alone: leave --masters out"
+        "--masters names {0} masters, but --registry=in_memory is kept by one master alone: leave --registry out, or --masters"
     )]
     NoSharedRegistry(usize),
     /// A domain that is none.
@@ -313,11 +319,7 @@ impl Flags {
         if let Some(zk) = &self.zk {
             return Err(ConfigError::Zookeeper(zk.clone()));
         }
-        if let Some(members) = self.members()?
-            && members.all.len() > 1
-        {
-            return Err(ConfigError::NoSharedRegistry(members.all.len()));
-        }
+        self.replication()?;
         let second = Duration::from_secs(1);
         range(
             "agent_ping_timeout",
@@ -404,9 +406,34 @@ impl Flags {
                 Some(_) | None => Ok(None),
             };
         };
+        Ok(Some(Members::parse(list, self.quorum, &self.me())?))
+    }
+
+    /// The masters that replicate the log, this one alone too; none when the registry is in memory.
+    ///
+    /// # Errors
+    /// [`ConfigError`] as [`Flags::members`], and when several masters would keep their registry in memory.
+    pub fn replication(&self) -> Result<Option<Members>, ConfigError> {
+        let members = self.members()?;
+        let given = self.registry.as_deref();
+        match members {
+            Some(members) if given == Some("in_memory") && members.all.len() > 1 => {
+                Err(ConfigError::NoSharedRegistry(members.all.len()))
+            }
+            Some(members) if given != Some("in_memory") => Ok(Some(members)),
+            None if given == Some("replicated_log") => {
+                let me = self.me();
+                let alone = Members::parse(&me.to_string(), None, &me)?;
+                Ok(Some(alone))
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// Where the others reach this master.
+    fn me(&self) -> Address {
         let port = self.node.port.unwrap_or(DEFAULT_PORT);
-        let me = Address::new(&self.node.host(), port);
-        Ok(Some(Members::parse(list, self.quorum, &me)?))
+        Address::new(&self.node.host(), port)
     }
 
     fn role_whitelist(&self) -> Result<Option<BTreeSet<Role>>, ConfigError> {
@@ -452,13 +479,20 @@ impl Flags {
         Ok(Some(domain))
     }
 
+    fn registry_kept(&self) -> &'static str {
+        match self.replication() {
+            Ok(Some(_)) => "replicated_log",
+            Ok(None) | Err(_) => "in_memory",
+        }
+    }
+
     fn shown(&self) -> BTreeMap<String, String> {
         [
             ("ip", self.node.ip.to_string()),
             ("port", self.node.port.unwrap_or(DEFAULT_PORT).to_string()),
             ("hostname", self.node.hostname()),
             ("work_dir", self.work_dir.display().to_string()),
-            ("registry", self.registry.clone()),
+            ("registry", self.registry_kept().to_owned()),
             (
                 "agent_ping_timeout",
                 format!("{:?}", self.agent_ping_timeout),

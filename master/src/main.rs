@@ -1,10 +1,21 @@
 //! `meseta-master`: flags, then a node with a master on it, until a signal or the master itself ends it.
 
 use std::process::ExitCode;
+use std::task::Poll;
 
 use anyhow::Context as _;
+use meseta_master::Config;
 use meseta_master::config::{DEFAULT_PORT, Flags};
+use meseta_master::election::members::Members;
+use meseta_master::log::storage::ops::Storage;
+use meseta_master::log::storage::{Settings, Store};
+use meseta_master::log::{self, LogConfig};
+use meseta_master::registrar;
 use meseta_runtime::lock::DirectoryLock;
+use meseta_runtime::{ExitReason, Node, Pid};
+
+/// Where the log is, in the work directory.
+const LOG_DIRECTORY: &str = "replicated_log";
 
 fn main() -> ExitCode {
     let flags: Flags = meseta_runtime::flags::parse();
@@ -22,17 +33,23 @@ fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     let _lock = DirectoryLock::take(&flags.work_dir).context("--work_dir")?;
     let config = flags.config()?;
     meseta_runtime::descriptors::raise_or_warn();
-    let node = flags.node.builder("master", DEFAULT_PORT)?.start()?;
-    let master = meseta_master::start(&node, config)?;
-    tracing::info!(pid = %master, "master ready: http://{}/state", node.address());
-    let ended = node.ended(&master);
+    let (node, parts) = match flags.replication()? {
+        Some(members) => replicated(flags, config, members)?,
+        None => {
+            let node = flags.node.builder("master", DEFAULT_PORT)?.start()?;
+            let master = meseta_master::start(&node, config)?;
+            (node, vec![master])
+        }
+    };
+    tracing::info!("master ready: http://{}/state", node.address());
+    let ended = first_end(&node, parts);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let code = runtime.block_on(async {
         anyhow::Ok(tokio::select! {
-            reason = ended => {
-                tracing::error!(?reason, "the master has ended");
+            (part, reason) = ended => {
+                tracing::error!(%part, ?reason, "the master has ended");
                 ExitCode::FAILURE
             }
             told = flags.node.told_to_end() => {
@@ -43,4 +60,44 @@ fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     })?;
     node.shutdown();
     Ok(code)
+}
+
+/// A node with a master whose registry is in the replicated log, and what must live for it to go on.
+fn replicated(
+    flags: &Flags,
+    mut config: Config,
+    members: Members,
+) -> anyhow::Result<(Node, Vec<Pid>)> {
+    let directory = flags.work_dir.join(LOG_DIRECTORY);
+    let store = Store::open(&directory, &Settings::default()).context("--work_dir")?;
+    let builder = flags.node.builder("master", DEFAULT_PORT)?;
+    let node = Storage::from(store).serve(builder).start()?;
+    let replicas: Vec<_> = members.all.iter().cloned().collect();
+    let log = log::start(
+        &node,
+        LogConfig {
+            replicas,
+            auto_initialize: flags.log_auto_initialize,
+            directory,
+        },
+    )?;
+    config.registry = registrar::Storage::Log(log.clone());
+    let master = meseta_master::start_contending(&node, config, members, log.coordinator.clone())?;
+    Ok((node, vec![log.replica, log.coordinator, master]))
+}
+
+/// Which of these processes ends first, and why.
+fn first_end(node: &Node, parts: Vec<Pid>) -> impl Future<Output = (Pid, ExitReason)> {
+    let mut ends: Vec<_> = parts
+        .into_iter()
+        .map(|part| (Box::pin(node.ended(&part)), part))
+        .collect();
+    std::future::poll_fn(move |cx| {
+        for (end, part) in &mut ends {
+            if let Poll::Ready(reason) = end.as_mut().poll(cx) {
+                return Poll::Ready((part.clone(), reason));
+            }
+        }
+        Poll::Pending
+    })
 }

@@ -4,7 +4,7 @@
 //! node. What agents, schedulers and operators hear of leaders is in [`meseta_protocol::messages::election`].
 
 use meseta_protocol::agent::MasterInfo;
-use meseta_runtime::{Ask, Message, OWN_NODE, Time};
+use meseta_runtime::{Message, OWN_NODE, Time};
 use serde::{Deserialize, Serialize};
 
 /// Who may say what is said between masters.
@@ -50,20 +50,6 @@ pub struct PreVoteAnswer {
     pub epoch: u64,
 }
 
-/// Election → the log's coordinator of the same node: try to become the one who may write.
-///
-/// This and [`Ballot`] are all that the election knows of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Elect {}
-
-/// Coordinator → election: how it went. Two ballots with an epoch never have the same one, whichever nodes hold them,
-/// and of two the later one is higher.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ballot {
-    /// The elected proposal, which is the number of the leadership; none when it was not elected.
-    pub epoch: Option<u64>,
-}
-
 /// Master → election of the same node: I am up and could lead.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Contend {
@@ -100,13 +86,7 @@ messages! {
     HeartbeatAck from MASTERS;
     PreVote from MASTERS;
     PreVoteAnswer from MASTERS;
-    Elect from OWN_NODE;
-    Ballot from OWN_NODE;
     Contend from OWN_NODE;
     Elected from OWN_NODE;
     Recovered from OWN_NODE;
-}
-
-impl Ask for Elect {
-    type Reply = Ballot;
 }

@@ -5,7 +5,7 @@
 //! acts. Invariant: whatever is announced as leader was elected by the log and has recovered.
 //!
 //! ```text
-//!  Heartbeat, PreVote …      ┌─────────────┐  Elect ⇄ Ballot      log-coordinator(1)
+//!  Heartbeat, PreVote …      ┌─────────────┐  Elect ⇄ Election    log-coordinator(1)
 //!  other masters ◀──────────▶│ election(1) │◀───────────────────▶
 //!  Detect, Leader            │             │  Contend, Elected,
 //!  agents, schedulers … ◀───▶│             │◀───────────────────▶ master
@@ -32,8 +32,9 @@ use tracing::{debug, error, info, warn};
 
 use self::core::{Core, Effect, Input, Standing, Timing, Word};
 use self::messages::{
-    Ballot, Contend, Elect, Elected, Heartbeat, HeartbeatAck, PreVote, PreVoteAnswer, Recovered,
+    Contend, Elected, Heartbeat, HeartbeatAck, PreVote, PreVoteAnswer, Recovered,
 };
+use crate::log::asks::{Demoted, Elect, Election as Outcome};
 
 /// How long the coordinator may take to say how an election went; then it counts as lost.
 const BALLOT_LIMIT: Duration = Duration::from_secs(10);
@@ -109,6 +110,7 @@ impl Process for Election {
             .on::<Detect>()
             .on::<Contend>()
             .on::<Recovered>()
+            .on::<Demoted>()
             .get("/state", Self::show);
     }
 
@@ -163,6 +165,16 @@ impl Receive<Recovered> for Election {
     }
 }
 
+impl Receive<Demoted> for Election {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, _: &Pid, _: Demoted) {
+        // What it has asked the log to write since is lost, or somebody else's: only a fresh master may go on.
+        if let Some(master) = &self.master {
+            warn!("another master writes the log: this one leads no more");
+            cx.terminate(master);
+        }
+    }
+}
+
 impl Election {
     fn heard(&mut self, cx: &mut Context<'_, Self>, from: &Pid, word: Word) {
         if from.id() != ELECTION || !self.members.contains(from.address()) {
@@ -189,11 +201,18 @@ impl Election {
                 debug!("no leader is heard: asks the log for a new one");
                 let limit = BALLOT_LIMIT;
                 cx.ask(&self.coordinator, Elect {}, limit, |me, cx, answer| {
-                    let ballot = answer.unwrap_or_else(|error| {
-                        warn!(%error, "the log's coordinator does not say whether this master is elected");
-                        Ballot { epoch: None }
-                    });
-                    me.apply(cx, Input::Ballot(ballot.epoch));
+                    let epoch = match answer {
+                        Ok(Outcome::Elected { epoch, .. }) => Some(epoch.0),
+                        Ok(Outcome::NotElected { reason }) => {
+                            debug!(%reason, "not elected");
+                            None
+                        }
+                        Err(error) => {
+                            warn!(%error, "the log's coordinator does not say whether this master is elected");
+                            None
+                        }
+                    };
+                    me.apply(cx, Input::Ballot(epoch));
                 });
             }
             Effect::Lead(epoch) => {

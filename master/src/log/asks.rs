@@ -17,7 +17,7 @@ use super::action::{Position, Proposal};
 use super::messages::Span;
 
 /// User → coordinator: try once to become the writer. Whoever asked is told of the end with [`Demoted`]; when the user
-/// ends, the leadership does.
+/// ends, the leadership does. Asked again by the same user, it gives up what it has and starts over.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Elect {}
 

@@ -87,6 +87,10 @@ impl Process for CoordinatorProcess {
 
 impl Receive<Elect> for CoordinatorProcess {
     fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, _: Elect) {
+        if self.user.as_ref() == Some(from) {
+            self.leave(cx);
+            self.step(cx, Input::Resign);
+        }
         if self.user.is_some() {
             let reason =
                 "somebody on this node leads already, or is about to: wait for the end of it";
