@@ -22,7 +22,7 @@ pub(crate) fn line(text: &str) -> anyhow::Result<()> {
 /// Writes to the standard output, to the last byte.
 ///
 /// # Errors
-/// As [`line`].
+/// As [`line()`].
 pub(crate) fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {

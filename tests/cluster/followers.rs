@@ -69,6 +69,10 @@ fn sends_to_the_leader_with_path_and_query() {
         leader: Some("master@10.0.0.2:5055".parse().unwrap()),
         info: Some(info),
     });
+    // Requests may overtake the news of who leads.
+    meseta_tests::wait_for("the leader's address", || {
+        (get(&node, "/redirect").0 == 307).then_some(())
+    });
     let there = |path: &str| (307, Some(format!("//leader.example:5055{path}")));
     for path in [
         "/state",

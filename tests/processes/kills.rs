@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Output, Stdio};
 
-use meseta_tests::{Cluster, wait_for};
+use meseta_tests::{Cluster, http_get, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -99,6 +99,32 @@ fn a_batch_survives_the_kill_of_the_master() {
     under_way(&cluster);
     cluster.kill("master");
     cluster.line_with("starts again");
+    batch.ends_well(&cluster);
+    cluster.stop();
+}
+
+#[test]
+fn a_batch_survives_the_kill_of_the_leading_master_of_three() {
+    let flags = ["--masters", "3", "--resources", "cpus:0.8;mem:1024"];
+    let mut cluster = Cluster::start(3, &flags);
+    let masters: Vec<String> = cluster.master.split(',').map(str::to_owned).collect();
+    let leading = |except: Option<usize>| {
+        wait_for("a leading master", || {
+            let leads = |number: &usize| {
+                Some(*number) != except
+                    && http_get(&masters[*number], "/election(1)/state")
+                        .1
+                        .contains("\"leading\"")
+            };
+            (0..masters.len()).find(leads)
+        })
+    };
+    let batch = Batch::start(&cluster);
+    under_way(&cluster);
+    let first = leading(None);
+    cluster.kill(&format!("master-{}", first + 1));
+    cluster.line_with("starts again");
+    assert_ne!(leading(Some(first)), first);
     batch.ends_well(&cluster);
     cluster.stop();
 }

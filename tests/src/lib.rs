@@ -95,7 +95,7 @@ pub fn seconds(clock: &Clock) -> f64 {
 pub struct Cluster {
     supervisor: Child,
     lines: Lines<BufReader<ChildStdout>>,
-    /// Master as host:port.
+    /// Master as host:port; several as a list.
     pub master: String,
     /// All its files.
     pub dir: TempDir,
@@ -121,7 +121,7 @@ impl Cluster {
                 .expect("meseta local ended before it was ready")
                 .unwrap();
             if let Some(rest) = line.strip_prefix("cluster ready: master ") {
-                break rest.split(',').next().unwrap().to_owned();
+                break rest.split(", ").next().unwrap().to_owned();
             }
         };
         Self {

@@ -128,7 +128,7 @@ impl Logging {
         }
         cx.after(limit, move |_, _| match filter.reset(Some(change)) {
             Ok(true) => tell(&filter, || {
-                info!("the time of the changed log filter is over")
+                info!("the time of the changed log filter is over");
             }),
             Ok(false) => {}
             Err(error) => warn!(%error, "the log filter stays changed after its time"),
