@@ -1,5 +1,9 @@
 //! `meseta log`: what an operator does with the replicated log of masters, and how fast it is.
 
+#[expect(
+    clippy::print_stdout,
+    reason = "figures for who measures, and words between its processes"
+)]
 mod benchmark;
 
 use std::path::PathBuf;
@@ -18,6 +22,7 @@ use rand::TryRng as _;
 use rand::rngs::SysRng;
 
 use crate::client::get_json;
+use crate::out;
 
 #[derive(Debug, Args)]
 pub(crate) struct Flags {
@@ -119,14 +124,14 @@ fn initialize(at: &At) -> anyhow::Result<ExitCode> {
         ..stored.metadata
     };
     done(|done| store.commit(vec![Change::Metadata(metadata)], done))?;
-    println!("the log in {path} votes when its master starts");
+    out::line(&format!("the log in {path} votes when its master starts"))?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn read(range: &Range) -> anyhow::Result<ExitCode> {
     let found = storage::look(&range.path)?;
     for damage in &found.damage {
-        eprintln!("meseta: {damage}");
+        out::complain(&damage.to_string());
     }
     let Metadata {
         status,
@@ -136,11 +141,13 @@ fn read(range: &Range) -> anyhow::Result<ExitCode> {
         ..
     } = &found.stored.metadata;
     let incarnation = life.incarnation.0;
-    println!("{status:?}, promised {promised}, begins at {begin}, incarnation {incarnation}");
+    out::line(&format!(
+        "{status:?}, promised {promised}, begins at {begin}, incarnation {incarnation}"
+    ))?;
     let wanted = range.from.unwrap_or(begin.0)..=range.to.unwrap_or(u64::MAX);
     for action in &found.stored.actions {
         if wanted.contains(&action.position.0) {
-            println!("{}", line(action));
+            out::line(&out::safe_line(&line(action)))?;
         }
     }
     Ok(if found.damage.is_empty() {
@@ -202,11 +209,11 @@ async fn status(masters: &Masters) -> anyhow::Result<ExitCode> {
                 table.add_row([master.clone()].into_iter().chain(columns.map(text)));
             }
             Err(error) => {
-                eprintln!("meseta: {error:#}");
+                out::complain(&format!("{error:#}"));
                 code = ExitCode::FAILURE;
             }
         }
     }
-    println!("{table}");
+    out::line(&out::safe(&table.to_string()))?;
     Ok(code)
 }
