@@ -1,7 +1,5 @@
 //! The master on a node whose wall clock is set while it runs, in a simulated world.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::time::Duration;
 
 use meseta_master::{Config, Master};

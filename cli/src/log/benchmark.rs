@@ -26,6 +26,7 @@ use meseta_runtime::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::out;
 const FRONT: &str = "log-front(1)";
 /// Answers later than this count as lost, and end the measurement.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -150,7 +151,7 @@ fn measure(flags: &Flags, directory: &Path) -> anyhow::Result<()> {
         leader.line()? == "leading",
         "the first member does not lead"
     );
-    println!("figure\tper second\tp50 ms\tp99 ms\tidle");
+    out::line("figure\tper second\tp50 ms\tp99 ms\tidle")?;
     for _ in 0..flags.runs.max(1) {
         sync_rate(directory, 1)?;
         sync_rate(directory, 3)?;
@@ -173,10 +174,8 @@ fn measure(flags: &Flags, directory: &Path) -> anyhow::Result<()> {
                 &secs,
             ];
             let line = Running::start(&named.map(str::to_owned))?.line()?;
-            println!(
-                "meseta, {writers} writers\t{line}\t{}",
-                Idle::now()?.since(before)
-            );
+            let idle = Idle::now()?.since(before);
+            out::line(&format!("meseta, {writers} writers\t{line}\t{idle}"))?;
         }
     }
     Ok(())
@@ -201,10 +200,8 @@ fn sync_rate(directory: &Path, files: usize) -> anyhow::Result<()> {
     }
     let each = all.len() as u64 / files as u64;
     let line = summary(each, Duration::from_secs(2), &mut all);
-    println!(
-        "disk, {files} files, each\t{line}\t{}",
-        Idle::now()?.since(before)
-    );
+    let idle = Idle::now()?.since(before);
+    out::line(&format!("disk, {files} files, each\t{line}\t{idle}"))?;
     Ok(())
 }
 
@@ -319,7 +316,7 @@ impl Front {
             Elect {},
             LIMIT,
             |_, cx, outcome| match outcome {
-                Ok(Election::Elected { .. }) => println!("leading"),
+                Ok(Election::Elected { .. }) => say(cx, "leading"),
                 // Not all members are there yet.
                 Ok(Election::NotElected { .. }) | Err(_) => {
                     cx.after(Duration::from_millis(200), Self::elect);
@@ -445,11 +442,18 @@ impl Bench {
         match self.began.map(|began| now.since(began)) {
             Some(lasted) if lasted >= self.lasts => {
                 let count = self.times.len() as u64;
-                println!("{}", summary(count, lasted, &mut self.times));
+                say(cx, &summary(count, lasted, &mut self.times));
                 cx.stop();
             }
             Some(_) | None => self.append(cx),
         }
+    }
+}
+
+/// Writes a line; a process whose reader has gone has nothing left to do.
+fn say<P: Process>(cx: &mut Context<'_, P>, text: &str) {
+    if let Err(error) = out::line(text) {
+        cx.fail(error.to_string());
     }
 }
 

@@ -125,7 +125,7 @@ mod tests {
                 number,
                 instead: None,
             } => number,
-            other => panic!("{other:?}"),
+            other @ (Admission::Taken { .. } | Admission::Full) => panic!("{other:?}"),
         }
     }
 
