@@ -625,10 +625,6 @@ mod tests {
             ),
             ("--quorum=2", "--quorum=2 is for several masters"),
             (
-                "--masters=127.0.0.1:5050,127.0.0.1:5051",
-                "--masters names 2 masters, but --registry=in_memory",
-            ),
-            (
                 "--masters=10.0.0.1:5050",
                 "--masters=10.0.0.1:5050 does not name this master, 127.0.0.1:5050",
             ),
@@ -648,6 +644,18 @@ mod tests {
             let error = flags(&[flag]).unwrap_err().to_string();
             assert!(error.starts_with(text), "{error}");
         }
+    }
+
+    #[test]
+    fn several_masters_share_a_log_and_one_may_have_it() {
+        let two = "--masters=127.0.0.1:5050,127.0.0.1:5051";
+        let kept = |given: &[&str]| flags(given).unwrap().flags["registry"].clone();
+        assert_eq!(kept(&[]), "in_memory");
+        assert_eq!(kept(&["--registry=replicated_log"]), "replicated_log");
+        assert_eq!(kept(&[two]), "replicated_log");
+        let error = flags(&[two, "--registry=in_memory"]).unwrap_err();
+        let text = "--masters names 2 masters, but --registry=in_memory";
+        assert!(error.to_string().starts_with(text), "{error}");
     }
 
     #[test]
