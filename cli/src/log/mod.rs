@@ -1,9 +1,5 @@
 //! `meseta log`: what an operator does with the replicated log of masters, and how fast it is.
 
-#[expect(
-    clippy::print_stdout,
-    reason = "figures for who measures, and words between its processes"
-)]
 mod benchmark;
 
 use std::path::PathBuf;
