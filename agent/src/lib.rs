@@ -13,9 +13,9 @@
 //!
 //! ```no_run
 //! use meseta_agent::Config;
-//! use meseta_runtime::Node;
+//! use meseta_runtime::{Node, Pid};
 //!
-//! let config = Config::new("master@127.0.0.1:5050".parse()?, "/var/lib/meseta");
+//! let config = Config::new("master@127.0.0.1:5050".parse::<Pid>()?, "/var/lib/meseta");
 //! let builder = meseta_agent::guests(Node::builder().role("agent").port(5051), &config);
 //! let node = meseta_agent::operators(builder).start()?;
 //! let agent = meseta_agent::start(&node, config)?;
