@@ -393,8 +393,8 @@ fn control() -> Vec<Seed> {
         word(1, &number),
         word(2, &u64::MAX.to_be_bytes()),
         word(3, b"slave(1)"),
-        word(4, &number),
-        word(5, &number),
+        word(4, &[number, number].concat()),
+        word(5, b""),
         word(6, b""),
     ];
     let all = words.concat();

@@ -462,7 +462,8 @@ impl Peer {
                     return vec![Effect::Refuse { connection }];
                 }
                 if leaving && !restarted {
-                    // It has agreed to what we proposed, and dials again before its answer has come.
+                    // It has agreed to what we proposed, and dials again before its answer has come. It agrees only when
+                    // all that it had sent has arrived here, so nothing is lost.
                     effects.extend([Effect::Supersede { connection: older }, Effect::Detach]);
                     effects.extend(self.accept(now, connection, facts));
                     return effects;

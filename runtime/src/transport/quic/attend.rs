@@ -3,7 +3,6 @@
 
 use std::future::pending;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use quinn::{RecvStream, SendStream};
@@ -42,8 +41,6 @@ pub(super) struct Attending {
     idle_close: Duration,
     look: Instant,
     seen: Option<Traffic>,
-    /// Frames the peer had sent when it agreed to leave.
-    last: Option<u64>,
 }
 
 impl Attending {
@@ -60,7 +57,6 @@ impl Attending {
             idle_close,
             look: Instant::now() + idle_close,
             seen: None,
-            last: None,
         }
     }
 
@@ -120,7 +116,6 @@ impl Attending {
                 .handle
                 .spawn(probe::hold(Arc::clone(shared), Arc::clone(live)));
         }
-        self.leave_after_the_last(shared, slot, live);
     }
 
     fn hear(&mut self, bytes: &[u8], shared: &Arc<Shared>, slot: &Arc<Slot>, live: &Arc<Live>) {
@@ -135,10 +130,9 @@ impl Attending {
                 Word::Pong(_) => {}
                 Word::Overloaded(id) => shared.upcalls.overloaded(&live.peer, &id),
                 Word::Leave(theirs) => shared.answer_leave(slot, live, theirs),
-                Word::Left(theirs) => {
-                    live.expecting_last.store(true, Ordering::SeqCst);
-                    self.last = Some(theirs);
-                    self.leave_after_the_last(shared, slot, live);
+                Word::Left => {
+                    shared.left(slot, live);
+                    Close::Idle.close(&live.connection);
                 }
                 Word::Stay => shared.stay(slot, live),
             }
@@ -154,19 +148,11 @@ impl Attending {
         let now = Shared::traffic(slot, live);
         if let Some(before) = self.seen
             && now == Some(before)
-            && let Some(sent) = shared.propose_to_leave(slot, live, before)
+            && shared.propose_to_leave(slot, live, before)
         {
             debug!(peer = %slot.key, "nobody uses the connection: the peer is asked to leave it");
-            live.say(&Word::Leave(sent));
+            live.say(&Word::Leave(before));
         }
         self.seen = now;
-    }
-
-    fn leave_after_the_last(&mut self, shared: &Arc<Shared>, slot: &Arc<Slot>, live: &Arc<Live>) {
-        if self.last == Some(live.received.load(Ordering::SeqCst)) {
-            self.last = None;
-            shared.left(slot, live);
-            Close::Idle.close(&live.connection);
-        }
     }
 }

@@ -7,13 +7,14 @@
 //!   1 ping        u64 number, to be answered with
 //!   2 pong        u64 the same number
 //!   3 overloaded  id of a process here whose mailbox was full
-//!   4 leave       u64 frames sent on this connection: nobody uses it, shall it end?
-//!   5 left        u64 frames sent on this connection: yes, and nothing more is sent on it from here
+//!   4 leave       u64 frames sent, u64 received on this connection: nobody uses it, shall it end?
+//!   5 left        yes, and nothing more is sent on it from here
 //!   6 stay        no
 //! ```
 //!
 //! Words of later versions are skipped.
 
+use super::leave::Traffic;
 use crate::pid::MAX_ID_BYTES;
 
 /// Most bytes of words that wait to be written; what a peer does not read must not grow without end.
@@ -25,29 +26,31 @@ pub(super) enum Word {
     Ping(u64),
     Pong(u64),
     Overloaded(String),
-    Leave(u64),
-    Left(u64),
+    Leave(Traffic),
+    Left,
     Stay,
 }
 
 impl Word {
     /// Appends the word.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        let (what, number, text) = match self {
-            Self::Ping(number) => (1, Some(*number), ""),
-            Self::Pong(number) => (2, Some(*number), ""),
-            Self::Overloaded(id) => (3, None, id.as_str()),
-            Self::Leave(number) => (4, Some(*number), ""),
-            Self::Left(number) => (5, Some(*number), ""),
-            Self::Stay => (6, None, ""),
+        let mut word = |what: u8, rest: &[&[u8]]| {
+            // An id has at most MAX_ID_BYTES.
+            let length = rest.iter().map(|part| part.len()).sum::<usize>();
+            out.push(what);
+            out.extend_from_slice(&u16::try_from(length).unwrap_or(0).to_be_bytes());
+            rest.iter().for_each(|part| out.extend_from_slice(part));
         };
-        let rest = number.map(u64::to_be_bytes);
-        let rest = rest.as_ref().map_or(text.as_bytes(), |number| &number[..]);
-        // An id has at most MAX_ID_BYTES.
-        let length = u16::try_from(rest.len()).unwrap_or(0);
-        out.push(what);
-        out.extend_from_slice(&length.to_be_bytes());
-        out.extend_from_slice(&rest[..usize::from(length)]);
+        match self {
+            Self::Ping(number) => word(1, &[&number.to_be_bytes()]),
+            Self::Pong(number) => word(2, &[&number.to_be_bytes()]),
+            Self::Overloaded(id) => word(3, &[id.as_bytes()]),
+            Self::Leave(Traffic { sent, received }) => {
+                word(4, &[&sent.to_be_bytes(), &received.to_be_bytes()]);
+            }
+            Self::Left => word(5, &[]),
+            Self::Stay => word(6, &[]),
+        }
     }
 
     /// The word of these bytes; `None` for one of a later version, or one that says nothing.
@@ -59,8 +62,14 @@ impl Word {
             3 if rest.len() <= MAX_ID_BYTES => std::str::from_utf8(rest)
                 .ok()
                 .map(|id| Self::Overloaded(id.to_owned())),
-            4 => number().map(Self::Leave),
-            5 => number().map(Self::Left),
+            4 => {
+                let (sent, received) = rest.split_first_chunk()?;
+                Some(Self::Leave(Traffic {
+                    sent: u64::from_be_bytes(*sent),
+                    received: u64::from_be_bytes(received.try_into().ok()?),
+                }))
+            }
+            5 => Some(Self::Left),
             6 => Some(Self::Stay),
             _ => None,
         }
@@ -111,8 +120,11 @@ mod tests {
             Word::Ping(7),
             Word::Pong(u64::MAX),
             Word::Overloaded("slave(1)".to_owned()),
-            Word::Leave(1),
-            Word::Left(2),
+            Word::Leave(Traffic {
+                sent: 1,
+                received: u64::MAX,
+            }),
+            Word::Left,
             Word::Stay,
         ];
         let mut bytes = Vec::new();

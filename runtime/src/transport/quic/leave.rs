@@ -1,11 +1,12 @@
 //! How a connection that nobody uses ends without losing anything.
 //!
 //! A side that has seen no frame for the idle time, and on whose connection no link stands, holds back what its node
-//! sends from now on and proposes to leave, with the number of frames it has sent. The other side agrees when it has
-//! received them all and has itself nothing to send and no link; it sends nothing more on the connection from then on,
-//! and says how many frames it had sent. When those are here too, the first side closes the connection. What was held
-//! back, or is sent afterwards by either, goes over a new connection. A side that does not agree says so, and what was
-//! held back follows on the old one.
+//! sends from now on and proposes to leave, with the numbers of frames it has sent and received. The other side agrees
+//! when both are its own too, so that nothing is under way in either direction, and it has itself nothing to send and no
+//! link; it sends nothing more on the connection from then on. The first side then closes it. What was held back, or is
+//! sent afterwards by either, goes over a new connection: one that the other side dials may be here before its answer,
+//! and takes the place of the old one without a loss, since nothing was left to arrive on that. A side that does not
+//! agree says so, and what was held back follows on the old one.
 //!
 //! Only between nodes that can dial each other: one that only dials would be out of reach.
 
@@ -19,11 +20,11 @@ use super::control::Word;
 use super::slot::{Live, Slot};
 use crate::transport::peers::Input;
 
-/// Frames sent and received on a connection, to see whether it is used.
+/// Frames that one side has sent and received on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Traffic {
-    sent: u64,
-    received: u64,
+    pub(super) sent: u64,
+    pub(super) received: u64,
 }
 
 impl Shared {
@@ -36,17 +37,12 @@ impl Shared {
         })
     }
 
-    /// Proposes to leave when nothing but `before` has gone over the connection and nobody needs it. The number for
-    /// the proposal.
-    pub(super) fn propose_to_leave(
-        &self,
-        slot: &Slot,
-        live: &Live,
-        before: Traffic,
-    ) -> Option<u64> {
+    /// Proposes to leave when nothing but `before` has gone over the connection and nobody needs it. Whether the
+    /// peer is to be asked.
+    pub(super) fn propose_to_leave(&self, slot: &Slot, live: &Live, before: Traffic) -> bool {
         let _turn = slot.turn.lock();
         if self.is_closing() || self.upcalls.is_linked(&slot.key) {
-            return None;
+            return false;
         }
         let mut state = slot.state.lock();
         // A link that was made since the look has been pushed.
@@ -56,7 +52,7 @@ impl Shared {
             && state.outbox.pushed() == before.sent
             && live.received.load(Ordering::Acquire) == before.received;
         if !unused {
-            return None;
+            return false;
         }
         let connection = live.id;
         let mut random = self.random.lock();
@@ -65,46 +61,47 @@ impl Shared {
             .step(self.now(), &mut *random, Input::Leaving { connection });
         debug_assert!(effects.is_empty(), "it only waits for the answer");
         state.outbox.hold();
-        Some(state.outbox.pushed())
+        true
     }
 
-    /// Answers a proposal of the peer, who had sent so many frames.
-    pub(super) fn answer_leave(self: &Arc<Self>, slot: &Arc<Slot>, live: &Arc<Live>, theirs: u64) {
-        let Some(agreed) = self.agrees_to_leave(slot, live, theirs) else {
+    /// Answers a proposal of the peer, to whom `theirs` had gone over the connection.
+    pub(super) fn answer_leave(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        live: &Arc<Live>,
+        theirs: Traffic,
+    ) {
+        if self.agrees_to_leave(slot, live, theirs) {
+            live.say(&Word::Left);
+            debug!(peer = %slot.key, "connection left");
+        } else {
             live.say(&Word::Stay);
-            return;
-        };
-        live.say(&Word::Left(agreed));
-        debug!(peer = %slot.key, "connection left");
+        }
     }
 
     fn agrees_to_leave(
         self: &Arc<Self>,
         slot: &Arc<Slot>,
         live: &Arc<Live>,
-        theirs: u64,
-    ) -> Option<u64> {
-        let before = Self::traffic(slot, live)?;
-        if before.received != theirs || self.is_closing() {
-            return None;
-        }
+        theirs: Traffic,
+    ) -> bool {
         let turn = slot.turn.lock();
-        if self.upcalls.is_linked(&slot.key) {
-            return None;
+        if self.is_closing() || self.upcalls.is_linked(&slot.key) {
+            return false;
         }
         let unused = {
             let state = slot.state.lock();
             state.is_current(live.id)
                 && state.machine.may_leave()
                 && state.outbox.is_idle()
-                && state.outbox.pushed() == before.sent
+                && state.outbox.pushed() == theirs.received
+                && live.received.load(Ordering::Acquire) == theirs.sent
         };
-        if !unused {
-            return None;
+        if unused {
+            let connection = live.id;
+            self.apply_in_turn(slot, Input::Left { connection }, None, &turn);
         }
-        let connection = live.id;
-        self.apply_in_turn(slot, Input::Left { connection }, None, &turn);
-        Some(before.sent)
+        unused
     }
 
     /// The peer would rather keep the connection.
@@ -118,7 +115,7 @@ impl Shared {
         }
     }
 
-    /// The peer has left, and all that it had sent is here: what was held back goes over a new connection.
+    /// The peer has left: what was held back goes over a new connection.
     pub(super) fn left(self: &Arc<Self>, slot: &Arc<Slot>, live: &Live) {
         let connection = live.id;
         self.config.metrics.count("runtime/connections_left");

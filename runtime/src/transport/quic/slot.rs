@@ -60,8 +60,6 @@ pub(super) struct Live {
     probe_wanted: AtomicBool,
     /// Frames received on this connection.
     pub(super) received: AtomicU64,
-    /// Set while we wait for the peer's last frames before we leave.
-    pub(super) expecting_last: AtomicBool,
     /// When the peer was last told that a process here is overloaded, in milliseconds of the transport's time.
     overloaded_at: AtomicU64,
     /// Bytes of unfinished messages by lane.
@@ -95,7 +93,6 @@ impl Live {
             suspected_more: AtomicBool::new(false),
             probe_wanted: AtomicBool::new(false),
             received: AtomicU64::new(0),
-            expecting_last: AtomicBool::new(false),
             overloaded_at: AtomicU64::new(0),
             assembling: Default::default(),
         }
@@ -159,9 +156,6 @@ impl Live {
     /// Counts received frames.
     pub(super) fn took(&self, frames: u64) {
         self.received.fetch_add(frames, Ordering::AcqRel);
-        if self.expecting_last.load(Ordering::SeqCst) {
-            self.attend.notify_one();
-        }
     }
 
     /// Whether it is time to tell the peer again that a process here is overloaded.
