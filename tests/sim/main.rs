@@ -19,7 +19,7 @@ use meseta_tests::sim::plan::Plan;
 use meseta_tests::sim::world;
 
 /// Seeds that found a mistake, with what it was.
-const FOUND: [(u64, &str); 10] = [
+const FOUND: [(u64, &str); 11] = [
     (
         34,
         "A-1: what was allocated before an agent came back was offered beside what was allocated after",
@@ -59,6 +59,10 @@ const FOUND: [(u64, &str); 10] = [
     (
         4190,
         "T-5, the law's mistake: the master acknowledges updates of a task that it has declared ended",
+    ),
+    (
+        1094,
+        "T-3, the law's mistake: a question asked before it was heard that the offers were not valid any more",
     ),
 ];
 

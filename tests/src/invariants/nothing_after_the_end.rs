@@ -5,8 +5,9 @@
 //!
 //! - Until the registry outlives a master, an end that the master itself declared (it has no uuid) is not known to the
 //!   next master, under which what really became of the task may still be heard.
-//! - The master keeps nothing of a task that it refused (TASK_ERROR without a uuid). Whoever asked about it meanwhile is
-//!   told that nothing is known of it.
+//! - The master keeps nothing of a task that it refused: TASK_ERROR without a uuid, or TASK_DROPPED without one when the
+//!   offers were not valid any more. Whoever asked about it before the refusal was heard is told that nothing is known of
+//!   it.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +51,8 @@ impl NothingAfterTheEnd {
                 heard.state,
                 TaskState::Unknown | TaskState::Gone | TaskState::Lost | TaskState::Unreachable
             );
-            let refused = known.state == TaskState::Error && known.uuid.is_none();
+            let refused = matches!(known.state, TaskState::Error | TaskState::Dropped);
+            let refused = refused && known.uuid.is_none();
             if copy || refused && unknown && heard.uuid.is_none() {
                 return Ok(());
             }
@@ -112,6 +114,14 @@ mod tests {
             ],
             vec![told("t", TaskState::Error), told("t", TaskState::Running)],
             vec![
+                told("t", TaskState::Dropped),
+                heard("t", TaskState::Failed, 1),
+            ],
+            vec![
+                heard("t", TaskState::Dropped, 1),
+                told("t", TaskState::Gone),
+            ],
+            vec![
                 heard("t", TaskState::Killed, 1),
                 Event::MasterStarted,
                 told("t", TaskState::Lost),
@@ -133,6 +143,8 @@ mod tests {
             told("t", TaskState::Finished),
             told("refused", TaskState::Error),
             told("refused", TaskState::Unknown),
+            told("late", TaskState::Dropped),
+            told("late", TaskState::Gone),
             told("u", TaskState::Lost),
             told("u", TaskState::Lost),
             Event::MasterStarted,
