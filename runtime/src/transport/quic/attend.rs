@@ -81,7 +81,7 @@ impl Attending {
                 }
                 Err(_) => self.speaks = false,
             },
-            () = live.attend.notified() => self.see_to(shared, slot, live),
+            () = live.attend.notified() => self.see_to(shared, live),
             () = answer_due => {
                 info!(peer = %slot.key, "peer did not answer after its TCP connection was closed: it is taken for dead");
                 shared.config.metrics.count("runtime/peers_found_dead");
@@ -98,7 +98,7 @@ impl Attending {
         }
     }
 
-    fn see_to(&mut self, shared: &Arc<Shared>, slot: &Arc<Slot>, live: &Arc<Live>) {
+    fn see_to(&mut self, shared: &Arc<Shared>, live: &Arc<Live>) {
         let trips = 3 * live.connection.rtt().min(MOST_RTT);
         if live.take_suspicion() && self.ping.1.is_none() {
             self.ping.0 += 1;
