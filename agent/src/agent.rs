@@ -22,6 +22,7 @@ use meseta_protocol::messages::executor::{SendToFramework, SubscribeExecutor, Up
 use meseta_protocol::messages::{Led, MasterMessage};
 use meseta_protocol::{AgentId, UpdateId};
 use meseta_runtime::detector::{self, Detector, Followed, Follower, detect};
+use meseta_runtime::planted::mistake;
 use meseta_runtime::{Context, ExitReason, Gate, Pid, Process, Receive, Routes, Time};
 use tracing::{debug, error, info, warn};
 
@@ -77,11 +78,11 @@ where
     Agent: FromMaster<M>,
 {
     fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, led: Led<M>) {
-        if self.master.as_ref() != Some(from) {
+        if self.master.as_ref() != Some(from) && !mistake("agent obeys whoever led once") {
             warn!(%from, message = M::NAME, "message dropped: its sender is not the master that leads");
             return;
         }
-        if led.leader_epoch < self.leader_epoch {
+        if led.leader_epoch < self.leader_epoch && !mistake("agent obeys whoever led once") {
             warn!(%from, message = M::NAME, epoch = led.leader_epoch, "message dropped: its sender no longer leads");
             return;
         }
@@ -238,6 +239,16 @@ impl Agent {
     /// Updates on their way.
     pub fn updates(&self) -> &StatusUpdates {
         &self.updates
+    }
+
+    /// Newest leadership heard of.
+    pub fn leader_epoch(&self) -> u64 {
+        self.leader_epoch
+    }
+
+    /// The master that leads, as far as the agent knows.
+    pub fn master(&self) -> Option<&Pid> {
+        self.master.as_ref()
     }
 
     /// Where it stands with the master.

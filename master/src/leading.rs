@@ -71,7 +71,7 @@ impl Master {
     }
 
     /// Number of its leadership; 0 while it has none.
-    pub(crate) fn epoch(&self) -> u64 {
+    pub fn epoch(&self) -> u64 {
         self.leadership.map_or(0, |leadership| leadership.epoch)
     }
 

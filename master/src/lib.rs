@@ -6,8 +6,8 @@
 //!                  └ ⇄ registrar(1)   what outlives a master
 //! ```
 //!
-//! [`start`] puts the three processes on a [`Node`]; `meseta-master` is that with flags. With [`start_contending`] the
-//! master is one of several, of which [`election`] finds out who leads.
+//! [`start`] puts the three processes on a [`Node`]; `meseta-master` is that with flags. A [`replicated`] master is one of
+//! several, of which [`election`] finds out who leads.
 // A seed must replay a run, so nothing that processes say may hang on the order of a hash table.
 #![warn(clippy::iter_over_hash_type)]
 
@@ -28,6 +28,7 @@ pub mod reconciliation;
 pub mod registrar;
 pub mod registry;
 pub mod removal_rate;
+pub mod replicated;
 pub mod state;
 pub mod validation;
 
@@ -37,6 +38,7 @@ pub(crate) const OWN_NODE: &[&str] = &["the node itself"];
 
 pub use config::Config;
 pub use master::Master;
+pub use replicated::Replicated;
 use std::time::Duration;
 
 use meseta_protocol::messages::election::ELECTION;
@@ -74,26 +76,9 @@ pub fn start(node: &Node, config: Config) -> Result<Pid, SpawnError> {
     Ok(master)
 }
 
-/// Starts one of several masters on a node, which leads when `coordinator` has elected it. Whenever it leads no more, it
-/// ends with all its parts, and a fresh one takes its place and follows. Returns the PID of what sees to that; when it
-/// ends, the program cannot go on.
-///
-/// # Errors
-/// [`SpawnError`] when the node has a master already or is shut down.
-pub fn start_contending(
-    node: &Node,
-    config: Config,
-    members: Members,
-    coordinator: Pid,
-) -> Result<Pid, SpawnError> {
-    let contending = contending(config, members, coordinator);
-    let supervisor = node.spawn(SUPERVISOR, move || contending)?;
-    node.delegate(MASTER);
-    Ok(supervisor)
-}
-
-/// The supervisor of one of several masters, for a host that is no [`Node`], such as a simulated one.
-pub fn contending(config: Config, members: Members, coordinator: Pid) -> Supervisor {
+/// The supervisor of one of several masters, which leads when `coordinator` has elected it. Whenever it leads no more, it
+/// ends with all its parts, and a fresh one takes its place and follows.
+pub(crate) fn contending(config: Config, members: Members, coordinator: Pid) -> Supervisor {
     let timing = config.election;
     let election = move || Election::new(members.all.clone(), coordinator.clone(), timing);
     let master = move || Master::contending(config.clone());

@@ -4,13 +4,11 @@ use std::process::ExitCode;
 use std::task::Poll;
 
 use anyhow::Context as _;
-use meseta_master::Config;
 use meseta_master::config::{DEFAULT_PORT, Flags};
 use meseta_master::election::members::Members;
 use meseta_master::log::storage::ops::Storage;
 use meseta_master::log::storage::{Settings, Store};
-use meseta_master::log::{self, LogConfig};
-use meseta_master::registrar;
+use meseta_master::{Config, Replicated};
 use meseta_runtime::lock::DirectoryLock;
 use meseta_runtime::{ExitReason, Node, Pid};
 
@@ -63,27 +61,15 @@ fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
 }
 
 /// A node with a master whose registry is in the replicated log, and what must live for it to go on.
-fn replicated(
-    flags: &Flags,
-    mut config: Config,
-    members: Members,
-) -> anyhow::Result<(Node, Vec<Pid>)> {
+fn replicated(flags: &Flags, config: Config, members: Members) -> anyhow::Result<(Node, Vec<Pid>)> {
     let directory = flags.work_dir.join(LOG_DIRECTORY);
     let store = Store::open(&directory, &Settings::default()).context("--work_dir")?;
     let builder = flags.node.builder("master", DEFAULT_PORT)?;
     let node = Storage::from(store).serve(builder).start()?;
-    let replicas: Vec<_> = members.all.iter().cloned().collect();
-    let log = log::start(
-        &node,
-        LogConfig {
-            replicas,
-            auto_initialize: flags.log_auto_initialize,
-            directory,
-        },
-    )?;
-    config.registry = registrar::Storage::Log(log.clone());
-    let master = meseta_master::start_contending(&node, config, members, log.coordinator.clone())?;
-    Ok((node, vec![log.replica, log.coordinator, master]))
+    let auto = flags.log_auto_initialize;
+    let master = Replicated::new(node.address(), config, members, auto, directory)?;
+    let parts = master.start(&node)?;
+    Ok((node, parts.to_vec()))
 }
 
 /// Which of these processes ends first, and why.

@@ -232,6 +232,11 @@ impl Core {
         self.master.as_ref()
     }
 
+    /// Newest leadership heard of.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     /// Applies one input. Effects are carried out in order.
     pub fn step<R: Rng>(&mut self, random: &mut R, input: Input) -> Vec<Effect> {
         if self.phase == Phase::Ended {

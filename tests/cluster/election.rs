@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use meseta_agent::config::Containment;
 use meseta_agent::containerizer::Sweep;
+use meseta_master::Replicated;
 use meseta_master::election::members::Members;
 use meseta_master::election::messages::Heartbeat;
 use meseta_master::log::storage::memory::Memory;
 use meseta_master::log::storage::ops::Storage;
-use meseta_master::log::{self, LogConfig};
-use meseta_master::registrar;
 use meseta_protocol::FrameworkId;
 use meseta_protocol::agent::MasterInfo;
 use meseta_protocol::framework::FrameworkInfo;
@@ -62,19 +61,14 @@ impl World {
             .map(|node| node.address().clone())
             .collect();
         for node in &world.masters {
-            let log = LogConfig {
-                replicas: all.clone(),
-                auto_initialize: true,
-                directory: PathBuf::from("memory"),
-            };
-            let log = log::start(node, log).unwrap();
-            let mut config = meseta_master::Config::new(0, "a-master");
-            config.registry = registrar::Storage::Log(log.clone());
+            let config = meseta_master::Config::new(0, "a-master");
             let members = Members {
                 all: all.iter().cloned().collect(),
                 quorum: all.len() / 2 + 1,
             };
-            meseta_master::start_contending(node, config, members, log.coordinator).unwrap();
+            let (here, memory) = (node.address(), PathBuf::from("memory"));
+            let master = Replicated::new(here, config, members, true, memory);
+            master.unwrap().start(node).unwrap();
         }
         world.clock.settle();
         world

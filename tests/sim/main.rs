@@ -1,6 +1,7 @@
 //! Whole clusters in simulated worlds: many seeds, each held to all laws after every step; see `meseta_tests::sim`.
 //!
-//! `MESETA_SEEDS` says how many seeds, 300 unless set; `MESETA_SEED_FROM` which is the first. A failure prints the law,
+//! `MESETA_SEEDS` says how many seeds, 300 with one master and 100 with several unless set; `MESETA_SEED_FROM` which is the
+//! first. A failure prints the law,
 //! the last events, and the command that shows it again.
 
 #![expect(
@@ -16,7 +17,7 @@ use std::time::Duration;
 use meseta_runtime::Clock;
 use meseta_tests::sim::batch::{self, Summary};
 use meseta_tests::sim::plan::Plan;
-use meseta_tests::sim::world;
+use meseta_tests::sim::{fault_kinds, masters, world};
 
 /// Seeds that found a mistake, with what it was.
 const FOUND: [(u64, &str); 11] = [
@@ -114,7 +115,38 @@ fn clusters_keep_the_laws_whatever_goes_wrong() {
     show(&summary, clock.now().since(began));
     expect_no_failure(&summary);
     if seeds >= 300 {
-        assert_eq!(summary.toothless(), [""; 0], "these faults never bit");
+        assert_eq!(
+            summary.toothless(&fault_kinds()),
+            [""; 0],
+            "these faults never bit"
+        );
+    }
+}
+
+#[test]
+fn masters_without_faults_have_one_leader_and_their_cluster_does_its_work() {
+    let summary = batch::play(0..10, |seed| {
+        world::run_plan(Plan::draw_masters(seed).without_faults(), false)
+    });
+    expect_no_failure(&summary);
+    assert_eq!(summary.events["masters"], 10, "one leader each");
+    assert!(summary.events["ends heard"] >= summary.events["launched"]);
+}
+
+#[test]
+fn several_masters_keep_the_laws_whatever_goes_wrong() {
+    let (seeds, from) = (setting("MESETA_SEEDS", 100), setting("MESETA_SEED_FROM", 0));
+    let clock = Clock::live();
+    let began = clock.now();
+    let summary = batch::play(from..from + seeds, world::run_masters);
+    show(&summary, clock.now().since(began));
+    expect_no_failure(&summary);
+    if seeds >= 100 {
+        assert_eq!(
+            summary.toothless(&masters::fault_kinds()),
+            [""; 0],
+            "these faults never bit"
+        );
     }
 }
 
@@ -141,7 +173,12 @@ fn one_seed_gives_one_journal() {
 /// What `scripts/sim --seed N` shows: everything that happened in one run.
 #[test]
 fn a_run_tells_its_story() {
-    let report = batch::replay(setting("MESETA_SEED", 0));
+    let seed = setting("MESETA_SEED", 0);
+    let report = batch::replay(if setting("MESETA_MASTERS_IN_PLAY", 1) == 1 {
+        Plan::draw(seed)
+    } else {
+        Plan::draw_masters(seed)
+    });
     for line in batch::tale(&report) {
         println!("{line}");
     }

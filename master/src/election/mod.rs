@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use meseta_protocol::agent::MasterInfo;
 use meseta_protocol::messages::election::{Detect, ELECTION, Leader};
+use meseta_runtime::planted::mistake;
 use meseta_runtime::{
     Address, Context, ExitReason, Pid, Process, Receive, Request, Response, Routes, Time,
 };
@@ -168,10 +169,8 @@ impl Receive<Recovered> for Election {
 impl Receive<Demoted> for Election {
     fn receive(&mut self, cx: &mut Context<'_, Self>, _: &Pid, _: Demoted) {
         // What it has asked the log to write since is lost, or somebody else's: only a fresh master may go on.
-        if let Some(master) = &self.master {
-            warn!("another master writes the log: this one leads no more");
-            cx.terminate(master);
-        }
+        warn!("another master writes the log: this one leads no more");
+        self.end_master(cx);
     }
 }
 
@@ -225,15 +224,21 @@ impl Election {
             Effect::StepDown(why) => {
                 warn!(why, "this master leads no more");
                 cx.metrics().count("election/stepped_down");
-                if let Some(master) = &self.master {
-                    cx.terminate(master);
-                }
+                self.end_master(cx);
             }
             Effect::Announce(standing) => {
                 let leader = standing.leader.as_ref().map(|(address, _)| address);
                 info!(epoch = standing.epoch, ?leader, "who leads");
                 self.subscribers.tell(cx, &leader_of(&standing));
             }
+        }
+    }
+
+    fn end_master(&self, cx: &mut Context<'_, Self>) {
+        if let Some(master) = &self.master
+            && !mistake("master goes on when it leads no more")
+        {
+            cx.terminate(master);
         }
     }
 

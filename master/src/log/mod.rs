@@ -74,12 +74,21 @@ pub enum LogError {
     Spawn(#[from] SpawnError),
 }
 
-/// Starts the processes of a node's log. The node must have been built with [`storage::ops::Storage::serve`].
+/// The processes of a node's log, before they are on the node.
+pub struct Parts {
+    /// To be spawned first, as [`LogPids::replica`].
+    pub replica: ReplicaProcess,
+    /// To be spawned after it, as [`LogPids::coordinator`].
+    pub coordinator: CoordinatorProcess,
+    /// Where they will be.
+    pub pids: LogPids,
+}
+
+/// The processes of the log of the node at this address, wired to each other, for whoever hosts them.
 ///
 /// # Errors
-/// [`LogError`] when the node is not a member, has a log already or is shut down.
-pub fn start(node: &Node, config: LogConfig) -> Result<LogPids, LogError> {
-    let address = node.address();
+/// [`LogError`] when the node is not a member.
+pub fn parts(address: &Address, config: LogConfig) -> Result<Parts, LogError> {
     if !config.replicas.contains(address) {
         let address = address.clone();
         return Err(LogError::NotAMember { address });
@@ -90,10 +99,23 @@ pub fn start(node: &Node, config: LogConfig) -> Result<LogPids, LogError> {
         auto_initialize: config.auto_initialize,
         directory: config.directory,
     };
-    let replica = node.spawn(REPLICA, move || ReplicaProcess::new(settings))?;
-    let coordinator = node.spawn(COORDINATOR, move || CoordinatorProcess::new(members))?;
-    Ok(LogPids {
-        replica,
-        coordinator,
+    Ok(Parts {
+        replica: ReplicaProcess::new(settings),
+        coordinator: CoordinatorProcess::new(members),
+        pids: LogPids {
+            replica: Pid::new(REPLICA, address.clone())?,
+            coordinator: Pid::new(COORDINATOR, address.clone())?,
+        },
     })
+}
+
+/// Starts the processes of a node's log. The node must have been built with [`storage::ops::Storage::serve`].
+///
+/// # Errors
+/// [`LogError`] when the node is not a member, has a log already or is shut down.
+pub fn start(node: &Node, config: LogConfig) -> Result<LogPids, LogError> {
+    let parts = parts(node.address(), config)?;
+    node.spawn(REPLICA, move || parts.replica)?;
+    node.spawn(COORDINATOR, move || parts.coordinator)?;
+    Ok(parts.pids)
 }

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use meseta_protocol::agent::MasterInfo;
+use meseta_runtime::planted::mistake;
 
 use super::entry::{self, Diff};
 use super::replay::{Replay, ReplayError, Since};
@@ -237,7 +238,10 @@ impl Core {
         for (position, bytes) in entries {
             replay.feed(position, &bytes)?;
         }
-        let (registry, since) = replay.finish(&leadership.master.capabilities)?;
+        let (mut registry, since) = replay.finish(&leadership.master.capabilities)?;
+        if mistake("registrar forgets who is unreachable") {
+            registry.unreachable.clear();
+        }
         self.next = registry.clone();
         self.registry = registry;
         self.since = since;
@@ -290,8 +294,13 @@ impl Core {
             return Ok(self.land(flight));
         }
         let bytes = self.encode(&mut flight).map_err(Failure::Encode)?;
+        let mut effects = vec![Effect::Append(bytes)];
+        if mistake("registrar answers before an entry is durable") {
+            let answers = mem::take(&mut flight.answers).into_iter();
+            effects.extend(answers.map(|(ticket, answer)| Effect::Answer(ticket, answer)));
+        }
         self.flight = Some(flight);
-        Ok(vec![Effect::Append(bytes)])
+        Ok(effects)
     }
 
     fn encode(&self, flight: &mut Flight) -> Result<Bytes, meseta_runtime::message::CodecError> {

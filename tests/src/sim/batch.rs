@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use meseta_runtime::Time;
 use meseta_runtime::sim::Failure;
 
-use super::fault_kinds;
+use super::plan::Plan;
 use super::world::{self, Report};
 
 /// Last events of the history that a failure shows.
@@ -47,10 +47,10 @@ impl Summary {
         }
     }
 
-    /// Kinds of faults that have never bitten.
-    pub fn toothless(&self) -> Vec<&'static str> {
+    /// Those of these kinds of faults that have never bitten.
+    pub fn toothless(&self, kinds: &[&'static str]) -> Vec<&'static str> {
         let never = |kind: &&str| self.bites.get(kind).is_none_or(|count| *count == 0);
-        fault_kinds().into_iter().filter(never).collect()
+        kinds.iter().copied().filter(never).collect()
     }
 }
 
@@ -102,7 +102,11 @@ pub fn story(report: &Report, failure: &Failure) -> String {
     );
     line_to(
         &mut text,
-        &format!("see it again: scripts/sim --seed {}", report.seed),
+        &format!(
+            "see it again: scripts/sim {}--seed {}",
+            if report.has_masters { "--masters " } else { "" },
+            report.seed
+        ),
     );
     text
 }
@@ -117,9 +121,9 @@ pub fn shown(at: Time) -> String {
     format!("{:>3}.{:09}", at.0 / 1_000_000_000, at.0 % 1_000_000_000)
 }
 
-/// Plays one seed with its whole journal.
-pub fn replay(seed: u64) -> Report {
-    world::run_plan(super::plan::Plan::draw(seed), true)
+/// Plays a plan with its whole journal.
+pub fn replay(plan: Plan) -> Report {
+    world::run_plan(plan, true)
 }
 
 /// The whole journal of a run, with what counts for the laws in its places, and how it ended.

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use meseta_master::Master;
 use meseta_master::allocator::AllocatorProcess;
+use meseta_master::election::messages::Recovered;
 use meseta_master::state::Agent as Entry;
-use meseta_runtime::Pid;
 use meseta_runtime::sim::{Invariant, Seen, Sim};
+use meseta_runtime::{Message as _, Pid};
 
 use super::hosts::Hosts;
 use super::notes::Shared;
@@ -142,7 +143,13 @@ impl Invariant for ClusterLaws {
                 }
                 Ok(())
             }
-            Seen::Spawned(_) | Seen::Sent(_) | Seen::Handled(_) | Seen::Dropped(..) => Ok(()),
+            Seen::Sent(letter) => {
+                if letter.name == Recovered::NAME {
+                    self.shared.lock().note(Event::MasterStarted);
+                }
+                Ok(())
+            }
+            Seen::Spawned(_) | Seen::Handled(_) | Seen::Dropped(..) => Ok(()),
         }
     }
 

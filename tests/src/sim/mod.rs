@@ -11,6 +11,7 @@
 //! | [`world`] | the cluster, and the four parts of a run |
 //! | [`scheduler`], [`executor`] | what frameworks do |
 //! | [`machine`] | pure: containers and processes of one machine |
+//! | [`masters`] | the master, or several with their log and election |
 //! | [`hosts`] | models of the operations by which agents and executors use machines |
 //! | [`notes`] | what is remembered outside of all nodes: the history, the books of frameworks |
 //! | [`laws`] | the laws, as the engine asks for them |
@@ -28,6 +29,7 @@ pub mod executor;
 pub mod hosts;
 pub mod laws;
 pub mod machine;
+pub mod masters;
 pub mod notes;
 pub mod plan;
 pub mod scheduler;

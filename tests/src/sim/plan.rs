@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use meseta_master::election::core::Timing;
 use meseta_runtime::sim::Faults;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -32,6 +33,19 @@ pub struct Plan {
     pub agent_reregister_timeout: Duration,
     /// When the master takes unanswered offers back.
     pub offer_timeout: Option<Duration>,
+    /// What several masters are like; none for a master on its own.
+    pub masters: Option<Masters>,
+}
+
+/// Several masters, with their registry in a log that they replicate.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Masters {
+    /// How many.
+    pub count: usize,
+    /// The times of their election.
+    pub election: Timing,
+    /// Time between pings of an agent.
+    pub agent_ping_timeout: Duration,
 }
 
 impl Plan {
@@ -59,10 +73,33 @@ impl Plan {
             offer_timeout: random
                 .random_bool(0.5)
                 .then(|| Duration::from_secs(random.random_range(5..=30))),
+            masters: None,
         };
         if random.random_range(0..20) == 0 {
             plan = plan.without_faults();
         }
+        plan
+    }
+
+    /// Draws a run with several masters. It is shorter than others: their heartbeats make a second of it long.
+    pub fn draw_masters(seed: u64) -> Self {
+        let mut plan = Self::draw(seed);
+        let random = &mut StdRng::seed_from_u64(seed ^ 0x3a57_e125_0e1e_c7ed);
+        plan.length = Duration::from_secs(random.random_range(15..=50));
+        plan.agent_reregister_timeout =
+            Duration::from_secs([10, 60, 600][random.random_range(0..3)]);
+        // In step with each other, as shipped or slower.
+        let slower = random.random_range(1..=4);
+        let shipped = Timing::default();
+        plan.masters = Some(Masters {
+            count: 3,
+            election: Timing {
+                heartbeat: shipped.heartbeat * slower,
+                shortest_silence: shipped.shortest_silence * slower,
+                longest_silence: shipped.longest_silence * slower,
+            },
+            agent_ping_timeout: Duration::from_secs([1, 5, 15][random.random_range(0..3)]),
+        });
         plan
     }
 

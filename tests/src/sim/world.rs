@@ -1,25 +1,27 @@
-//! A whole cluster in a simulated world: one master, some agents with their machines, some frameworks.
+//! A whole cluster in a simulated world: one master or several, some agents with their machines, some frameworks.
 //!
 //! A run has four parts: things go wrong for a while; faults stop, and the cluster has to converge (Z-1); frameworks
 //! end; nothing may be left of them (K-1, A-3).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use meseta_agent::containerizer::Host;
 use meseta_agent::{Agent, Config as AgentConfig};
+use meseta_master::Master;
 use meseta_master::allocator::AllocatorProcess;
 use meseta_master::state::Standing;
-use meseta_master::{Config as MasterConfig, Master};
 use meseta_protocol::FrameworkId;
 use meseta_runtime::Pid;
-use meseta_runtime::sim::{Bites, Boot, Failure, Kept, NodeId, NodeSettings, Sim, State};
+use meseta_runtime::detector::Candidates;
+use meseta_runtime::sim::{Bites, Failure, Kept, NodeId, NodeSettings, Sim, State};
 use meseta_scheduler_driver::Driver;
 use rand::RngExt;
 
 use super::hosts::Hosts;
 use super::laws::{ClusterLaws, books_agree};
+use super::masters::{self, Masters};
 use super::notes::{self, Book, Notes, Shared};
 use super::plan::Plan;
 use super::scheduler::Player;
@@ -44,6 +46,8 @@ const SUPERVISION: Duration = Duration::from_secs(1);
 pub struct Report {
     /// Its seed.
     pub seed: u64,
+    /// Whether it had several masters.
+    pub has_masters: bool,
     /// Hash over the journal.
     pub hash: u64,
     /// Lines of the journal.
@@ -70,11 +74,15 @@ pub struct World {
     plan: Plan,
     shared: Shared,
     hosts: Hosts,
-    master: Pid,
+    masters: Masters,
     /// The node of each framework's newest program.
     programs: Vec<NodeId>,
     agents: Vec<NodeId>,
-    seed: u64,
+}
+
+/// Runs a seed with several masters.
+pub fn run_masters(seed: u64) -> Report {
+    run_plan(Plan::draw_masters(seed), false)
 }
 
 /// Runs a seed.
@@ -93,7 +101,8 @@ pub fn run_plan(plan: Plan, keep: bool) -> Report {
     let notes = std::mem::take(&mut *world.shared.lock());
     let Notes { history, bites, .. } = notes;
     Report {
-        seed: world.seed,
+        seed: world.plan.seed,
+        has_masters: world.plan.masters.is_some(),
         hash: world.sim.journal().hash(),
         lines: world.sim.journal().lines(),
         steps: world.sim.steps(),
@@ -125,24 +134,30 @@ impl World {
         let hosts = Hosts::new(shared.clone(), plan.troubles);
         hosts.install(&mut sim);
         sim.law(ClusterLaws::new(shared.clone(), hosts.clone()));
-        let master = add_master(&mut sim, &plan);
+        let masters = masters::add(&mut sim, &plan, &shared);
         let mut agents = Vec::new();
         for (number, resources) in plan.agents.iter().enumerate() {
-            let node = add_agent(&mut sim, &hosts, number, resources, &master);
+            let node = add_agent(&mut sim, &hosts, number, resources, &masters.candidates);
             agents.push(node);
         }
         let mut programs = Vec::new();
         for number in 0..plan.frameworks.len() {
-            programs.push(add_framework(&mut sim, &plan, &shared, &master, number, 0));
+            let who = (number, 0);
+            programs.push(add_framework(
+                &mut sim,
+                &plan,
+                &shared,
+                &masters.candidates,
+                who,
+            ));
         }
         sim.set_faults(plan.faults.clone());
         Self {
             sim,
-            seed: plan.seed,
             plan,
             shared,
             hosts,
-            master,
+            masters,
             programs,
             agents,
         }
@@ -180,12 +195,12 @@ impl World {
     /// Programs that have ended by themselves are started again.
     fn supervise(&mut self) {
         let mut ended = Vec::new();
-        let nodes = self.agents.iter().copied();
-        for node in nodes.chain(self.sim.node_ids().next()) {
+        for node in self.agents.iter().copied() {
             if self.sim.state(node) == State::Up && self.sim.pids(node).next().is_none() {
                 ended.push(node);
             }
         }
+        ended.extend(self.masters.ended(&self.sim));
         for node in ended {
             self.sim.remark("a program has ended by itself");
             self.sim.crash(node, Kept::Synced, false);
@@ -210,9 +225,8 @@ impl World {
             &mut self.sim,
             &self.plan,
             &self.shared,
-            &self.master,
-            number,
-            generation,
+            &self.masters.candidates,
+            (number, generation),
         );
         self.programs[number] = program;
         self.shared.lock().programs[number] = Some(program);
@@ -236,7 +250,7 @@ impl World {
             }
             if self.sim.now() >= end {
                 // What a framework still waits for is law T-2's when all else is well.
-                let verdict = convergence::check(&convergence::missing(&self.views()));
+                let verdict = convergence::check(&self.parts_missing());
                 self.verdict("Z-1", verdict)?;
                 self.sim.finish()?;
                 let verdict = convergence::check(&missing);
@@ -253,9 +267,16 @@ impl World {
         Ok(())
     }
 
+    /// What keeps masters, agents and programs of frameworks from having converged.
+    fn parts_missing(&self) -> Vec<String> {
+        let mut missing = convergence::missing(&self.views());
+        missing.extend(self.masters.missing(&self.sim));
+        missing
+    }
+
     /// What keeps the cluster from having converged.
     fn missing(&self) -> Vec<String> {
-        let mut missing = convergence::missing(&self.views());
+        let mut missing = self.parts_missing();
         let notes = self.shared.lock();
         for (number, book) in notes
             .books
@@ -274,9 +295,14 @@ impl World {
         missing
     }
 
+    /// The master that leads, if one does.
+    fn leader(&self) -> Option<(&Pid, &Master)> {
+        self.masters.leader(&self.sim)
+    }
+
     fn views(&self) -> Views {
         let mut views = Views::default();
-        if let Some(master) = self.sim.process::<Master>(&self.master) {
+        if let Some((_, master)) = self.leader() {
             for (id, agent) in master.state().agents() {
                 let live = agent.tasks.iter().flat_map(|(framework, tasks)| {
                     tasks.iter().map(|task| (framework.clone(), task.clone()))
@@ -339,7 +365,7 @@ impl World {
     /// earlier master, which nobody remembers since the registry is in memory. What they left stays until somebody ends
     /// it: see the README, "Kill something".
     fn orphans(&self) -> BTreeSet<FrameworkId> {
-        let Some(master) = self.sim.process::<Master>(&self.master) else {
+        let Some((_, master)) = self.leader() else {
             return BTreeSet::new();
         };
         let state = master.state();
@@ -400,7 +426,7 @@ impl World {
         let executors = self.hosts.executors().into_iter();
         let executors = executors.filter(|container| !orphaned.contains(container));
         left.insert("executors".to_owned(), executors.count());
-        if let Some(master) = self.sim.process::<Master>(&self.master) {
+        if let Some((_, master)) = self.leader() {
             let frameworks = master.state().frameworks();
             let frameworks = frameworks.filter(|(id, _)| !orphans.contains(*id)).count();
             left.insert("frameworks in the master".to_owned(), frameworks);
@@ -410,10 +436,13 @@ impl World {
     }
 
     fn books(&self) -> Result<(), String> {
-        let master = self.sim.process::<Master>(&self.master);
-        let allocators: BTreeMap<_, _> = self.sim.processes::<AllocatorProcess>().collect();
-        let (Some(master), Some(allocator)) = (master, allocators.into_values().next()) else {
+        let Some((pid, master)) = self.leader() else {
             return Err("there is no master".to_owned());
+        };
+        let mut allocators = self.sim.processes::<AllocatorProcess>();
+        let allocator = allocators.find(|(other, _)| other.address() == pid.address());
+        let Some((_, allocator)) = allocator else {
+            return Err("the master has no allocator".to_owned());
         };
         books_agree(master, allocator)?;
         let orphans = self.orphans();
@@ -431,40 +460,20 @@ impl World {
     }
 }
 
-fn add_master(sim: &mut Sim, plan: &Plan) -> Pid {
-    let plan = plan.clone();
-    // Its epoch must never fall, so its disk is never lost: that is the operator's part.
-    let settings = NodeSettings::new("master", "master").kept(&[Kept::Synced, Kept::Partly]);
-    let node = sim.add(settings, move |boot| start_master(boot, &plan));
-    sim.pid(node, "master")
-}
-
-fn start_master(boot: &mut Boot<'_>, plan: &Plan) {
-    const EPOCH: &str = "leader_epoch";
-    let disk = boot.disk();
-    let last = disk
-        .read(EPOCH)
-        .and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
-    let epoch = last.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0) + 1;
-    let kept = disk.write(EPOCH, epoch.to_string().as_bytes());
-    if kept.is_err() || disk.sync().is_err() {
-        // As `next_epoch` does: it is on disk before it is used, or the program ends.
-        return;
-    }
-    let mut config = MasterConfig::new(epoch, "master");
-    config.agent_reregister_timeout = plan.agent_reregister_timeout;
-    config.offer_timeout = plan.offer_timeout;
-    boot.spawn("master", Master::new(config));
-}
-
-fn add_agent(sim: &mut Sim, hosts: &Hosts, number: usize, resources: &str, master: &Pid) -> NodeId {
+fn add_agent(
+    sim: &mut Sim,
+    hosts: &Hosts,
+    number: usize,
+    resources: &str,
+    masters: &Candidates,
+) -> NodeId {
     let kept = [Kept::Synced, Kept::Partly, Kept::Nothing];
     let settings = NodeSettings::new(&format!("agent{number}"), "agent").kept(&kept);
-    let (resources, master) = (resources.to_owned(), master.clone());
+    let (resources, masters) = (resources.to_owned(), masters.clone());
     let hosts = hosts.clone();
     sim.add(settings, move |boot| {
         hosts.add(boot.node(), number);
-        let mut config = AgentConfig::new(master.clone(), format!("/simulated/{number}"));
+        let mut config = AgentConfig::new(masters.clone(), format!("/simulated/{number}"));
         config.hostname = format!("agent{number}");
         match resources.parse() {
             Ok(resources) => config.resources = resources,
@@ -490,13 +499,12 @@ fn add_framework(
     sim: &mut Sim,
     plan: &Plan,
     shared: &Shared,
-    master: &Pid,
-    number: usize,
-    generation: usize,
+    masters: &Candidates,
+    (number, generation): (usize, usize),
 ) -> NodeId {
     let settings = NodeSettings::new(&format!("framework{number}"), "scheduler").accepts(false);
     let character = plan.frameworks[number].clone();
-    let (shared, master, seed) = (shared.clone(), master.clone(), plan.seed);
+    let (shared, masters, seed) = (shared.clone(), masters.clone(), plan.seed);
     sim.add(settings, move |boot| {
         let (id, over) = {
             let notes = shared.lock();
@@ -513,7 +521,7 @@ fn add_framework(
         let player = Player::new(number, character.clone(), seed, shared.clone());
         let (told, _) = mpsc::channel();
         let driver = Driver::new(
-            master.clone(),
+            masters.clone(),
             character.info(number, id),
             character.options(),
             Box::new(player),

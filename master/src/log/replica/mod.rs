@@ -133,6 +133,11 @@ impl ReplicaProcess {
             meters: None,
         }
     }
+
+    /// Its rules and what they hold, to look at. What has not been on disk yet is in it too.
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
 }
 
 impl Process for ReplicaProcess {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use meseta_runtime::sim::{OpReply, Sim};
+use meseta_runtime::sim::{NodeId, OpReply, Sim};
 use meseta_runtime::{NodeBuilder, Op};
 use tokio::sync::oneshot;
 
@@ -78,19 +78,38 @@ impl Storage {
     }
 }
 
+/// What the disk of a simulated node has done for its replica.
+#[derive(Debug)]
+pub enum Happened<'a> {
+    /// It was read at the start of the node's present run.
+    Loaded(&'a Stored),
+    /// These changes are durable.
+    Committed(&'a [Change]),
+    /// It did not do what it was told.
+    Failed(&'a StorageError),
+}
+
 /// Has the nodes of a simulated world carry out [`Load`] and [`Commit`] on their disks. A crash before the answer keeps a
-/// commit as a whole or loses it.
-pub fn model(sim: &mut Sim) {
-    sim.model(|sim, node, _: Load, reply| {
+/// commit as a whole or loses it. `tell` hears of everything before the replica does.
+pub fn model(sim: &mut Sim, tell: impl Fn(&Sim, NodeId, &Happened<'_>) + Clone + 'static) {
+    let told = tell.clone();
+    sim.model(move |sim, node, _: Load, reply| {
         let delay = sim.op_delay();
         let stored = memory::load(sim.disk(node));
+        told(sim, node, &Happened::Loaded(&stored));
         sim.answer(reply, delay, Ok(stored));
     });
-    sim.model(|sim, node, commit: Commit, reply: OpReply<Commit>| {
+    sim.model(move |sim, node, commit: Commit, reply: OpReply<Commit>| {
         let delay = sim.op_delay();
         let begun = memory::begin(sim.disk(node), &commit.changes);
+        let tell = tell.clone();
         sim.later_on(node, delay, move |sim| {
             let done = begun.and_then(|()| memory::end(sim.disk(node)));
+            let happened = match &done {
+                Ok(()) => Happened::Committed(&commit.changes),
+                Err(error) => Happened::Failed(error),
+            };
+            tell(sim, node, &happened);
             sim.answer(reply, Duration::ZERO, done.map(|()| Committed::default()));
         });
     });

@@ -1,0 +1,169 @@
+//! The masters of a simulated cluster: one on its own, with its registry in memory, or several that replicate it.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use meseta_master::election::members::Members;
+use meseta_master::log::messages::Status;
+use meseta_master::log::post::{COORDINATOR, REPLICA};
+use meseta_master::log::replica::ReplicaProcess;
+use meseta_master::log::storage::ops;
+use meseta_master::{Config, MASTER, Master, Replicated, SUPERVISOR};
+use meseta_protocol::messages::election::ELECTION;
+use meseta_runtime::detector::Candidates;
+use meseta_runtime::sim::{Bites, Boot, Kept, NodeId, NodeSettings, Sim, State};
+use meseta_runtime::{Address, Pid};
+
+use super::notes::Shared;
+use super::plan::{self, Plan};
+
+/// What must live on the node of one of several masters: else its program ends.
+const PARTS: [&str; 3] = [REPLICA, COORDINATOR, SUPERVISOR];
+
+/// Every kind of fault that a batch with several masters must have seen bite: those of nodes and network. The others, of
+/// machines and executors, are the business of the batch with one.
+pub fn fault_kinds() -> Vec<&'static str> {
+    let all = Bites::ALL.iter().copied();
+    all.filter(|kind| *kind != "crash of a machine with guests")
+        .collect()
+}
+
+/// See the module.
+pub struct Masters {
+    /// Their nodes.
+    pub nodes: Vec<NodeId>,
+    /// By which agents and schedulers find the one that leads.
+    pub candidates: Candidates,
+    are_several: bool,
+}
+
+/// Adds the masters that a plan wants.
+pub fn add(sim: &mut Sim, plan: &Plan, _shared: &Shared) -> Masters {
+    match &plan.masters {
+        Some(masters) => add_several(sim, plan, masters),
+        None => add_one(sim, plan),
+    }
+}
+
+fn add_one(sim: &mut Sim, plan: &Plan) -> Masters {
+    let plan = plan.clone();
+    // Its epoch must never fall, so its disk is never lost: that is the operator's part.
+    let settings = NodeSettings::new("master", "master").kept(&[Kept::Synced, Kept::Partly]);
+    let node = sim.add(settings, move |boot| start_one(boot, &plan));
+    Masters {
+        nodes: vec![node],
+        candidates: sim.pid(node, MASTER).into(),
+        are_several: false,
+    }
+}
+
+fn start_one(boot: &mut Boot<'_>, plan: &Plan) {
+    const EPOCH: &str = "leader_epoch";
+    let disk = boot.disk();
+    let last = disk
+        .read(EPOCH)
+        .and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
+    let epoch = last.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0) + 1;
+    let kept = disk.write(EPOCH, epoch.to_string().as_bytes());
+    if kept.is_err() || disk.sync().is_err() {
+        // As `next_epoch` does: it is on disk before it is used, or the program ends.
+        return;
+    }
+    boot.spawn(MASTER, Master::new(config(plan, epoch, "master")));
+}
+
+fn config(plan: &Plan, epoch: u64, hostname: &str) -> Config {
+    let mut config = Config::new(epoch, hostname);
+    config.agent_reregister_timeout = plan.agent_reregister_timeout;
+    config.offer_timeout = plan.offer_timeout;
+    config
+}
+
+fn add_several(sim: &mut Sim, plan: &Plan, masters: &plan::Masters) -> Masters {
+    ops::model(sim, |_, _, _| {});
+    let address = |number: usize| Address::new(&format!("10.1.0.{}", number + 1), 5050);
+    let all: BTreeSet<Address> = (0..masters.count).map(address).collect();
+    let members = Members {
+        quorum: all.len() / 2 + 1,
+        all,
+    };
+    let mut nodes = Vec::new();
+    for number in 0..masters.count {
+        let settings = NodeSettings::new(&format!("master{number}"), "master");
+        let settings = settings
+            .address(address(number))
+            .kept(&[Kept::Synced, Kept::Partly]);
+        let mut config = config(plan, 0, &format!("master{number}"));
+        config.election = masters.election;
+        config.agent_ping_timeout = masters.agent_ping_timeout;
+        let members = members.clone();
+        nodes.push(sim.add(settings, move |boot| {
+            start_several(boot, config.clone(), members.clone());
+        }));
+    }
+    let asked = nodes.iter().map(|node| sim.pid(*node, ELECTION)).collect();
+    Masters {
+        nodes,
+        candidates: Candidates::Asked(asked),
+        are_several: true,
+    }
+}
+
+fn start_several(boot: &mut Boot<'_>, config: Config, members: Members) {
+    let node = boot.node();
+    let address = boot.sim().address(node).clone();
+    let directory = PathBuf::from("simulated");
+    match Replicated::new(&address, config, members, true, directory) {
+        Ok(Replicated { log, masters }) => {
+            boot.spawn(REPLICA, log.replica);
+            boot.spawn(COORDINATOR, log.coordinator);
+            boot.spawn(SUPERVISOR, masters);
+        }
+        Err(error) => boot
+            .sim()
+            .fail("the world is well made", &error.to_string()),
+    }
+}
+
+impl Masters {
+    /// The master that leads. Of several that believe so the one elected last does.
+    pub fn leader<'a>(&self, sim: &'a Sim) -> Option<(&'a Pid, &'a Master)> {
+        let leading = sim.processes::<Master>().filter(|(_, m)| m.is_leading());
+        leading.max_by_key(|(_, master)| master.epoch())
+    }
+
+    /// Nodes whose program has ended by itself.
+    pub fn ended(&self, sim: &Sim) -> Vec<NodeId> {
+        let has_ended = |node: &&NodeId| {
+            let lives = |part: &&str| sim.pids(**node).any(|pid| pid.id() == *part);
+            let goes_on = if self.are_several {
+                PARTS.iter().all(|part| lives(part))
+            } else {
+                sim.pids(**node).next().is_some()
+            };
+            sim.state(**node) == State::Up && !goes_on
+        };
+        self.nodes.iter().filter(has_ended).copied().collect()
+    }
+
+    /// What keeps them from having converged: one leads, and all replicas vote.
+    pub fn missing(&self, sim: &Sim) -> Vec<String> {
+        if !self.are_several {
+            return Vec::new();
+        }
+        let mut missing = Vec::new();
+        let leading = sim.processes::<Master>().filter(|(_, m)| m.is_leading());
+        match leading.count() {
+            1 => {}
+            0 => missing.push("no master leads".to_owned()),
+            several => missing.push(format!("{several} masters lead")),
+        }
+        let replicas = sim.processes::<ReplicaProcess>();
+        let voting = replicas.filter(|(_, one)| one.replica().status() == Status::Voting);
+        let voting = voting.count();
+        if voting < self.nodes.len() {
+            missing.push(format!("{voting} of {} replicas vote", self.nodes.len()));
+        }
+        missing
+    }
+}
