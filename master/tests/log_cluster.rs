@@ -17,7 +17,9 @@ use meseta_master::log::asks::{
     Append, Demoted, Elect, Election, LogRead, ReadLog, Truncate, Writing,
 };
 use meseta_master::log::members::Incarnation;
-use meseta_master::log::messages::{PromiseRequest, Span, Status, StatusRequest, WriteRequest};
+use meseta_master::log::messages::{
+    ChosenMessage, PromiseRequest, Span, Status, StatusRequest, WriteRequest,
+};
 use meseta_master::log::replica::core::Stored;
 use meseta_master::log::storage::memory::Memory;
 use meseta_master::log::storage::ops::{Load, Storage};
@@ -273,6 +275,38 @@ fn a_wiped_member_comes_back_with_the_log_and_votes() {
     assert_eq!(world.write(0, "more"), Position(21));
     world.clock.advance(LONG);
     assert_eq!(world.texts(2, 1, 21).len(), 21);
+}
+
+#[test]
+fn a_member_that_was_away_gets_what_it_has_missed_though_nobody_writes_any_more() {
+    let mut world = World::new(3);
+    world.elect(0);
+    world.write(0, "a");
+    world.crash(2);
+    world.write(0, "b");
+    world.write(0, "c");
+    world.start(2);
+    world.clock.advance(LONG);
+    assert_eq!(world.texts(2, 1, 3), ["a", "b", "c"]);
+}
+
+#[test]
+fn an_election_that_misses_something_does_not_wait_for_a_member_that_is_down() {
+    let mut world = World::new(3);
+    world.elect(0);
+    // Neither of the others hears that this is chosen.
+    let deaf = [1, 2].map(|member| {
+        let testing = world.at(member).node.testing();
+        testing.on::<ChosenMessage>(ANY, ANY).drop_all()
+    });
+    world.write(0, "a");
+    world.crash(0);
+    drop(deaf);
+    let member = world.at(2);
+    let asked = member.user.ask(&member.log.coordinator, Elect {});
+    world.clock.advance(Duration::from_secs(1));
+    assert!(matches!(asked.wait(), Election::Elected { .. }));
+    assert_eq!(world.texts(2, 1, 1), ["a"]);
 }
 
 #[test]

@@ -9,6 +9,7 @@
 mod commands;
 mod kills;
 mod log_level;
+mod masters;
 mod two_hosts;
 mod unix;
 mod wordcount;

@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 
+use meseta_tests::namespaces::{self, Namespaces};
 use meseta_tests::{program, skipped, wait_for};
 
 const README: &str = include_str!("../../README.md");
@@ -22,26 +23,27 @@ fn steps() -> Vec<&'static str> {
         .collect()
 }
 
-/// The namespaces of this run. Whatever becomes of the test, they go with all that runs in them.
+/// The namespaces of this run.
 struct Hosts {
     one: String,
     two: String,
+    namespaces: Namespaces,
 }
 
 impl Hosts {
     fn new() -> Self {
-        let me = std::process::id();
+        let (one, two) = (namespaces::name("one"), namespaces::name("two"));
+        let namespaces = Namespaces(vec![one.clone(), two.clone()]);
         Self {
-            one: format!("meseta-{me}-one"),
-            two: format!("meseta-{me}-two"),
+            one,
+            two,
+            namespaces,
         }
     }
 
     /// Runs a program on the first host.
     fn meseta(&self, dir: &Path, arguments: &[&str]) -> Output {
-        Command::new("ip")
-            .args(["netns", "exec", &self.one])
-            .arg(program("meseta"))
+        namespaces::within(&self.one, program("meseta"))
             .args(arguments)
             .current_dir(dir)
             .output()
@@ -55,30 +57,6 @@ impl Hosts {
         let agents: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
         let agent = agents.as_array()?.iter().next_back()?;
         Some((agent["active"].as_bool()?, agent["id"].as_str()?.to_owned()))
-    }
-
-    fn exist(&self) -> bool {
-        let output = Command::new("ip").args(["netns", "list"]).output().unwrap();
-        let list = String::from_utf8_lossy(&output.stdout).into_owned();
-        list.contains(&self.one) || list.contains(&self.two)
-    }
-}
-
-impl Drop for Hosts {
-    fn drop(&mut self) {
-        for name in [&self.one, &self.two] {
-            let run = |arguments: &[&str]| Command::new("ip").args(arguments).output();
-            let pids = run(&["netns", "pids", name]).map(|output| output.stdout);
-            for pid in String::from_utf8_lossy(&pids.unwrap_or_default()).split_whitespace() {
-                if let Ok(pid) = pid.parse() {
-                    let pid = nix::unistd::Pid::from_raw(pid);
-                    // It may have ended by now.
-                    let _gone = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-                }
-            }
-            // It is gone already when all went well.
-            let _gone = run(&["netns", "del", name]);
-        }
     }
 }
 
@@ -136,30 +114,9 @@ impl Shell {
     }
 }
 
-/// Why this machine cannot run the test.
-fn obstacle() -> Option<String> {
-    if !nix::unistd::geteuid().is_root() {
-        return Some("needs root and network namespaces".to_owned());
-    }
-    let name = format!("meseta-{}-probe", std::process::id());
-    let tried = Command::new("ip").args(["netns", "add", &name]).output();
-    match tried {
-        Err(error) => Some(format!("needs the command `ip` ({error})")),
-        Ok(output) if !output.status.success() => Some(format!(
-            "needs network namespaces ({})",
-            String::from_utf8_lossy(&output.stderr).trim()
-        )),
-        Ok(_) => {
-            let removed = Command::new("ip").args(["netns", "del", &name]).status();
-            assert!(removed.unwrap().success());
-            None
-        }
-    }
-}
-
 #[test]
 fn the_walk_through_of_two_hosts_does_what_it_says() {
-    if let Some(reason) = obstacle() {
+    if let Some(reason) = namespaces::obstacle() {
         return skipped("two_hosts", &reason);
     }
     let dir = tempfile::tempdir().unwrap();
@@ -205,7 +162,7 @@ fn the_walk_through_of_two_hosts_does_what_it_says() {
 
     shell.run(end);
     shell.close();
-    assert!(!hosts.exist());
+    assert!(!hosts.namespaces.exist());
 }
 
 /// A certificate of another CA opens nothing, whatever role it names; nor does a scheduler's open what an operator's

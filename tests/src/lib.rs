@@ -11,6 +11,7 @@
 )]
 
 pub mod invariants;
+pub mod namespaces;
 pub mod sim;
 
 use std::io::{BufRead, BufReader, Lines, Write as _};
@@ -72,18 +73,28 @@ pub fn skipped(test: &str, reason: &str) {
 
 /// Status and body that `http://<address><path>` answers.
 pub fn http_get(address: &str, path: &str) -> (u16, String) {
+    http_try(address, path, LIMIT).unwrap()
+}
+
+/// As [`http_get`], if there is an answer in time. The address is an IP address and a port.
+///
+/// # Errors
+/// The connection fails, or the answer is late or none.
+pub fn http_try(address: &str, path: &str, limit: Duration) -> std::io::Result<(u16, String)> {
     use std::io::Read as _;
-    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let unlike = || std::io::Error::from(std::io::ErrorKind::InvalidData);
+    let to = address.parse().map_err(|_| unlike())?;
+    let mut stream = std::net::TcpStream::connect_timeout(&to, limit)?;
+    stream.set_read_timeout(Some(limit))?;
     write!(
         stream,
         "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-    )
-    .unwrap();
+    )?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, body.to_owned())
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(unlike)?;
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    Ok((status.ok_or_else(unlike)?, body.to_owned()))
 }
 
 /// Time since a clock was made, for messages.
@@ -105,12 +116,18 @@ impl Cluster {
     /// Starts one and waits until it is ready.
     pub fn start(agents: u32, flags: &[&str]) -> Self {
         let dir = TempDir::with_prefix("meseta-test-").unwrap();
+        Self::start_in(dir, agents, flags, &[])
+    }
+
+    /// Starts one in this directory, with these settings in the environment.
+    pub fn start_in(dir: TempDir, agents: u32, flags: &[&str], settings: &[(&str, &str)]) -> Self {
         let mut supervisor = Command::new(program("meseta"))
             .args(["local", "--port", "0", "--agents", &agents.to_string()])
             .arg("--work_dir")
             .arg(dir.path())
             .args(flags)
             .env("MESETA_DEV_CA_DIR", dev_ca())
+            .envs(settings.iter().copied())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -143,9 +160,25 @@ impl Cluster {
 
     /// Kills a component without warning; it starts again.
     pub fn kill(&self, component: &str) {
+        self.signal_to(component, Signal::SIGKILL);
+    }
+
+    /// Sends a signal to a component.
+    pub fn signal_to(&self, component: &str, signal: Signal) {
         for pid in self.pids_of(component) {
-            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+            kill(Pid::from_raw(pid), signal).unwrap();
         }
+    }
+
+    /// Kills a component without warning; before it starts again, `meanwhile` is done in its directory.
+    pub fn kill_and(&self, component: &str, meanwhile: impl FnOnce(&Path)) {
+        self.signal(Signal::SIGSTOP);
+        self.kill(component);
+        wait_for("a component to end", || {
+            self.pids_of(component).is_empty().then_some(())
+        });
+        meanwhile(&self.dir.path().join(component));
+        self.signal(Signal::SIGCONT);
     }
 
     /// Pids of executors and tasks.

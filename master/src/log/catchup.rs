@@ -8,7 +8,7 @@
 //!   look (what do we miss?) ──nothing──▶ done
 //!     │ ▲
 //!     ▼ └─────────────── all filled ────────────────┐
-//!   fetch from each other member in turn ──▶ fill, several positions at once:
+//!   fetch from each source in turn       ──▶ fill, several positions at once:
 //!                                             promise ─▶ write ─▶ announce
 //!                                              ▲  rejected: wait, take a higher proposal
 //!                                              └────┘
@@ -104,20 +104,19 @@ pub struct CatchUp {
 }
 
 impl CatchUp {
-    /// Begins to learn all of `span` on the local replica. Fills begin with the proposal above `proposal`.
-    pub fn begin(
+    /// Begins to learn all of `span` on the local replica. `sources` are asked for what they have learned: members that
+    /// have answered just now, since one that does not answer holds all up for [`PATIENCE`]. Fills begin with the
+    /// proposal above `proposal`.
+    pub fn begin<'a>(
         me: Member,
         quorum: Quorum,
+        sources: impl IntoIterator<Item = &'a Member>,
         span: Span,
         proposal: Proposal,
         asks: &mut Asks,
     ) -> (Self, Vec<Effect>) {
-        let sources = quorum
-            .members
-            .iter()
-            .filter(|member| **member != me)
-            .cloned()
-            .collect();
+        let sources = sources.into_iter().filter(|member| **member != me);
+        let sources = sources.cloned().collect();
         let mut this = Self {
             me,
             quorum,

@@ -8,7 +8,7 @@
 //!   user ──asks──▶ coordinator ──promise, write──▶ replica ──records──▶ storage
 //!                      │  └─ catchup: fetch what is learned, fill what is not
 //!                      └──── rounds: counting answers, by member and life
-//!   recovery: how a replica that lost its disk may vote again
+//!   recovery: how a replica that lost its disk may vote again; lag: how one that was away gets what it has missed
 //! ```
 //!
 //! [`start`] puts both processes on a node whose store was opened before; examples/replicated_log.rs uses the log on
@@ -18,6 +18,7 @@ pub mod action;
 pub mod asks;
 pub mod catchup;
 pub mod coordinator;
+pub mod lag;
 pub mod members;
 pub mod messages;
 pub mod post;

@@ -249,11 +249,11 @@ impl Recovery {
             }
             Decision::Recover => {
                 effects.push(adopt(replica, Status::Recovering, answers));
-                let voters = || {
-                    answers
-                        .values()
-                        .filter(|answer| answer.status == Status::Voting)
+                let members = || {
+                    let all = answers.iter();
+                    all.filter(|(_, answer)| answer.status == Status::Voting)
                 };
+                let voters = || members().map(|(_, answer)| answer);
                 let span = Span {
                     from: voters()
                         .map(|answer| answer.begin)
@@ -264,6 +264,7 @@ impl Recovery {
                 let (catch_up, sends) = CatchUp::begin(
                     replica.me().clone(),
                     self.settings.quorum.clone(),
+                    members().map(|(member, _)| member),
                     span,
                     Proposal(0),
                     &mut self.asks,

@@ -116,6 +116,11 @@ impl<T: Clone> Round<T> {
         again
     }
 
+    /// Members that have answered.
+    pub fn heard(&self) -> impl Iterator<Item = &Member> {
+        self.answers.keys()
+    }
+
     /// Members whose vote is still missing.
     pub fn awaited<'a>(&'a self, quorum: &'a Quorum) -> impl Iterator<Item = &'a Member> {
         quorum.members.iter().filter(|member| {

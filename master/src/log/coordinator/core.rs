@@ -336,7 +336,8 @@ impl Coordinator {
             None => {}
             Some(Outcome::Accepted(ends)) => {
                 let ending = ends.into_iter().max().unwrap_or_default();
-                self.catch_up(ending, effects);
+                let sources: Vec<Member> = round.heard().cloned().collect();
+                self.catch_up(ending, &sources, effects);
             }
             Some(Outcome::Rejected(by)) => {
                 self.proposal = self.proposal.max(by);
@@ -350,7 +351,7 @@ impl Coordinator {
         }
     }
 
-    fn catch_up(&mut self, ending: Position, effects: &mut Vec<Effect>) {
+    fn catch_up(&mut self, ending: Position, sources: &[Member], effects: &mut Vec<Effect>) {
         let from = if mistake("coordinator fills above the end only") {
             ending.next()
         } else {
@@ -358,7 +359,8 @@ impl Coordinator {
         };
         let span = Span { from, to: ending };
         let (me, quorum) = (self.me.clone(), self.quorum.clone());
-        let (catch_up, sends) = CatchUp::begin(me, quorum, span, self.proposal, &mut self.asks);
+        let (catch_up, sends) =
+            CatchUp::begin(me, quorum, sources, span, self.proposal, &mut self.asks);
         effects.extend(sends.into_iter().map(Effect::from));
         self.state = State::CatchingUp { ending, catch_up };
     }

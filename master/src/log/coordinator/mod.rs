@@ -7,6 +7,7 @@
 pub mod core;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use meseta_runtime::metrics::Handle;
 use meseta_runtime::{Context, ExitReason, Pid, Process, Receive, ReplyTo, Routes};
@@ -17,9 +18,13 @@ use self::core::{Coordinator, Effect, Input};
 use super::asks::{Append, Demoted, Elect, Election, Truncate, Writing};
 use super::catchup::{Asks, Timer};
 use super::messages::{
-    FetchResponse, PromiseResponse, RecoverResponse, Response, StatusResponse, WriteResponse,
+    ChosenMessage, FetchResponse, PromiseResponse, RecoverResponse, Response, StatusResponse,
+    WriteResponse,
 };
 use super::post::{self, Directory, REPLICA};
+
+/// How often the writer tells the others what is chosen, when no write does.
+const TELL: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub struct CoordinatorProcess {
@@ -72,6 +77,7 @@ impl Process for CoordinatorProcess {
             Ok(replica) => cx.link(&replica),
             Err(error) => cx.fail(error.to_string()),
         }
+        self.tell_again(cx);
     }
 
     fn exited(&mut self, cx: &mut Context<'_, Self>, who: &Pid, reason: ExitReason) {
@@ -153,6 +159,24 @@ impl CoordinatorProcess {
             Some(member) => self.step(cx, Input::Answer(member, response)),
             None => debug!(%from, "answer from a node that is not among the masters ignored"),
         }
+    }
+
+    /// Tells the others what is chosen even while nothing is written: who was away hears so that it lacks something.
+    fn tell_again(&mut self, cx: &mut Context<'_, Self>) {
+        if let Some(chosen) = self.coordinator.as_ref().and_then(Coordinator::chosen) {
+            let me = post::member(cx.address());
+            for member in self
+                .members
+                .quorum()
+                .members
+                .iter()
+                .filter(|one| **one != me)
+            {
+                let message = ChosenMessage { chosen };
+                self.members.ask(cx, member, message.into());
+            }
+        }
+        cx.after(TELL, Self::tell_again);
     }
 
     fn due(&mut self, cx: &mut Context<'_, Self>, timer: Timer) {

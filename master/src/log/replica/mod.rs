@@ -1,6 +1,6 @@
 //! The replica `log-replica(1)`: one member's part of the log, on its disk.
 //!
-//! It owns the [`Replica`] and its [`Recovery`], and does three things around their rules: it takes words from members
+//! It owns the [`Replica`], its [`Recovery`] and its [`Lag`], and does three things around their rules: it takes words from members
 //! only, makes what they change durable, and lets answers leave only then. One commit is under way at a time; all that
 //! comes meanwhile goes into the next. A commit that fails ends the process: what is on disk is not known any more.
 //!
@@ -14,10 +14,11 @@ pub mod core;
 mod tests;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use meseta_runtime::metrics::Handle;
-use meseta_runtime::{Ask, Context, Gate, Pid, Process, Receive, Response as Page, Routes};
+use meseta_runtime::{Ask, Context, Gate, Pid, Process, Receive, Response as Page, Routes, Time};
 use rand::RngExt;
 use serde_json::json;
 use tracing::{debug, error, info, warn};
@@ -25,12 +26,13 @@ use tracing::{debug, error, info, warn};
 use self::core::{Change, Effect, Metadata, Replica, Stored};
 use super::action::Position;
 use super::asks::{LogRead, ReadLog};
-use super::catchup::{Asks, Timer};
+use super::catchup::{Asks, PATIENCE, Timer};
+use super::lag::{self, Lag};
 use super::members::Member;
 use super::messages::{
-    ChosenMessage, FetchRequest, FetchResponse, LearnedMessage, PromiseRequest, PromiseResponse,
-    RecoverRequest, RecoverResponse, Request, Response, Span, Status, StatusRequest,
-    StatusResponse, WriteRequest, WriteResponse,
+    Chosen, ChosenMessage, FetchRequest, FetchResponse, LearnedMessage, PromiseRequest,
+    PromiseResponse, RecoverRequest, RecoverResponse, Request, Response, Span, Status,
+    StatusRequest, StatusResponse, WriteRequest, WriteResponse,
 };
 use super::post::{self, Directory, To};
 use super::recovery::{self, Recovery};
@@ -39,6 +41,9 @@ use super::storage::{Committed, StorageError};
 
 /// Bytes of entries after which the answer to [`ReadLog`] is cut off.
 pub const READ_BYTES: usize = 4 << 20;
+
+/// Least time between two looks for what this replica has missed.
+const LOOK: Duration = Duration::from_millis(500);
 
 impl Ask for StatusRequest {
     type Reply = StatusResponse;
@@ -111,6 +116,9 @@ pub struct ReplicaProcess {
     settings: Settings,
     replica: Replica,
     recovery: Recovery,
+    lag: Lag,
+    /// Before this it is not looked again for what is missing.
+    look_again: Time,
     gathering: Batch,
     /// What waits for the commit that is under way, if one is.
     committing: Option<Vec<Out>>,
@@ -128,6 +136,8 @@ impl ReplicaProcess {
             settings,
             replica: Replica::restore(Member::from(""), Stored::default()),
             recovery: Recovery::new(recovery, Asks(0)),
+            lag: Lag::new(Asks(0)),
+            look_again: Time::ZERO,
             gathering: Batch::default(),
             committing: None,
             meters: None,
@@ -271,6 +281,7 @@ impl ReplicaProcess {
             auto_initialize: self.settings.auto_initialize,
         };
         self.recovery = Recovery::new(recovery, asks);
+        self.lag = Lag::new(Asks(cx.random().random()));
         let (status, begin, end) = (
             self.replica.status(),
             self.replica.begin(),
@@ -296,7 +307,24 @@ impl ReplicaProcess {
             warn!(%from, "word about the log from a node that is not among the masters ignored");
             return;
         }
+        let chosen = match &request {
+            Request::Chosen(message) => Some(message.chosen),
+            Request::Promise(_)
+            | Request::Write(_)
+            | Request::Learned(_)
+            | Request::Recover(_)
+            | Request::Fetch(_)
+            | Request::Status(_) => None,
+        };
         let to = asker(cx, from);
+        self.serve(&to, cx, request);
+        if let (Some(member), Some(chosen)) = (member, chosen) {
+            self.told(cx, &member, &chosen);
+        }
+        self.commit(cx);
+    }
+
+    fn serve(&mut self, to: &To, cx: &mut Context<'_, Self>, request: Request) {
         for effect in self.replica.step(request) {
             match effect {
                 Effect::Store(change) => {
@@ -308,7 +336,32 @@ impl ReplicaProcess {
             }
         }
         debug_assert_eq!(self.replica.check(), Ok(()));
-        self.commit(cx);
+    }
+
+    /// Fetches what is missing of that. It is looked for now and then only, since that takes a walk over the log.
+    fn told(&mut self, cx: &mut Context<'_, Self>, member: &Member, chosen: &Chosen) {
+        if cx.now() >= self.look_again {
+            self.look_again = cx.now() + LOOK;
+            let effects = self.lag.told(&self.replica, member, chosen);
+            self.catch_up(cx, effects);
+        }
+    }
+
+    fn catch_up(&mut self, cx: &mut Context<'_, Self>, effects: Vec<lag::Effect>) {
+        for effect in effects {
+            match effect {
+                lag::Effect::Fetch(member, request) => {
+                    self.out(cx, Out::Ask(member, request.into()));
+                }
+                lag::Effect::Learn(message) => {
+                    let me = To::Process(cx.me().clone());
+                    self.serve(&me, cx, message.into());
+                }
+                lag::Effect::Arm(timer) => {
+                    cx.after(PATIENCE, move |this, _| this.lag.due(timer));
+                }
+            }
+        }
     }
 
     fn answered(&mut self, cx: &mut Context<'_, Self>, from: &Pid, response: Response) {
@@ -316,6 +369,10 @@ impl ReplicaProcess {
             debug!(%from, "answer from a node that is not among the masters ignored");
             return;
         };
+        if let Response::Fetch(answer) = &response {
+            let effects = self.lag.answered(&member, answer.clone());
+            self.catch_up(cx, effects);
+        }
         let effects = self
             .recovery
             .answered(&mut self.replica, &member, response, cx.random());
