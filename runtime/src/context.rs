@@ -207,7 +207,7 @@ pub(crate) trait Home: Send + Sync {
     /// Frees the name of a process that will not start. Called once, for a name taken by `reserve`.
     fn release(self: Arc<Self>, pid: &Pid);
     /// Delivers what code outside all actors sends.
-    fn send_from_outside(self: Arc<Self>, to: &Pid, parcel: Box<dyn Parcel>, kind: Kind);
+    fn send_from_outside(self: Arc<Self>, to: &Pid, parcel: Parcel, kind: Kind);
     /// A one-use key for a guest.
     fn guest_key(&self) -> Result<GuestKey, IdentityError>;
 }
@@ -260,7 +260,7 @@ pub struct Outside(pub(crate) Arc<dyn Home>);
 impl Outside {
     /// Sends a message. Nothing happens when the node has ended.
     pub fn send<M: Message>(&self, to: &Pid, message: M) {
-        Arc::clone(&self.0).send_from_outside(to, Box::new(message), Kind::of::<M>());
+        Arc::clone(&self.0).send_from_outside(to, Parcel::new(message), Kind::of::<M>());
     }
 }
 
@@ -288,6 +288,32 @@ impl Random {
     }
 }
 
+/// The process's own PID as it stands on what it sends. Whoever receives a message lets go of its sender's record, on
+/// another thread perhaps; so that they do not pass the count of one record to and fro, what is sent later stands in
+/// the name of another.
+pub(crate) struct Signature {
+    pid: Pid,
+    left: u32,
+}
+
+impl Signature {
+    /// Messages that share a record.
+    const SHARED: u32 = 64;
+
+    pub(crate) fn of(pid: Pid) -> Self {
+        let left = Self::SHARED;
+        Self { pid, left }
+    }
+
+    fn next(&mut self) -> Pid {
+        if self.left == 0 {
+            *self = Self::of(self.pid.copied());
+        }
+        self.left -= 1;
+        self.pid.clone()
+    }
+}
+
 /// What stays the same over all turns of a process.
 pub(crate) struct Surroundings {
     pub(crate) me: Pid,
@@ -304,6 +330,7 @@ pub struct ReplyTo {
 /// The hands of a handler for one turn.
 pub struct Context<'a, P> {
     pub(crate) surroundings: &'a Surroundings,
+    pub(crate) signature: &'a mut Signature,
     pub(crate) now: Time,
     pub(crate) random: &'a mut Random,
     pub(crate) effects: &'a mut Vec<Effect>,
@@ -387,7 +414,7 @@ impl<P: Process> Context<'_, P> {
             k(process, cx, answer);
         });
         self.continuations.asks.insert(number, (to.clone(), opened));
-        self.effects.push(if refused {
+        let effect = if refused {
             Effect::AskRefused { number }
         } else {
             Effect::Ask {
@@ -395,7 +422,8 @@ impl<P: Process> Context<'_, P> {
                 number,
                 limit,
             }
-        });
+        };
+        self.effects.push(effect);
     }
 
     /// Answers the request that is being handled. Does nothing when the current message expects no answer.
@@ -569,13 +597,13 @@ impl<P: Process> Context<'_, P> {
         self.effects.push(Effect::Unpin(Arc::from(id)));
     }
 
-    fn envelope<M: Message>(&self, to: &Pid, message: M, correlation: Correlation) -> Envelope {
+    fn envelope<M: Message>(&mut self, to: &Pid, message: M, correlation: Correlation) -> Envelope {
         Envelope {
             to: to.clone(),
-            from: self.me().clone(),
+            from: self.signature.next(),
             kind: const { Kind::of::<M>() },
             correlation,
-            payload: Payload::Local(Box::new(message)),
+            payload: Payload::Local(Parcel::new(message)),
         }
     }
 }

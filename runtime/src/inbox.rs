@@ -26,7 +26,7 @@ use crate::host::stats::{DropCause, Stats};
 use crate::host::worker::{self, Entry, RunQueue};
 use crate::http::{Request, Responder};
 use crate::links::ExitReason;
-use crate::message::{Correlation, Envelope, Payload};
+use crate::message::{Correlation, Mail, Payload};
 use crate::pid::{Address, Pid};
 use crate::process::Profile;
 
@@ -65,7 +65,7 @@ pub(crate) enum Control {
 
 /// An event of the user lane.
 pub(crate) enum User {
-    Message(Envelope),
+    Message(Mail),
     Exited {
         pid: Pid,
         reason: ExitReason,
@@ -289,7 +289,7 @@ impl Inbox {
     /// an answer was asked for, an exit notice is promised.
     fn refused(&self, event: &User, waiting: usize) -> Option<Refused> {
         match event {
-            User::Message(envelope) => match (&envelope.correlation, &envelope.payload) {
+            User::Message(mail) => match (&mail.correlation, &mail.payload) {
                 (Correlation::Answer(_), _) => None,
                 // Only what came from another node or a guest is in its wire form.
                 (Correlation::None | Correlation::Request(_), Payload::Wire(_)) => {
@@ -548,16 +548,15 @@ mod tests {
             const NAME: &'static str = "test.Own";
         }
         match message() {
-            User::Message(envelope) => User::Message(Envelope {
-                payload: Payload::Local(Box::new(Own)),
-                ..envelope
+            User::Message(mail) => User::Message(Mail {
+                payload: Payload::Local(crate::message::Parcel::new(Own)),
+                ..mail
             }),
             other @ (User::Exited { .. } | User::Terminate(_) | User::Nudge) => other,
         }
     }
     fn message() -> User {
-        User::Message(Envelope {
-            to: "a@127.0.0.1:1".parse().unwrap(),
+        User::Message(Mail {
             from: "b@127.0.0.1:1".parse().unwrap(),
             kind: Kind(1),
             correlation: Correlation::None,

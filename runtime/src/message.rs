@@ -9,6 +9,8 @@ use std::any::Any;
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use smallbox::space::S4;
+use smallbox::{SmallBox, smallbox};
 
 pub use crate::codec::CodecError;
 use crate::pid::Pid;
@@ -107,46 +109,79 @@ impl Kind {
 /// The content of a message on its way: the value itself, or its bytes as they came from another node.
 pub enum Payload {
     /// Sent on this node; the value is moved, never serialised.
-    Local(Box<dyn Parcel>),
+    Local(Parcel),
     /// Received from another node; decoded on the receiver's own thread.
     Wire(Bytes),
 }
 
-/// A message value whose type is known again only to the receiver's dispatch table.
-pub trait Parcel: Any + Send {
+/// A message value on its way within its node, whose type is known again only to the receiver's dispatch table.
+///
+/// A small value stands in the parcel itself: memory that one thread takes and another gives back costs more than all
+/// the rest of passing a message on.
+pub struct Parcel(SmallBox<dyn Content, S4>);
+
+/// Nothing is ever pinned in a parcel.
+impl Unpin for Parcel {}
+
+impl Parcel {
+    /// Wraps a value.
+    pub fn new<M: Message>(message: M) -> Self {
+        Self(smallbox!(Some(message)))
+    }
+
     /// The MessagePack body, for a receiver on another node.
     ///
     /// # Errors
     /// As [`Message::write_body`].
-    fn encode(&self) -> Result<Vec<u8>, CodecError>;
+    pub fn encode(&self) -> Result<Vec<u8>, CodecError> {
+        let mut body = Vec::with_capacity(128);
+        self.encode_into(&mut body)?;
+        Ok(body)
+    }
+
     /// As [`Parcel::encode`], behind what `out` holds.
     ///
     /// # Errors
     /// As [`Message::write_body`]; what was appended by then stays.
-    fn encode_into(&self, out: &mut Vec<u8>) -> Result<(), CodecError>;
-    /// The wire name.
-    fn name(&self) -> &'static str;
-    /// The value as `Any`, to be downcast.
-    fn into_any(self: Box<Self>) -> Box<dyn Any + Send>;
-}
-
-impl<M: Message> Parcel for M {
-    fn encode(&self) -> Result<Vec<u8>, CodecError> {
-        let mut body = Vec::with_capacity(128);
-        self.write_body(&mut body)?;
-        Ok(body)
+    pub fn encode_into(&self, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        self.0.encode_into(out)
     }
 
+    /// The wire name.
+    pub fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    /// The value; `None` when it is of another type.
+    pub(crate) fn open<M: Message>(mut self) -> Option<M> {
+        let mut value: Option<M> = None;
+        self.0.move_to(&mut value);
+        value
+    }
+}
+
+/// A value in a parcel, until it is taken out.
+trait Content: Send {
+    fn encode_into(&self, out: &mut Vec<u8>) -> Result<(), CodecError>;
+    fn name(&self) -> &'static str;
+    /// Moves the value into `place`, if that is an `Option` of its type.
+    fn move_to(&mut self, place: &mut dyn Any);
+}
+
+impl<M: Message> Content for Option<M> {
     fn encode_into(&self, out: &mut Vec<u8>) -> Result<(), CodecError> {
-        self.write_body(out)
+        self.as_ref()
+            .map_or(Ok(()), |message| message.write_body(out))
     }
 
     fn name(&self) -> &'static str {
         M::NAME
     }
 
-    fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
-        self
+    fn move_to(&mut self, place: &mut dyn Any) {
+        if let Some(place) = place.downcast_mut::<Self>() {
+            *place = self.take();
+        }
     }
 }
 
@@ -183,6 +218,28 @@ pub struct Envelope {
     pub correlation: Correlation,
     /// The content.
     pub payload: Payload,
+}
+
+/// A message in the mailbox of its receiver, which need not be named any more. Who puts it there lets go of the name,
+/// so that the count of that record stays with one thread: a count that two threads change in turn travels between
+/// their cores each time.
+#[derive(Debug)]
+pub(crate) struct Mail {
+    pub(crate) from: Pid,
+    pub(crate) kind: Kind,
+    pub(crate) correlation: Correlation,
+    pub(crate) payload: Payload,
+}
+
+impl From<Envelope> for Mail {
+    fn from(envelope: Envelope) -> Self {
+        Self {
+            from: envelope.from,
+            kind: envelope.kind,
+            correlation: envelope.correlation,
+            payload: envelope.payload,
+        }
+    }
 }
 
 #[cfg(test)]

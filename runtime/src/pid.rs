@@ -157,6 +157,15 @@ impl Pid {
         }))
     }
 
+    /// The same PID in a record of its own, with what was remembered of it.
+    pub(crate) fn copied(&self) -> Self {
+        Self(Arc::new(Record {
+            id: Arc::clone(&self.0.id),
+            address: self.0.address.clone(),
+            shortcut: self.0.shortcut.clone(),
+        }))
+    }
+
     /// The part before the `@`, for example `slave(1)`.
     pub fn id(&self) -> &str {
         &self.0.id

@@ -230,11 +230,9 @@ impl<P: Process> Routes<P> {
 /// [`CodecError`] when the bytes are no `M`, or a local value is of another type with the same kind.
 pub(crate) fn open<M: Message>(payload: Payload) -> Result<M, CodecError> {
     match payload {
-        Payload::Local(parcel) => parcel
-            .into_any()
-            .downcast::<M>()
-            .map(|message| *message)
-            .map_err(|_| CodecError::Malformed("another type has this message's kind")),
+        Payload::Local(parcel) => parcel.open().ok_or(CodecError::Malformed(
+            "another type has this message's kind",
+        )),
         Payload::Wire(bytes) => M::read_body(&bytes),
     }
 }

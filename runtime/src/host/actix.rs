@@ -246,8 +246,13 @@ impl Wakeups {
         while self.clock.now().since(began) < LINGER {
             for _ in 0..32 {
                 if self.queue.waits() {
-                    self.misses = 0;
-                    return;
+                    // Longer than that it takes when the other thread had this thread's core, which is no reason to
+                    // linger again.
+                    if self.clock.now().since(began) < LINGER {
+                        self.misses = 0;
+                        return;
+                    }
+                    break;
                 }
                 std::hint::spin_loop();
             }

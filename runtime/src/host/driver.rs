@@ -20,7 +20,7 @@ use crate::clock::{Clock, Time, TimerKey};
 use crate::context::{AskError, Effect, Gate, Surroundings, TimerId};
 use crate::inbox::{Control, Inbox, Rest, User};
 use crate::links::ExitReason;
-use crate::message::{Correlation, Envelope};
+use crate::message::{Correlation, Envelope, Mail};
 use crate::node::NodeHandle;
 use crate::numbered::Numbered;
 use crate::pid::Pid;
@@ -226,8 +226,8 @@ impl Driver {
                 let looked_at = self.node.filters().look_on();
                 (place, ended) = match desk.batch.front() {
                     None => break,
-                    Some(User::Message(envelope)) if !looked_at => {
-                        let place = self.place(envelope);
+                    Some(User::Message(mail)) if !looked_at => {
+                        let place = self.place(mail);
                         (place, self.message(place, desk))
                     }
                     Some(_) => self.other(desk),
@@ -308,11 +308,9 @@ impl Driver {
     }
 
     /// Place of a message's kind; answers belong to none.
-    fn place(&self, envelope: &Envelope) -> Option<usize> {
-        match envelope.correlation {
-            Correlation::None | Correlation::Request(_) => {
-                self.inbox.profile().place(envelope.kind)
-            }
+    fn place(&self, mail: &Mail) -> Option<usize> {
+        match mail.correlation {
+            Correlation::None | Correlation::Request(_) => self.inbox.profile().place(mail.kind),
             Correlation::Answer(_) => None,
         }
     }
@@ -338,12 +336,12 @@ impl Driver {
             return (None, false);
         };
         let place = match &event {
-            User::Message(envelope) => self.place(envelope),
+            User::Message(mail) => self.place(mail),
             User::Exited { .. } | User::Terminate(_) | User::Nudge => None,
         };
         self.note(place);
         let ended = match event {
-            User::Message(envelope) => self.turn(Turn::Message(envelope), desk),
+            User::Message(mail) => self.turn(Turn::Message(mail), desk),
             User::Exited { pid, reason } => self.turn(Turn::Exited(pid, reason), desk),
             User::Terminate(reason) => {
                 self.end(reason);

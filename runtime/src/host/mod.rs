@@ -19,12 +19,12 @@ use tracing::{debug, warn};
 
 use crate::clock::Time;
 use crate::context::{
-    AskError, Context, Continuations, Effect, Random, ReplyTo, Surroundings, TimerId,
+    AskError, Context, Continuations, Effect, Random, ReplyTo, Signature, Surroundings, TimerId,
 };
 use crate::http::{Request, Responder, Response};
 use crate::inbox::User;
 use crate::links::ExitReason;
-use crate::message::{Correlation, Envelope};
+use crate::message::{Correlation, Mail};
 use crate::pid::Pid;
 use crate::process::{Handler, Process, Routes};
 use crate::supervisor::Leashed;
@@ -66,6 +66,7 @@ pub(crate) fn cell<P: Process>(
     Box::new(Cell {
         process,
         routes: Routes::of(),
+        signature: Signature::of(surroundings.me.clone()),
         surroundings,
         random: Random::seeded(seed),
         continuations: Continuations::default(),
@@ -75,7 +76,7 @@ pub(crate) fn cell<P: Process>(
 /// One event for one process.
 pub(crate) enum Turn {
     Start,
-    Message(Envelope),
+    Message(Mail),
     Exited(Pid, ExitReason),
     Timer(TimerId),
     OpDone(u64, Box<dyn Any + Send>),
@@ -89,7 +90,7 @@ pub(crate) trait Hosted {
     fn turn(&mut self, turn: Turn, now: Time, effects: &mut Vec<Effect>);
 
     /// Takes the message in front of `events` and handles it; the place is that of its kind in the profile. The same as a
-    /// turn, for messages in numbers: an envelope is large, and each time it is passed on it is copied.
+    /// turn, for messages in numbers: they are large, and each time it is passed on it is copied.
     fn next_message(
         &mut self,
         events: &mut VecDeque<User>,
@@ -97,8 +98,8 @@ pub(crate) trait Hosted {
         now: Time,
         effects: &mut Vec<Effect>,
     ) {
-        if let Some(User::Message(envelope)) = events.pop_front() {
-            self.turn(Turn::Message(envelope), now, effects);
+        if let Some(User::Message(mail)) = events.pop_front() {
+            self.turn(Turn::Message(mail), now, effects);
         }
     }
 
@@ -117,6 +118,7 @@ struct Cell<P> {
     process: P,
     routes: Arc<Routes<P>>,
     surroundings: Surroundings,
+    signature: Signature,
     random: Random,
     continuations: Continuations<P>,
 }
@@ -125,9 +127,9 @@ impl<P: Process> Hosted for Cell<P> {
     fn turn(&mut self, turn: Turn, now: Time, effects: &mut Vec<Effect>) {
         match turn {
             Turn::Start => self.with(now, effects, None, |process, cx| process.start(cx)),
-            Turn::Message(envelope) => {
-                let handler = self.routes.handler(envelope.kind);
-                self.message(envelope, handler, now, effects);
+            Turn::Message(mail) => {
+                let handler = self.routes.handler(mail.kind);
+                self.message(mail, handler, now, effects);
             }
             Turn::Exited(pid, reason) => {
                 self.with(now, effects, None, |process, cx| {
@@ -173,9 +175,9 @@ impl<P: Process> Hosted for Cell<P> {
         now: Time,
         effects: &mut Vec<Effect>,
     ) {
-        if let Some(User::Message(envelope)) = events.pop_front() {
+        if let Some(User::Message(mail)) = events.pop_front() {
             let handler = place.and_then(|place| self.routes.handler_at(place));
-            self.message(envelope, handler, now, effects);
+            self.message(mail, handler, now, effects);
         }
     }
 
@@ -195,18 +197,17 @@ impl<P: Process> Hosted for Cell<P> {
 impl<P: Process> Cell<P> {
     fn message(
         &mut self,
-        envelope: Envelope,
+        mail: Mail,
         handler: Option<Handler<P>>,
         now: Time,
         effects: &mut Vec<Effect>,
     ) {
-        let Envelope {
+        let Mail {
             from,
             kind,
             correlation,
             payload,
-            ..
-        } = envelope;
+        } = mail;
         let reply_to = match correlation {
             Correlation::None => None,
             Correlation::Request(number) => Some(ReplyTo {
@@ -266,6 +267,7 @@ impl<P: Process> Cell<P> {
     ) {
         let mut cx = Context {
             surroundings: &self.surroundings,
+            signature: &mut self.signature,
             now,
             random: &mut self.random,
             effects,

@@ -228,7 +228,7 @@ impl Node {
     pub fn ask<M: Ask>(&self, to: &Pid, message: M, limit: Duration) -> Pending<M::Reply> {
         let (sender, answer) = oneshot::channel();
         let number = self.0.0.next_ask();
-        let (parcel, kind) = (Box::new(message), Kind::of::<M>());
+        let (parcel, kind) = (Parcel::new(message), Kind::of::<M>());
         let correlation = Correlation::Request(number);
         if let Some(request) = self.0.outside(to, parcel, kind, correlation) {
             let shared = &self.0.0;
@@ -378,7 +378,7 @@ impl Home for Shared {
         node.clock().done(1);
     }
 
-    fn send_from_outside(self: Arc<Self>, to: &Pid, parcel: Box<dyn Parcel>, kind: Kind) {
+    fn send_from_outside(self: Arc<Self>, to: &Pid, parcel: Parcel, kind: Kind) {
         let node = NodeHandle(self);
         if let Some(envelope) = node.outside(to, parcel, kind, Correlation::None) {
             node.deliver(envelope);
@@ -460,7 +460,7 @@ impl NodeHandle {
     fn outside(
         &self,
         to: &Pid,
-        parcel: Box<dyn Parcel>,
+        parcel: Parcel,
         kind: Kind,
         correlation: Correlation,
     ) -> Option<Envelope> {

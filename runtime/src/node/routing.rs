@@ -90,9 +90,12 @@ impl NodeHandle {
         while let Some(envelope) = next {
             if let Some(inbox) = self.remembered(&to) {
                 let mut pushing = inbox.pushing();
-                let refused = pushing.push(User::Message(envelope)).err();
+                let refused = pushing.push(User::Message(envelope.into())).err();
                 if refused.is_none() {
-                    pushing.push_run(RUN - 1, more.by_ref().map(User::Message));
+                    pushing.push_run(
+                        RUN - 1,
+                        more.by_ref().map(|next| User::Message(next.into())),
+                    );
                 }
                 pushing.finish();
                 // What is dropped is dropped without the lock.
@@ -108,7 +111,7 @@ impl NodeHandle {
 
     /// Puts a message into a mailbox; `false` when it was dropped.
     fn push(&self, inbox: &Inbox, envelope: Envelope) -> bool {
-        self.pushed(inbox, inbox.push(User::Message(envelope)))
+        self.pushed(inbox, inbox.push(User::Message(envelope.into())))
     }
 
     /// Logs and counts what became of a message; `false` when it was dropped.
@@ -164,7 +167,7 @@ impl NodeHandle {
             payload,
         } = envelope;
         let body = match &payload {
-            Payload::Local(parcel) => Body::Value(&**parcel),
+            Payload::Local(parcel) => Body::Value(parcel),
             Payload::Wire(body) => Body::Bytes(body),
         };
         let class = Class::Message { kind, correlation };

@@ -373,7 +373,7 @@ impl Home for SimHome {
         self.early(&mut self.state.lock(), Early::Released(pid.clone()));
     }
 
-    fn send_from_outside(self: Arc<Self>, to: &Pid, parcel: Box<dyn Parcel>, kind: Kind) {
+    fn send_from_outside(self: Arc<Self>, to: &Pid, parcel: Parcel, kind: Kind) {
         if self.dead.load(Ordering::Relaxed) {
             return;
         }

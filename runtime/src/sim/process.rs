@@ -19,7 +19,7 @@ use super::{Event, NodeId, ProcessRef, Reply, Sim};
 use crate::context::{AskError, Effect, Surroundings};
 use crate::host::{Factory, Hosted, Turn, panic_text};
 use crate::links::{ExitReason, Input};
-use crate::message::{Correlation, Envelope, Payload};
+use crate::message::{Correlation, Envelope, Mail, Payload};
 use crate::pid::Pid;
 
 /// What a step of a process did.
@@ -158,14 +158,13 @@ impl Sim {
                     ),
                 );
                 self.tell(&Seen::Handled(&letter));
-                let envelope = Envelope {
-                    to: letter.to,
+                let mail = Mail {
                     from: letter.from,
                     kind: letter.kind,
                     correlation: letter.correlation,
                     payload: Payload::Wire(letter.body),
                 };
-                self.turn_and_push(process, Turn::Message(envelope));
+                self.turn_and_push(process, Turn::Message(mail));
             }
             User::Exited(pid, reason) => {
                 self.note(process, format_args!("hears {pid} exited: {reason:?}"));

@@ -16,7 +16,7 @@ use tracing::warn;
 
 use crate::inbox::{Inbox, User};
 use crate::links::ExitReason;
-use crate::message::{Correlation, Envelope, Kind, Payload};
+use crate::message::{Correlation, Kind, Mail, Payload};
 use crate::pid::Pid;
 
 /// How many of the latest events are remembered, to say what came instead of what was awaited.
@@ -52,9 +52,9 @@ pub enum What {
 }
 
 impl What {
-    /// The message in an envelope. `name` is for one that came in wire form. `None` when it does not encode.
-    pub(super) fn of(envelope: &Envelope, name: Option<&'static str>) -> Option<Self> {
-        let (name, body) = match &envelope.payload {
+    /// A message in a mailbox. `name` is for one that came in wire form. `None` when it does not encode.
+    pub(super) fn of(mail: &Mail, name: Option<&'static str>) -> Option<Self> {
+        let (name, body) = match &mail.payload {
             Payload::Local(parcel) => match parcel.encode() {
                 Ok(body) => (parcel.name().to_owned(), Bytes::from(body)),
                 Err(error) => {
@@ -63,14 +63,14 @@ impl What {
                 }
             },
             Payload::Wire(body) => {
-                let number = || format!("kind {:#010x}", envelope.kind.0);
+                let number = || format!("kind {:#010x}", mail.kind.0);
                 (name.map_or_else(number, str::to_owned), body.clone())
             }
         };
         Some(Self::Message {
-            kind: envelope.kind,
+            kind: mail.kind,
             name,
-            correlation: envelope.correlation,
+            correlation: mail.correlation,
             body,
         })
     }
@@ -370,10 +370,10 @@ impl State {
 /// What an event says, in a form that outlives it; `None` for what no filter looks at.
 fn describe(inbox: &Inbox, event: &User) -> Option<Event> {
     let (from, what) = match event {
-        User::Message(envelope) => {
-            let accepted = inbox.profile().accepts(envelope.kind);
+        User::Message(mail) => {
+            let accepted = inbox.profile().accepts(mail.kind);
             let name = accepted.map(|known| known.name);
-            (envelope.from.clone(), What::of(envelope, name)?)
+            (mail.from.clone(), What::of(mail, name)?)
         }
         User::Exited { pid, reason } => (pid.clone(), What::Exited(reason.clone())),
         User::Terminate(_) | User::Nudge => return None,
@@ -385,11 +385,10 @@ fn describe(inbox: &Inbox, event: &User) -> Option<Event> {
 /// The same event once more, in wire form.
 fn copy_of(event: &User, described: &Event) -> Option<User> {
     match (event, &described.what) {
-        (User::Message(envelope), What::Message { body, .. }) => Some(User::Message(Envelope {
-            to: envelope.to.clone(),
-            from: envelope.from.clone(),
-            kind: envelope.kind,
-            correlation: envelope.correlation,
+        (User::Message(mail), What::Message { body, .. }) => Some(User::Message(Mail {
+            from: mail.from.clone(),
+            kind: mail.kind,
+            correlation: mail.correlation,
             payload: Payload::Wire(body.clone()),
         })),
         // An exit notice comes once: nothing else would be a test of this runtime.

@@ -16,7 +16,7 @@ use crate::context::{Effect, Reserved};
 use crate::host::{Factory, Hosted, Turn};
 use crate::http::Response;
 use crate::links::ExitReason;
-use crate::message::{Ask, Correlation, Envelope, Kind, Message, Payload};
+use crate::message::{Ask, Correlation, Envelope, Kind, Message, Parcel, Payload};
 use crate::node::{NodeHandle, Placement, SpawnError};
 use crate::pid::Pid;
 use crate::process::Profile;
@@ -36,9 +36,9 @@ struct ProbeCell {
 impl Hosted for ProbeCell {
     fn turn(&mut self, turn: Turn, _: Time, effects: &mut Vec<Effect>) {
         let (from, what) = match turn {
-            Turn::Message(envelope) => {
-                let what = What::of(&envelope, None);
-                (envelope.from, what)
+            Turn::Message(mail) => {
+                let what = What::of(&mail, None);
+                (mail.from, what)
             }
             Turn::Exited(pid, reason) => (pid, Some(What::Exited(reason))),
             Turn::Http(_, responder) => {
@@ -337,7 +337,7 @@ impl Probe {
             from: self.pid.clone(),
             kind: Kind::of::<M>(),
             correlation,
-            payload: Payload::Local(Box::new(message)),
+            payload: Payload::Local(Parcel::new(message)),
         };
         // What is dropped is counted and logged by the node, as for any process.
         let _dropped_is_fine = self.node.deliver(envelope);

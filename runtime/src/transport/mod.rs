@@ -256,7 +256,7 @@ pub(crate) struct Known {
 /// The body of a frame to be sent.
 pub enum Body<'a> {
     /// A value, encoded where it will be sent from.
-    Value(&'a dyn Parcel),
+    Value(&'a Parcel),
     /// Encoded already.
     Bytes(&'a Bytes),
 }
