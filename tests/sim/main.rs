@@ -168,6 +168,11 @@ fn one_seed_gives_one_journal() {
             "seed {seed}"
         );
     }
+    for seed in 0..5 {
+        let (one, other) = (world::run_masters(seed), world::run_masters(seed));
+        let of = |report: &world::Report| (report.hash, report.lines);
+        assert_eq!(of(&one), of(&other), "seed {seed}, several masters");
+    }
 }
 
 /// What `scripts/sim --seed N` shows: everything that happened in one run.

@@ -3,10 +3,12 @@
 
 use meseta_runtime::planted::plant;
 use meseta_runtime::sim::Failure;
-use meseta_tests::sim::world;
+use meseta_tests::sim::world::{self, Report};
 
 /// Runs within which each mistake must be found.
 const WITHIN: u64 = 150;
+/// The same for those of several masters.
+const WITHIN_MASTERS: u64 = 60;
 
 /// Each mistake with the law that finds it.
 const MISTAKES: [(&str, &str); 12] = [
@@ -27,18 +29,44 @@ const MISTAKES: [(&str, &str); 12] = [
     ("agent asks only once to be let in", "Z-1"),
 ];
 
+/// Mistakes of log, registrar, election and those who follow it, likewise.
+const MISTAKES_OF_MASTERS: [(&str, &str); 9] = [
+    ("replica promises in memory only", "L-4"),
+    ("replica answers before it stores", "L-4"),
+    ("replica votes while empty", "L-5"),
+    ("replica accepts lower writes", "L-6"),
+    ("replica truncates too much", "L-7"),
+    ("registrar forgets who is unreachable", "R-1"),
+    ("registrar answers before an entry is durable", "R-2"),
+    ("master goes on when it leads no more", "M-1"),
+    ("agent obeys whoever led once", "M-2"),
+];
+
 /// The first failure of a run with this mistake, and its seed.
-fn found(mistake: &'static str) -> Option<(u64, Failure)> {
+fn found(mistake: &'static str, seeds: u64, run: fn(u64) -> Report) -> Option<(u64, Failure)> {
     let _planted = plant(mistake);
-    (0..WITHIN).find_map(|seed| Some((seed, world::run(seed).failure?)))
+    (0..seeds).find_map(|seed| Some((seed, run(seed).failure?)))
 }
 
 #[test]
 fn every_planted_mistake_is_found_by_its_law() {
-    let (first, second) = MISTAKES.split_at(MISTAKES.len() / 2);
+    expect_all_found(&MISTAKES, WITHIN, world::run);
+}
+
+#[test]
+fn every_planted_mistake_of_masters_is_found_by_its_law() {
+    expect_all_found(&MISTAKES_OF_MASTERS, WITHIN_MASTERS, world::run_masters);
+}
+
+fn expect_all_found(
+    mistakes: &'static [(&'static str, &'static str)],
+    seeds: u64,
+    run: fn(u64) -> Report,
+) {
+    let (first, second) = mistakes.split_at(mistakes.len() / 2);
     let look = |some: &'static [(&'static str, &'static str)]| {
         let verdict = |(mistake, law): &(&'static str, &'static str)| {
-            let found = found(mistake);
+            let found = found(mistake, seeds, run);
             println!(
                 "{mistake}: {}",
                 found.as_ref().map_or_else(

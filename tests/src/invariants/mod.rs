@@ -1,8 +1,8 @@
 //! The laws of a cluster, one file each, and the checker that holds a history to them.
 //!
 //! Pure: nothing here knows a simulator, a node or a clock. Laws about tasks read a [`History`], event by event, as
-//! the runner writes it; laws about resources and leftovers are functions of plain values that whoever runs a cluster
-//! takes from its processes. Where a law is stated: section 7 of the project's test plan, whose numbers they keep;
+//! the runner writes it; laws about masters and their log are told what the runner sees; laws about resources and
+//! leftovers are functions of plain values that whoever runs a cluster takes from its processes. Where a law is stated: section 7 of the project's test plan, whose numbers they keep;
 //! what frameworks are promised of it, in `docs/delivery.md`.
 //!
 //! | law | file |
@@ -19,10 +19,24 @@
 //! | K-2 queues are bounded | [`queues_are_bounded`] |
 //! | K-3 nobody panics | [`no_panics`] |
 //! | Z-1 when faults stop, the cluster converges | [`convergence`] |
+//! | L-1 no position of the log has two chosen values | [`one_value_each`] |
+//! | L-2 what was acknowledged is readable by every later leader | [`acknowledged_entries_stay`] |
+//! | L-3 a replica's promise never falls | [`promises_never_fall`] |
+//! | L-4 no vote leaves before it is on disk | [`votes_are_durable`] |
+//! | L-5 who may have forgotten something does not vote | [`only_voters_vote`] |
+//! | L-6 nothing of an older leader is acknowledged above a new one's end | [`old_leaders_write_nothing`] |
+//! | L-7 truncation hides nothing else | [`truncation_is_asked_for`] |
+//! | L-8 readers see no gaps | [`readers_see_no_gaps`] |
+//! | R-1 the registry forgets nothing that was acknowledged | [`registry_forgets_nothing`] |
+//! | R-2 nothing shows before it is durable | [`nothing_shows_before_it_is_durable`] |
+//! | R-3 an agent is in one place of the registry | [`one_place_for_an_agent`] |
+//! | M-1 one leader writes, and who leads no more stops | [`old_leaders_write_nothing`], [`who_leads_no_more_stops`] |
+//! | M-2 agents and schedulers act on the latest leader only | [`only_the_latest_leader`] |
 //!
 //! A new law is a file with its heading, a bad history that it refuses and a good one that it accepts, and, when it
 //! reads the history, a line in [`Laws::new`].
 
+pub mod acknowledged_entries_stay;
 pub mod books_balance;
 pub mod convergence;
 pub mod no_launch_lost;
@@ -30,11 +44,23 @@ pub mod no_overcommitment;
 pub mod no_panics;
 pub mod nothing_after_the_end;
 pub mod nothing_left_behind;
+pub mod nothing_shows_before_it_is_durable;
+pub mod old_leaders_write_nothing;
 pub mod one_in_flight;
 pub mod one_offer_each;
+pub mod one_place_for_an_agent;
+pub mod one_value_each;
+pub mod only_the_latest_leader;
+pub mod only_voters_vote;
+pub mod promises_never_fall;
 pub mod queues_are_bounded;
+pub mod readers_see_no_gaps;
+pub mod registry_forgets_nothing;
 pub mod started_once;
 pub mod state_table;
+pub mod truncation_is_asked_for;
+pub mod votes_are_durable;
+pub mod who_leads_no_more_stops;
 
 use std::fmt;
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use meseta_master::election::members::Members;
 use meseta_master::log::messages::Status;
@@ -13,18 +14,33 @@ use meseta_protocol::messages::election::ELECTION;
 use meseta_runtime::detector::Candidates;
 use meseta_runtime::sim::{Bites, Boot, Kept, NodeId, NodeSettings, Sim, State};
 use meseta_runtime::{Address, Pid};
+use rand::RngExt;
 
+use super::master_laws::MasterLaws;
 use super::notes::Shared;
 use super::plan::{self, Plan};
 
 /// What must live on the node of one of several masters: else its program ends.
 const PARTS: [&str; 3] = [REPLICA, COORDINATOR, SUPERVISOR];
 
+/// A disk was lost with all that was on it.
+pub const DISK_LOST: &str = "lost disk of a master";
+/// A bit of a record has flipped.
+pub const FLIPPED: &str = "flipped bit on a master's disk";
+/// A sync failed.
+pub const SYNC_FAILS: &str = "failed sync of a master's disk";
+/// A disk was full.
+pub const DISK_FULL: &str = "full disk of a master";
+
+/// Where records of the log are on a disk.
+const RECORDS: &str = "log/";
+
 /// Every kind of fault that a batch with several masters must have seen bite: those of nodes and network. The others, of
 /// machines and executors, are the business of the batch with one.
 pub fn fault_kinds() -> Vec<&'static str> {
     let all = Bites::ALL.iter().copied();
-    all.filter(|kind| *kind != "crash of a machine with guests")
+    let all = all.filter(|kind| *kind != "crash of a machine with guests");
+    all.chain([DISK_LOST, FLIPPED, SYNC_FAILS, DISK_FULL])
         .collect()
 }
 
@@ -34,18 +50,20 @@ pub struct Masters {
     pub nodes: Vec<NodeId>,
     /// By which agents and schedulers find the one that leads.
     pub candidates: Candidates,
-    are_several: bool,
+    shared: Shared,
+    /// Of several.
+    laws: Option<MasterLaws>,
 }
 
 /// Adds the masters that a plan wants.
-pub fn add(sim: &mut Sim, plan: &Plan, _shared: &Shared) -> Masters {
+pub fn add(sim: &mut Sim, plan: &Plan, shared: &Shared) -> Masters {
     match &plan.masters {
-        Some(masters) => add_several(sim, plan, masters),
-        None => add_one(sim, plan),
+        Some(masters) => add_several(sim, plan, masters, shared),
+        None => add_one(sim, plan, shared),
     }
 }
 
-fn add_one(sim: &mut Sim, plan: &Plan) -> Masters {
+fn add_one(sim: &mut Sim, plan: &Plan, shared: &Shared) -> Masters {
     let plan = plan.clone();
     // Its epoch must never fall, so its disk is never lost: that is the operator's part.
     let settings = NodeSettings::new("master", "master").kept(&[Kept::Synced, Kept::Partly]);
@@ -53,7 +71,8 @@ fn add_one(sim: &mut Sim, plan: &Plan) -> Masters {
     Masters {
         nodes: vec![node],
         candidates: sim.pid(node, MASTER).into(),
-        are_several: false,
+        shared: shared.clone(),
+        laws: None,
     }
 }
 
@@ -79,8 +98,11 @@ fn config(plan: &Plan, epoch: u64, hostname: &str) -> Config {
     config
 }
 
-fn add_several(sim: &mut Sim, plan: &Plan, masters: &plan::Masters) -> Masters {
-    ops::model(sim, |_, _, _| {});
+fn add_several(sim: &mut Sim, plan: &Plan, masters: &plan::Masters, shared: &Shared) -> Masters {
+    let laws = MasterLaws::new(shared.clone(), masters.count / 2 + 1);
+    sim.law(laws.clone());
+    let told = laws.clone();
+    ops::model(sim, move |_, node, happened| told.disk(node, happened));
     let address = |number: usize| Address::new(&format!("10.1.0.{}", number + 1), 5050);
     let all: BTreeSet<Address> = (0..masters.count).map(address).collect();
     let members = Members {
@@ -105,7 +127,8 @@ fn add_several(sim: &mut Sim, plan: &Plan, masters: &plan::Masters) -> Masters {
     Masters {
         nodes,
         candidates: Candidates::Asked(asked),
-        are_several: true,
+        shared: shared.clone(),
+        laws: Some(laws),
     }
 }
 
@@ -136,8 +159,8 @@ impl Masters {
     pub fn ended(&self, sim: &Sim) -> Vec<NodeId> {
         let has_ended = |node: &&NodeId| {
             let lives = |part: &&str| sim.pids(**node).any(|pid| pid.id() == *part);
-            let goes_on = if self.are_several {
-                PARTS.iter().all(|part| lives(part))
+            let goes_on = if self.laws.is_some() {
+                PARTS.iter().all(lives)
             } else {
                 sim.pids(**node).next().is_some()
             };
@@ -146,9 +169,77 @@ impl Masters {
         self.nodes.iter().filter(has_ended).copied().collect()
     }
 
+    /// One second of what may go wrong with their disks.
+    pub fn go_wrong(&self, sim: &mut Sim, plan: &plan::Masters) {
+        let drawn = |sim: &mut Sim, a_minute: f64| {
+            let share = (a_minute / 60.0).min(1.0);
+            share > 0.0 && sim.random().random_bool(share)
+        };
+        if drawn(sim, plan.lost_disks)
+            && let Some(node) = self.that_may_forget(sim)
+        {
+            self.shared.lock().bite(DISK_LOST);
+            self.spoil(sim, node, Kept::Nothing);
+        }
+        if drawn(sim, plan.flipped_bits)
+            && let Some(node) = self.that_may_forget(sim)
+        {
+            self.spoil(sim, node, Kept::Synced);
+            flip(sim, node);
+        }
+        if drawn(sim, plan.failed_syncs) {
+            let node = self.any(sim);
+            sim.disk(node).fail_syncs(1);
+        }
+        if drawn(sim, plan.full_disks) {
+            let node = self.any(sim);
+            let disk = sim.disk(node);
+            let names: Vec<String> = disk.names().map(str::to_owned).collect();
+            let used: usize = names
+                .iter()
+                .filter_map(|name| disk.read(name))
+                .map(<[u8]>::len)
+                .sum();
+            disk.set_capacity(Some(used + 500));
+            let lasts = Duration::from_millis(sim.random().random_range(1_000..15_000));
+            sim.later(lasts, move |sim| sim.disk(node).set_capacity(None));
+        }
+    }
+
+    /// Disks are well from now on.
+    pub fn heal(&self, sim: &mut Sim) {
+        for node in &self.nodes {
+            sim.disk(*node).set_capacity(None);
+            sim.disk(*node).fail_syncs(0);
+        }
+    }
+
+    fn any(&self, sim: &mut Sim) -> NodeId {
+        let at = sim.random().random_range(0..self.nodes.len());
+        self.nodes[at]
+    }
+
+    /// A master whose disk may be lost: all the others remember everything.
+    fn that_may_forget(&self, sim: &mut Sim) -> Option<NodeId> {
+        let laws = self.laws.as_ref()?;
+        let node = self.any(sim);
+        let mut others = self.nodes.iter().filter(|other| **other != node);
+        let may = others.all(|other| laws.votes(*other));
+        (may && sim.state(node) == State::Up).then_some(node)
+    }
+
+    fn spoil(&self, sim: &mut Sim, node: NodeId, kept: Kept) {
+        if let Some(laws) = &self.laws {
+            laws.spoiled(node);
+        }
+        sim.crash(node, kept, false);
+        let down = Duration::from_millis(sim.random().random_range(10..5_000));
+        sim.later(down, move |sim| sim.restart(node));
+    }
+
     /// What keeps them from having converged: one leads, and all replicas vote.
     pub fn missing(&self, sim: &Sim) -> Vec<String> {
-        if !self.are_several {
+        if self.laws.is_none() {
             return Vec::new();
         }
         let mut missing = Vec::new();
@@ -166,4 +257,20 @@ impl Masters {
         }
         missing
     }
+}
+
+/// Flips a bit of some record of a replica that is down.
+fn flip(sim: &mut Sim, node: NodeId) {
+    let disk = sim.disk(node);
+    let records = disk.names().filter(|name| name.starts_with(RECORDS));
+    let records: Vec<(String, usize)> = records
+        .filter_map(|name| Some((name.to_owned(), disk.read(name)?.len() * 8)))
+        .collect();
+    if records.is_empty() {
+        return;
+    }
+    let at = sim.random().random_range(0..records.len());
+    let (name, bits) = &records[at];
+    let bit = sim.random().random_range(0..(*bits).max(1));
+    sim.disk(node).flip(name, bit);
 }

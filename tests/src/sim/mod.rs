@@ -15,6 +15,7 @@
 //! | [`hosts`] | models of the operations by which agents and executors use machines |
 //! | [`notes`] | what is remembered outside of all nodes: the history, the books of frameworks |
 //! | [`laws`] | the laws, as the engine asks for them |
+//! | [`master_laws`] | those of several masters and their log |
 //! | [`batch`] | many seeds on all cores |
 //!
 //! **A new workload** is a field of [`scheduler::Character`], drawn there, and what [`scheduler::Player`] does with it.
@@ -29,6 +30,7 @@ pub mod executor;
 pub mod hosts;
 pub mod laws;
 pub mod machine;
+pub mod master_laws;
 pub mod masters;
 pub mod notes;
 pub mod plan;

@@ -46,6 +46,14 @@ pub struct Masters {
     pub election: Timing,
     /// Time between pings of an agent.
     pub agent_ping_timeout: Duration,
+    /// Disks that are lost with all that is on them, a minute; never those of a majority at once.
+    pub lost_disks: f64,
+    /// Bits that flip on a disk, a minute, likewise.
+    pub flipped_bits: f64,
+    /// Syncs that fail, a minute.
+    pub failed_syncs: f64,
+    /// Disks that are full for a while, a minute.
+    pub full_disks: f64,
 }
 
 impl Plan {
@@ -99,6 +107,10 @@ impl Plan {
                 longest_silence: shipped.longest_silence * slower,
             },
             agent_ping_timeout: Duration::from_secs([1, 5, 15][random.random_range(0..3)]),
+            lost_disks: share(random, 6.0),
+            flipped_bits: share(random, 6.0),
+            failed_syncs: share(random, 6.0),
+            full_disks: share(random, 3.0),
         });
         plan
     }
@@ -110,6 +122,12 @@ impl Plan {
         self.troubles = Troubles::default();
         self.executor_kills = 0.0;
         self.failovers = 0.0;
+        if let Some(masters) = &mut self.masters {
+            masters.lost_disks = 0.0;
+            masters.flipped_bits = 0.0;
+            masters.failed_syncs = 0.0;
+            masters.full_disks = 0.0;
+        }
         self
     }
 }

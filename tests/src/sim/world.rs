@@ -177,6 +177,9 @@ impl World {
         while self.sim.now() < end {
             self.sim.run_for(Duration::from_secs(1))?;
             self.supervise();
+            if let Some(masters) = &self.plan.masters {
+                self.masters.go_wrong(&mut self.sim, masters);
+            }
             let per_second = |rate: f64| (rate / 60.0).min(1.0);
             if self.drawn(per_second(self.plan.executor_kills)) {
                 self.hosts.kill_executor(&mut self.sim);
@@ -235,6 +238,7 @@ impl World {
     fn heal(&mut self) {
         self.sim.heal();
         self.hosts.heal();
+        self.masters.heal(&mut self.sim);
         self.shared.lock().draining = true;
     }
 

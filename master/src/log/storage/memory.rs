@@ -12,6 +12,7 @@ use super::StorageError;
 use super::batch::{Entry, decode_batch, encode_batch};
 use super::record::{self, Record, RecordError, action_key};
 use crate::log::action::Position;
+use crate::log::messages::Status;
 use crate::log::replica::core::{Change, Stored};
 
 const WHOLE: &str = "log/whole";
@@ -60,12 +61,21 @@ pub fn commit(disk: &mut Disk, changes: &[Change]) -> Result<(), StorageError> {
 /// # Errors
 /// [`StorageError::Full`].
 pub fn begin(disk: &mut Disk, changes: &[Change]) -> Result<(), StorageError> {
-    let entries: Result<Vec<Entry>, RecordError> = changes.iter().map(Entry::of).collect();
-    let entries = entries.map_err(StorageError::of_record)?;
+    let records: Result<Vec<Entry>, RecordError> = changes.iter().map(Entry::of).collect();
+    let records = records.map_err(StorageError::of_record)?;
     let known = names(disk);
+    let is_whole = |change: &Change| matches!(change, Change::Metadata(metadata) if metadata.status == Status::Voting);
+    if changes.iter().any(is_whole) {
+        // A replica that votes has made good what was damaged: the next start must not find it again.
+        for name in &known {
+            if entries(disk, name).is_none() {
+                disk.remove(name);
+            }
+        }
+    }
     let last = known.last().and_then(|name| name.strip_prefix(COMMIT));
     let number: u64 = last.and_then(|last| last.parse().ok()).unwrap_or_default();
-    write(disk, &format!("{COMMIT}{:020}", number + 1), &entries)
+    write(disk, &format!("{COMMIT}{:020}", number + 1), &records)
 }
 
 /// Makes durable what was written.
@@ -75,7 +85,7 @@ pub fn begin(disk: &mut Disk, changes: &[Change]) -> Result<(), StorageError> {
 pub fn end(disk: &mut Disk) -> Result<(), StorageError> {
     disk.sync().map_err(of_disk)?;
     let known = names(disk);
-    // What is damaged stays, so that the next start finds it.
+    // What is damaged stays until the replica votes, so that a start before that finds it.
     if known.len() > APART && known.iter().all(|name| entries(disk, name).is_some()) {
         join(disk, &known)?;
     }
@@ -203,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_commit_is_noticed_and_the_others_are_read() {
+    fn a_damaged_commit_is_noticed_until_its_replica_votes_again_and_the_others_are_read() {
         let mut disk = Disk::default();
         for position in 1..=3 {
             let metadata = Change::Metadata(Metadata::default());
@@ -217,6 +227,15 @@ mod tests {
         assert!(stored.damaged);
         let positions: Vec<u64> = stored.actions.iter().map(|a| a.position.0).collect();
         assert_eq!(positions, [1, 3]);
+        let mut metadata = Metadata {
+            status: Status::Recovering,
+            ..Metadata::default()
+        };
+        commit(&mut disk, &[action(2), Change::Metadata(metadata.clone())]).unwrap();
+        assert!(load(&disk).damaged);
+        metadata.status = Status::Voting;
+        commit(&mut disk, &[Change::Metadata(metadata)]).unwrap();
+        assert_eq!(self::positions(&disk), [1, 2, 3]);
     }
 
     #[test]
