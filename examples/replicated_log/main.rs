@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use meseta_master::log::action::Position;
 use meseta_master::log::asks::{Append, Demoted, Elect, Election, LogRead, ReadLog, Writing};
-use meseta_master::log::messages::Span;
+use meseta_master::log::messages::{Span, Status, StatusRequest};
 use meseta_master::log::storage::ops::Storage;
 use meseta_master::log::storage::{Settings, Store};
 use meseta_master::log::{self, LogConfig, LogPids};
@@ -32,6 +32,7 @@ fn main() -> anyhow::Result<()> {
         let place = directory.path().join(number.to_string());
         members.push(start(address, &addresses, &place)?);
     }
+    all_vote(&members)?;
     let (first, first_log) = members.remove(0);
     for line in write(&first, &first_log, &["one", "two"])? {
         println!("first member: {line}");
@@ -74,6 +75,21 @@ fn start(address: &Address, all: &[Address], directory: &Path) -> anyhow::Result
     };
     let log = log::start(&node, config)?;
     Ok((node, log))
+}
+
+/// Waits until every member votes. A log begins with all of its members, so none may end before that.
+fn all_vote(members: &[(Node, LogPids)]) -> anyhow::Result<()> {
+    for (node, log) in members {
+        loop {
+            let status = StatusRequest { ask: 0, span: None };
+            let status = node.ask(&log.replica, status, LIMIT).wait()?.status;
+            if status == Status::Voting {
+                break;
+            }
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+    Ok(())
 }
 
 /// Has entries written at a member, and returns what is said of them and then the whole log.

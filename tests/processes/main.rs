@@ -8,6 +8,7 @@
 
 mod commands;
 mod kills;
+mod log;
 mod log_level;
 mod masters;
 mod two_hosts;

@@ -457,7 +457,7 @@ fn say<P: Process>(cx: &mut Context<'_, P>, text: &str) {
     }
 }
 
-pub(crate) fn writers(flags: &Writers) -> anyhow::Result<ExitCode> {
+pub(crate) async fn writers(flags: &Writers) -> anyhow::Result<ExitCode> {
     let leader: Address = flags.leader.parse()?;
     let node = Node::builder()
         .role("operator")
@@ -474,10 +474,7 @@ pub(crate) fn writers(flags: &Writers) -> anyhow::Result<ExitCode> {
         under_way: 0,
     };
     let pid = node.spawn("writers", move || bench)?;
-    let ended = node.ended(&pid);
-    let reason = tokio::runtime::Builder::new_current_thread()
-        .build()?
-        .block_on(ended);
+    let reason = node.ended(&pid).await;
     node.shutdown();
     if reason != ExitReason::Normal {
         anyhow::bail!("the writers have ended: {reason:?}");

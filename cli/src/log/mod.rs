@@ -2,7 +2,7 @@
 
 mod benchmark;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc;
 
@@ -10,15 +10,18 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use comfy_table::Table;
 use meseta_master::log::action::{Action, Value};
-use meseta_master::log::members::{Incarnation, Life};
+use meseta_master::log::members::{Incarnation, Life, Member};
 use meseta_master::log::messages::Status;
-use meseta_master::log::replica::core::{Change, Metadata};
+use meseta_master::log::replica::core::{Change, Metadata, Replica};
 use meseta_master::log::storage::{self, Settings, StorageError, Store};
 use rand::TryRng as _;
 use rand::rngs::SysRng;
 
-use crate::client::get_json;
+use crate::client::{addresses, ask};
 use crate::out;
+
+/// Where a master has its log, in its work directory.
+const LOG_DIRECTORY: &str = "replicated_log";
 
 #[derive(Debug, Args)]
 pub(crate) struct Flags {
@@ -28,7 +31,8 @@ pub(crate) struct Flags {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Let the empty log in a directory vote, where masters were told not to begin one by themselves.
+    /// Let the empty log in a directory vote, where masters were told not to begin one by themselves; do it for a
+    /// majority of them.
     Initialize(At),
     /// Print what the log in a directory holds; its master must not run.
     Read(Range),
@@ -46,14 +50,14 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct At {
-    /// The log's directory.
+    /// The log's directory, or the work directory of its master.
     #[arg(long)]
     path: PathBuf,
 }
 
 #[derive(Debug, Args)]
 struct Range {
-    /// The log's directory.
+    /// The log's directory, or the work directory of its master.
     #[arg(long)]
     path: PathBuf,
     /// First position.
@@ -66,14 +70,9 @@ struct Range {
 
 #[derive(Debug, Args)]
 struct Masters {
-    /// Masters as host:port,host:port,...
-    #[arg(
-        long,
-        env = "MESETA_MASTER",
-        value_delimiter = ',',
-        default_value = "127.0.0.1:5050"
-    )]
-    master: Vec<String>,
+    /// Masters as host:port,host:port,... or the path of a file with such a list.
+    #[arg(long, env = "MESETA_MASTER", default_value = "127.0.0.1:5050")]
+    master: String,
 }
 
 pub(crate) async fn run(flags: Flags) -> anyhow::Result<ExitCode> {
@@ -83,7 +82,7 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<ExitCode> {
         Command::Status(masters) => status(&masters).await,
         Command::Benchmark(flags) => benchmark::run(&flags),
         Command::Member(member) => benchmark::member(member),
-        Command::Writers(writers) => benchmark::writers(&writers),
+        Command::Writers(writers) => benchmark::writers(&writers).await,
     }
 }
 
@@ -99,10 +98,21 @@ fn done<T: Send + 'static>(
     Ok(told.recv()??)
 }
 
+/// The log's directory, which may be meant by the one above it.
+fn directory(path: &Path) -> PathBuf {
+    let within = path.join(LOG_DIRECTORY);
+    if within.is_dir() {
+        within
+    } else {
+        path.to_owned()
+    }
+}
+
 fn initialize(at: &At) -> anyhow::Result<ExitCode> {
-    let store = Store::open(&at.path, &Settings::default())?;
+    let path = directory(&at.path);
+    let store = Store::open(&path, &Settings::default())?;
     let stored = done(|done| store.load(done))?;
-    let path = at.path.display();
+    let path = path.display();
     anyhow::ensure!(
         stored.metadata.status == Status::Empty && !stored.damaged,
         "the log in {path} is not empty: it is {:?}; only an empty one is initialized",
@@ -125,23 +135,28 @@ fn initialize(at: &At) -> anyhow::Result<ExitCode> {
 }
 
 fn read(range: &Range) -> anyhow::Result<ExitCode> {
-    let found = storage::look(&range.path)?;
+    if let (Some(from), Some(to)) = (range.from, range.to) {
+        anyhow::ensure!(from <= to, "--from={from} is above --to={to}");
+    }
+    let mut found = storage::look(&directory(&range.path))?;
     for damage in &found.damage {
         out::complain(&damage.to_string());
     }
+    // As the replica itself reads it: what is known to be chosen is learned, and what is truncated is gone.
+    let replica = Replica::restore(Member::from(""), std::mem::take(&mut found.stored));
     let Metadata {
         status,
         promised,
         life,
         begin,
         ..
-    } = &found.stored.metadata;
+    } = replica.metadata();
     let incarnation = life.incarnation.0;
     out::line(&format!(
         "{status:?}, promised {promised}, begins at {begin}, incarnation {incarnation}"
     ))?;
     let wanted = range.from.unwrap_or(begin.0)..=range.to.unwrap_or(u64::MAX);
-    for action in &found.stored.actions {
+    for action in replica.actions() {
         if wanted.contains(&action.position.0) {
             out::line(&out::safe_line(&line(action)))?;
         }
@@ -184,14 +199,15 @@ async fn status(masters: &Masters) -> anyhow::Result<ExitCode> {
         "MISSING",
     ]);
     let mut code = ExitCode::SUCCESS;
-    for master in &masters.master {
-        match get_json(master, "/log-replica(1)/status").await {
+    for master in addresses(&masters.master)? {
+        match ask(&master, "/log-replica(1)/status").await {
             Ok(status) => {
                 let text = |name: &str| {
                     let value = &status[name];
                     let count = value.as_array().map(|spans| spans.len().to_string());
+                    let none = value.is_null().then(|| "-".to_owned());
                     let text = value.as_str().map(str::to_owned);
-                    text.or(count).unwrap_or_else(|| value.to_string())
+                    text.or(count).or(none).unwrap_or_else(|| value.to_string())
                 };
                 let columns = [
                     "status",

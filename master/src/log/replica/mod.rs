@@ -288,6 +288,13 @@ impl ReplicaProcess {
             self.replica.end(),
         );
         info!(?status, %begin, %end, "log restored");
+        if status == Status::Empty && !self.settings.auto_initialize {
+            let directory = self.settings.directory.display();
+            warn!(
+                "this log is empty and waits for an operator: end a majority of the masters, let each of their logs vote with \
+                 meseta log initialize --path {directory}, and start them again"
+            );
+        }
         let effects = self.recovery.start(&mut self.replica, cx.random());
         self.recover(cx, effects);
         self.meter();
