@@ -7,6 +7,7 @@
 )]
 
 mod commands;
+mod failover;
 mod kills;
 mod log;
 mod log_level;
