@@ -91,6 +91,15 @@ impl Config {
 /// Shortest time agents must be given to come back: less would remove agents that merely restart.
 const MIN_REREGISTER: Duration = Duration::from_secs(600);
 
+/// Where a master keeps its registry.
+#[derive(Debug)]
+pub enum Kept {
+    /// In memory: a restarted master knows of no agents.
+    InMemory,
+    /// In the log that these masters replicate; none named: in that of this master alone.
+    Replicated(Option<Members>),
+}
+
 /// Flags of `meseta-master`. Each can also come from the environment as `MESETA_<NAME>`.
 #[derive(Debug, Clone, Parser)]
 #[command(
@@ -106,10 +115,9 @@ pub struct Flags {
     #[arg(long = "work_dir", env = "MESETA_WORK_DIR")]
     pub work_dir: PathBuf,
     /// Where the registry of agents is kept: replicated_log is durable, in the work directory of each master; in_memory
-    /// is for one master alone, and agents register again after its restart. Default: replicated_log with --masters,
-    /// else in_memory.
-    #[arg(long, env = "MESETA_REGISTRY", value_parser = ["replicated_log", "in_memory"])]
-    pub registry: Option<String>,
+    /// is for one master alone, and agents register again after its restart.
+    #[arg(long, env = "MESETA_REGISTRY", value_parser = ["replicated_log", "in_memory"], default_value = "replicated_log")]
+    pub registry: String,
     /// Whether masters whose logs are all empty begin one by themselves; else an operator does it with meseta log
     /// initialize.
     #[arg(long = "log_auto_initialize", env = "MESETA_LOG_AUTO_INITIALIZE", default_value_t = true, action = clap::ArgAction::Set)]
@@ -319,7 +327,7 @@ impl Flags {
         if let Some(zk) = &self.zk {
             return Err(ConfigError::Zookeeper(zk.clone()));
         }
-        self.replication()?;
+        self.kept()?;
         let second = Duration::from_secs(1);
         range(
             "agent_ping_timeout",
@@ -409,24 +417,20 @@ impl Flags {
         Ok(Some(Members::parse(list, self.quorum, &self.me())?))
     }
 
-    /// The masters that replicate the log, this one alone too; none when the registry is in memory.
+    /// Where the registry is kept.
     ///
     /// # Errors
     /// [`ConfigError`] as [`Flags::members`], and when several masters would keep their registry in memory.
-    pub fn replication(&self) -> Result<Option<Members>, ConfigError> {
+    pub fn kept(&self) -> Result<Kept, ConfigError> {
         let members = self.members()?;
-        let given = self.registry.as_deref();
+        if self.registry != "in_memory" {
+            return Ok(Kept::Replicated(members));
+        }
         match members {
-            Some(members) if given == Some("in_memory") && members.all.len() > 1 => {
+            Some(members) if members.all.len() > 1 => {
                 Err(ConfigError::NoSharedRegistry(members.all.len()))
             }
-            Some(members) if given != Some("in_memory") => Ok(Some(members)),
-            None if given == Some("replicated_log") => {
-                let me = self.me();
-                let alone = Members::parse(&me.to_string(), None, &me)?;
-                Ok(Some(alone))
-            }
-            Some(_) | None => Ok(None),
+            Some(_) | None => Ok(Kept::InMemory),
         }
     }
 
@@ -479,20 +483,13 @@ impl Flags {
         Ok(Some(domain))
     }
 
-    fn registry_kept(&self) -> &'static str {
-        match self.replication() {
-            Ok(Some(_)) => "replicated_log",
-            Ok(None) | Err(_) => "in_memory",
-        }
-    }
-
     fn shown(&self) -> BTreeMap<String, String> {
         [
             ("ip", self.node.ip.to_string()),
             ("port", self.node.port.unwrap_or(DEFAULT_PORT).to_string()),
             ("hostname", self.node.hostname()),
             ("work_dir", self.work_dir.display().to_string()),
-            ("registry", self.registry_kept().to_owned()),
+            ("registry", self.registry.clone()),
             (
                 "agent_ping_timeout",
                 format!("{:?}", self.agent_ping_timeout),
@@ -647,11 +644,11 @@ mod tests {
     }
 
     #[test]
-    fn several_masters_share_a_log_and_one_may_have_it() {
+    fn a_registry_is_in_the_log_unless_one_master_keeps_it_in_memory() {
         let two = "--masters=127.0.0.1:5050,127.0.0.1:5051";
         let kept = |given: &[&str]| flags(given).unwrap().flags["registry"].clone();
-        assert_eq!(kept(&[]), "in_memory");
-        assert_eq!(kept(&["--registry=replicated_log"]), "replicated_log");
+        assert_eq!(kept(&[]), "replicated_log");
+        assert_eq!(kept(&["--registry=in_memory"]), "in_memory");
         assert_eq!(kept(&[two]), "replicated_log");
         let error = flags(&[two, "--registry=in_memory"]).unwrap_err();
         let text = "--masters names 2 masters, but --registry=in_memory";

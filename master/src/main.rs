@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::task::Poll;
 
 use anyhow::Context as _;
-use meseta_master::config::{DEFAULT_PORT, Flags};
+use meseta_master::config::{DEFAULT_PORT, Flags, Kept};
 use meseta_master::election::members::Members;
 use meseta_master::log::storage::ops::Storage;
 use meseta_master::log::storage::{Settings, Store};
@@ -31,9 +31,9 @@ fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     let _lock = DirectoryLock::take(&flags.work_dir).context("--work_dir")?;
     let config = flags.config()?;
     meseta_runtime::descriptors::raise_or_warn();
-    let (node, parts) = match flags.replication()? {
-        Some(members) => replicated(flags, config, members)?,
-        None => {
+    let (node, parts) = match flags.kept()? {
+        Kept::Replicated(members) => replicated(flags, config, members)?,
+        Kept::InMemory => {
             let node = flags.node.builder("master", DEFAULT_PORT)?.start()?;
             let master = meseta_master::start(&node, config)?;
             (node, vec![master])
@@ -61,11 +61,19 @@ fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
 }
 
 /// A node with a master whose registry is in the replicated log, and what must live for it to go on.
-fn replicated(flags: &Flags, config: Config, members: Members) -> anyhow::Result<(Node, Vec<Pid>)> {
+fn replicated(
+    flags: &Flags,
+    config: Config,
+    members: Option<Members>,
+) -> anyhow::Result<(Node, Vec<Pid>)> {
     let directory = flags.work_dir.join(LOG_DIRECTORY);
     let store = Store::open(&directory, &Settings::default()).context("--work_dir")?;
     let builder = flags.node.builder("master", DEFAULT_PORT)?;
     let node = Storage::from(store).serve(builder).start()?;
+    let members = match members {
+        Some(members) => members,
+        None => Members::parse(&node.address().to_string(), None, node.address())?,
+    };
     let auto = flags.log_auto_initialize;
     let master = Replicated::new(node.address(), config, members, auto, directory)?;
     let parts = master.start(&node)?;

@@ -381,19 +381,25 @@ impl Master {
         let Some(agent) = self.state.agent(id) else {
             return Vec::new();
         };
-        let mut reconciliations = Vec::new();
+        let (mut reconciliations, mut over) = (Vec::new(), Vec::new());
         for (framework_id, tasks) in &agent.tasks {
-            let missing: Vec<Task> = tasks
+            let missing = tasks
                 .iter()
                 .filter(|task| !listed.contains_key(&(framework_id.clone(), (*task).clone())))
-                .filter_map(|task| self.state.task(framework_id, task).cloned())
-                .collect();
+                .filter_map(|task| self.state.task(framework_id, task).cloned());
+            // One that has ended is forgotten by its agent when its framework has acknowledged that.
+            let (ended, missing): (Vec<_>, Vec<_>) =
+                missing.partition(|task| task.state.is_terminal());
+            over.extend(ended);
             if !missing.is_empty() {
                 reconciliations.push(Reconciliation {
                     framework_id: framework_id.clone(),
                     tasks: missing,
                 });
             }
+        }
+        for task in over {
+            self.state.complete_task(&task.framework_id, &task.task_id);
         }
         reconciliations
     }
