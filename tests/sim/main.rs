@@ -1,6 +1,6 @@
 //! Whole clusters in simulated worlds: many seeds, each held to all laws after every step; see `meseta_tests::sim`.
 //!
-//! `MESETA_SEEDS` says how many seeds, 300 with one master and 70 with several unless set; `MESETA_SEED_FROM` which is the
+//! `MESETA_SEEDS` says how many seeds, 300 with one master and 140 with several unless set; `MESETA_SEED_FROM` which is the
 //! first. A failure prints the law,
 //! the last events, and the command that shows it again.
 
@@ -135,13 +135,13 @@ fn masters_without_faults_have_one_leader_and_their_cluster_does_its_work() {
 
 #[test]
 fn several_masters_keep_the_laws_whatever_goes_wrong() {
-    let (seeds, from) = (setting("MESETA_SEEDS", 70), setting("MESETA_SEED_FROM", 0));
+    let (seeds, from) = (setting("MESETA_SEEDS", 140), setting("MESETA_SEED_FROM", 0));
     let clock = Clock::live();
     let began = clock.now();
     let summary = batch::play(from..from + seeds, world::run_masters);
     show(&summary, clock.now().since(began));
     expect_no_failure(&summary);
-    if seeds >= 70 {
+    if seeds >= 140 {
         assert_eq!(
             summary.toothless(&masters::fault_kinds()),
             [""; 0],
