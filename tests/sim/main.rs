@@ -96,6 +96,22 @@ fn show(summary: &Summary, took: Duration) {
     }
 }
 
+/// Plays the seeds that the environment names, else the first `usual` ones. So many must have met every kind of fault.
+fn play_batch(usual: u64, run: impl Fn(u64) -> world::Report + Sync, kinds: &[&'static str]) {
+    let (seeds, from) = (
+        setting("MESETA_SEEDS", usual),
+        setting("MESETA_SEED_FROM", 0),
+    );
+    let clock = Clock::live();
+    let began = clock.now();
+    let summary = batch::play(from..from + seeds, run);
+    show(&summary, clock.now().since(began));
+    expect_no_failure(&summary);
+    if seeds >= usual {
+        assert_eq!(summary.toothless(kinds), [""; 0], "these faults never bit");
+    }
+}
+
 #[test]
 fn a_cluster_without_faults_does_its_work_and_leaves_nothing() {
     let summary = batch::play(0..20, |seed| {
@@ -108,19 +124,7 @@ fn a_cluster_without_faults_does_its_work_and_leaves_nothing() {
 
 #[test]
 fn clusters_keep_the_laws_whatever_goes_wrong() {
-    let (seeds, from) = (setting("MESETA_SEEDS", 300), setting("MESETA_SEED_FROM", 0));
-    let clock = Clock::live();
-    let began = clock.now();
-    let summary = batch::play(from..from + seeds, world::run);
-    show(&summary, clock.now().since(began));
-    expect_no_failure(&summary);
-    if seeds >= 300 {
-        assert_eq!(
-            summary.toothless(&fault_kinds()),
-            [""; 0],
-            "these faults never bit"
-        );
-    }
+    play_batch(300, world::run, &fault_kinds());
 }
 
 #[test]
@@ -135,19 +139,7 @@ fn masters_without_faults_have_one_leader_and_their_cluster_does_its_work() {
 
 #[test]
 fn several_masters_keep_the_laws_whatever_goes_wrong() {
-    let (seeds, from) = (setting("MESETA_SEEDS", 140), setting("MESETA_SEED_FROM", 0));
-    let clock = Clock::live();
-    let began = clock.now();
-    let summary = batch::play(from..from + seeds, world::run_masters);
-    show(&summary, clock.now().since(began));
-    expect_no_failure(&summary);
-    if seeds >= 140 {
-        assert_eq!(
-            summary.toothless(&masters::fault_kinds()),
-            [""; 0],
-            "these faults never bit"
-        );
-    }
+    play_batch(140, world::run_masters, &masters::fault_kinds());
 }
 
 #[test]
