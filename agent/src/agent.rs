@@ -6,9 +6,12 @@
 //! handlers in `handlers/` look up, decide and perform. Invariant: a task the agent has accepted is in the tables
 //! until the framework has acknowledged its end.
 //!
-//! Recovery after a restart, garbage collection of sandboxes, draining, operations and oversubscription are not here
-//! yet: nothing is written down, so an agent that ends takes its containers along.
+//! What it needs to go on after a restart is written down before anybody sees what follows from it
+//! ([`crate::checkpoint`], `handlers/recovery.rs`).
+//!
+//! Draining, operations and oversubscription are not here yet.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use meseta_protocol::agent::{AgentCapability, AgentInfo};
@@ -26,11 +29,14 @@ use meseta_runtime::planted::mistake;
 use meseta_runtime::{Context, ExitReason, Gate, Pid, Process, Receive, Routes, Time};
 use tracing::{debug, error, info, warn};
 
+use crate::checkpoint::Room;
 use crate::config::Config;
 use crate::containerizer::Launch;
 use crate::containerizer::{ContainerEnded, DESTROY_LIMIT, DESTROY_RETRY, Host, Sweep};
 use crate::executors::Tables;
 use crate::guests::Users;
+use crate::handlers::gc::Collection;
+use crate::handlers::recovery::Recovering;
 use crate::launch_queue::LaunchQueue;
 use crate::registration::{Input, Phase, Registration};
 use crate::status_updates::StatusUpdates;
@@ -46,11 +52,11 @@ pub struct Agent {
     pub(crate) host: Host,
     pub(crate) info: AgentInfo,
     pub(crate) started: Duration,
-    began: Time,
+    pub(crate) began: Time,
 
     pub(crate) registration: Registration,
     /// Finds out which master leads.
-    detector: Detector,
+    pub(crate) detector: Detector,
     /// The master that leads, as far as that is known.
     pub(crate) master: Option<Pid>,
     /// Newest leadership heard of.
@@ -59,6 +65,18 @@ pub struct Agent {
     pub(crate) updates: StatusUpdates,
     pub(crate) launches: LaunchQueue<Launch>,
     pub(crate) users: Users,
+    /// Sandboxes that are to go.
+    pub(crate) collection: Collection,
+    /// Executors that are to come back, while the agent waits for them and for nobody else.
+    pub(crate) recovering: Option<Recovering>,
+    /// Streams of which something is written down.
+    pub(crate) written: BTreeSet<crate::status_updates::Key>,
+    /// Number of the last update that was written down.
+    pub(crate) last_number: u64,
+    /// Whether new work can be written down.
+    pub(crate) room: Room,
+    /// Set when nothing more is written down, since the agent does not come back.
+    pub(crate) is_forgotten: bool,
     /// Set when the agent is to stop as soon as nothing runs here.
     stopping: bool,
     /// Set when nothing does.
@@ -100,12 +118,18 @@ impl Agent {
             updates: StatusUpdates::new(),
             launches: LaunchQueue::new(config.concurrent_launches),
             users: Users::default(),
+            collection: Collection::default(),
             info: AgentInfo::default(),
             started: Duration::ZERO,
             began: Time::ZERO,
             detector: Detector::new(&config.masters),
             master: None,
             leader_epoch: 0,
+            recovering: None,
+            written: BTreeSet::new(),
+            last_number: 0,
+            room: Room::Enough,
+            is_forgotten: false,
             stopping: false,
             stopped: false,
             config,
@@ -148,19 +172,11 @@ impl Process for Agent {
             resources: self.config.resources.clone(),
             attributes: self.config.attributes.clone(),
             domain: self.config.domain.clone(),
-            // Agents always say so, as in Mesos; until they do write things down a restart is a new agent.
             checkpoint: true,
         };
         info!(me = %cx.me(), resources = %self.info.resources, freezer = ?self.host.freezer, "agent starts");
         self.publish_metrics(cx);
-        let sweep = self.sweep();
-        // No task starts here before those of an earlier run are gone.
-        cx.run(sweep, Gate::HoldUser, |agent, cx, swept| {
-            if let Err(reason) = swept {
-                error!(reason, "containers of an earlier run are left: they use resources that are offered again");
-            }
-            detect(agent, cx, detector::Input::Begin);
-        });
+        self.recover(cx);
     }
 
     fn exited(&mut self, cx: &mut Context<'_, Self>, pid: &Pid, reason: ExitReason) {
@@ -177,11 +193,7 @@ impl Process for Agent {
 
 impl Receive<Leader> for Agent {
     fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, word: Leader) {
-        let told = detector::Input::Told {
-            from: from.clone(),
-            epoch: word.epoch,
-            leader: word.leader,
-        };
+        let told = detector::Input::told(from, word.epoch, word.leader);
         detect(self, cx, told);
     }
 }
@@ -216,11 +228,7 @@ impl Follower for Agent {
 }
 
 impl Receive<StopAgent> for Agent {
-    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, _: StopAgent) {
-        if !self.is_own_node(cx, from) {
-            warn!(%from, "order to stop dropped: it does not come from this node");
-            return;
-        }
+    fn receive(&mut self, cx: &mut Context<'_, Self>, _: &Pid, _: StopAgent) {
         if let Some(agent_id) = self.info.id.clone() {
             let unregister = meseta_protocol::messages::agent::UnregisterAgent { agent_id };
             self.tell_master(cx, unregister);
@@ -283,11 +291,6 @@ impl Agent {
         self.registration.phase() == Phase::Terminating
     }
 
-    /// Whether a message was sent by this node itself, outside of all actors. Guests share the address, not the id.
-    pub(crate) fn is_own_node(&self, cx: &Context<'_, Self>, from: &Pid) -> bool {
-        from.address() == cx.address() && !from.id().starts_with("executor-")
-    }
-
     pub(crate) fn new_uuid(cx: &mut Context<'_, Self>) -> UpdateId {
         let mut bytes = [0; 16];
         rand::Rng::fill_bytes(cx.random(), &mut bytes);
@@ -312,6 +315,17 @@ impl Agent {
         self.leave(cx, reason);
     }
 
+    /// The agent cannot go on, and what it runs can: another run of it will find everything.
+    pub(crate) fn abandon(&mut self, cx: &mut Context<'_, Self>, reason: &str) {
+        error!(
+            reason,
+            "the agent ends, and leaves its executors to its next run"
+        );
+        self.config.outcome.set_fatal(reason);
+        self.stopped = true;
+        cx.stop();
+    }
+
     /// Ends everything, then the agent itself.
     pub(crate) fn leave(&mut self, cx: &mut Context<'_, Self>, why: &str) {
         if self.stopping {
@@ -323,6 +337,8 @@ impl Agent {
             "the agent ends"
         );
         self.stopping = true;
+        // All it runs ends, so there is nothing to come back to, and its id is nobody's from now on.
+        self.forget_all(cx);
         self.registration_input(cx, Input::Leave);
         let frameworks: Vec<_> = self.tables.frameworks.keys().cloned().collect();
         for framework_id in &frameworks {
@@ -360,11 +376,13 @@ impl Agent {
         }
     }
 
-    fn sweep(&self) -> Sweep {
+    /// An order to end what runs in sandboxes of this agent.
+    pub(crate) fn sweep(&self) -> Sweep {
         Sweep {
             sandboxes: paths::agents(&self.config.work_dir),
             freezer: self.host.freezer.clone(),
             leaving: false,
+            keep: BTreeMap::new(),
         }
     }
 
@@ -372,6 +390,10 @@ impl Agent {
         debug_assert_eq!(self.tables.check(), Ok(()));
         let uptime = cx.now().since(self.began);
         crate::metrics::publish(cx.metrics(), self, uptime);
+        if self.room == Room::Low {
+            // Whether there is room again is found out by asking for it.
+            self.look_for_room(cx);
+        }
         cx.after(Duration::from_secs(1), Self::publish_metrics);
     }
 }

@@ -17,6 +17,7 @@ use meseta_protocol::resources::{ParseError, Resources};
 use meseta_runtime::detector::{Candidates, CandidatesError};
 use meseta_runtime::flags::{NodeFlags, candidates};
 
+use crate::recovery::{Mode, Policy};
 use crate::resources::{Detected, merge};
 
 /// How the processes of a container are held together, so that all of them can be ended.
@@ -51,6 +52,9 @@ impl ExecutorTransport {
     }
 }
 
+/// Longest time that executors may have to come back, since nothing can be launched meanwhile.
+pub const LONGEST_REREGISTRATION: Duration = Duration::from_secs(15);
+
 /// Set once by an agent that cannot go on; its holder then ends with an error.
 #[derive(Debug, Clone, Default)]
 pub struct Outcome(Arc<OnceLock<String>>);
@@ -68,6 +72,9 @@ impl Outcome {
         }
     }
 }
+
+/// An agent does not look at its disk more often than this.
+const SHORTEST_WATCH: Duration = Duration::from_millis(10);
 
 /// Settings of an agent.
 #[derive(Debug, Clone)]
@@ -100,6 +107,8 @@ pub struct Config {
     pub executor_environment: Vec<EnvironmentEntry>,
     /// Whether `/files` may show sandboxes: on loopback, or where an operator has said so.
     pub allow_file_reading: bool,
+    /// Whether calls of HTTP executors are taken from other machines too.
+    pub insecure_http: bool,
     /// Certificate of the authority that signed the agent's own, DER: executors know the agent by it. Empty on an
     /// in-memory network.
     pub ca: Vec<u8>,
@@ -113,6 +122,22 @@ pub struct Config {
     pub concurrent_launches: usize,
     /// Ended executors remembered per framework. 150.
     pub max_completed_executors_per_framework: usize,
+    /// When sandboxes of ended executors are removed; never when none.
+    pub gc: Option<crate::gc::Settings>,
+    /// How long the logs of executors and tasks may get; without limit when none.
+    pub logs: Option<crate::logs::Limits>,
+    /// What becomes of executors that an earlier run of the agent has left.
+    pub recover: Mode,
+    /// Whether anything unreadable in the checkpoint keeps the agent from starting. True.
+    pub strict: bool,
+    /// Which changes of its settings an agent may come back with.
+    pub reconfiguration_policy: Policy,
+    /// How long executors have to come back to an agent that was restarted, at most 15 s. The wait ends before that when
+    /// none is missing, so only those that hang take all of it. 15 s: one notices within a second or two that the agent is
+    /// back, and when that took long it may have been trying once in 10 s.
+    pub executor_reregistration_timeout: Duration,
+    /// How long the executors of a framework that checkpoints wait for an agent that is gone. 15 min.
+    pub recovery_timeout: Duration,
     /// Flags as `/flags` shows them.
     pub flags: BTreeMap<String, String>,
     /// Where the agent says that it could not go on.
@@ -138,12 +163,20 @@ impl Config {
             switch_user: true,
             executor_environment: Vec::new(),
             allow_file_reading: false,
+            insecure_http: false,
             ca: Vec::new(),
             open_files: None,
             executor_transport: ExecutorTransport::Quic,
             containment: Containment::Auto,
             concurrent_launches: concurrent_launches(),
             max_completed_executors_per_framework: 150,
+            gc: None,
+            logs: None,
+            recover: Mode::Reconnect,
+            strict: true,
+            reconfiguration_policy: Policy::Equal,
+            executor_reregistration_timeout: LONGEST_REREGISTRATION,
+            recovery_timeout: Duration::from_secs(15 * 60),
             flags: BTreeMap::new(),
             outcome: Outcome::default(),
         }
@@ -206,6 +239,12 @@ pub enum ConfigError {
     /// A domain without region and zone.
     #[error("--domain has no fault_domain")]
     NoFaultDomain,
+    /// Executors would be waited for too long.
+    #[error(
+        "--executor_reregistration_timeout: at most {}, since nothing can be launched meanwhile",
+        crate::environment::duration_text(LONGEST_REREGISTRATION)
+    )]
+    ReregistrationTimeout,
 }
 
 /// Flags of `meseta-agent`.
@@ -281,10 +320,69 @@ pub struct Flags {
         default_value_t = 150
     )]
     pub max_completed_executors_per_framework: usize,
-    /// Serve sandboxes over plain HTTP beyond this machine, to anybody who can reach it.
+    /// Length from which on the standard output of a container is rotated, such as 10MB; 0 for no limit.
+    #[arg(long = "max_stdout_size", env = "MESETA_MAX_STDOUT_SIZE",
+        default_value = "10MB", value_parser = crate::logs::bytes)]
+    pub max_stdout_size: u64,
+    /// The same of its standard error.
+    #[arg(long = "max_stderr_size", env = "MESETA_MAX_STDERR_SIZE",
+        default_value = "10MB", value_parser = crate::logs::bytes)]
+    pub max_stderr_size: u64,
+    /// Older parts that are kept of each, as stdout.1, stdout.2 and so on.
+    #[arg(
+        long = "rotated_logs",
+        env = "MESETA_ROTATED_LOGS",
+        default_value_t = 4,
+        value_parser = clap::value_parser!(u32).range(..=99)
+    )]
+    pub rotated_logs: u32,
+    /// How long sandboxes of ended executors stay at most. The fuller the disk is, the sooner they go.
+    #[arg(long = "gc_delay", env = "MESETA_GC_DELAY",
+        default_value = "1weeks", value_parser = meseta_runtime::flags::duration)]
+    pub gc_delay: Duration,
+    /// Share of the disk to keep free, 0 to 1: sandboxes stay for gc_delay × (1 - gc_disk_headroom - share used).
+    #[arg(long = "gc_disk_headroom", env = "MESETA_GC_DISK_HEADROOM",
+        default_value_t = 0.1, value_parser = share)]
+    pub gc_disk_headroom: f64,
+    /// Time between two looks at the disk, upon which old sandboxes are removed.
+    #[arg(long = "disk_watch_interval", env = "MESETA_DISK_WATCH_INTERVAL",
+        default_value = "1mins", value_parser = meseta_runtime::flags::duration)]
+    pub disk_watch_interval: Duration,
+    /// What becomes of executors that an earlier run of this agent has left: `reconnect`, or `cleanup` ends them and then
+    /// the agent.
+    #[arg(long, env = "MESETA_RECOVER", default_value = "reconnect")]
+    pub recover: Mode,
+    /// Whether to stop when something in the checkpoint cannot be read; otherwise all that can be read is kept.
+    #[arg(long, env = "MESETA_STRICT", action = ArgAction::Set, default_value_t = true,
+        num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub strict: bool,
+    /// Which changes of its settings an agent may come back with: `equal` for none, `additive` for more of something.
+    #[arg(
+        long = "reconfiguration_policy",
+        env = "MESETA_RECONFIGURATION_POLICY",
+        default_value = "equal"
+    )]
+    pub reconfiguration_policy: Policy,
+    /// Time that executors have to come back after a restart of the agent, at most 15secs.
+    #[arg(long = "executor_reregistration_timeout", env = "MESETA_EXECUTOR_REREGISTRATION_TIMEOUT",
+        default_value = "15secs", value_parser = meseta_runtime::flags::duration)]
+    pub executor_reregistration_timeout: Duration,
+    /// Time that executors of frameworks that checkpoint wait for an agent that is gone.
+    #[arg(long = "recovery_timeout", env = "MESETA_RECOVERY_TIMEOUT",
+        default_value = "15mins", value_parser = meseta_runtime::flags::duration)]
+    pub recovery_timeout: Duration,
+    /// Serve sandboxes and take calls of executors over plain HTTP beyond this machine, from anybody who can reach it.
     #[arg(long = "insecure_http", env = "MESETA_INSECURE_HTTP", action = ArgAction::Set, default_value_t = false,
         num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub insecure_http: bool,
+}
+
+/// A share from 0 to 1.
+fn share(text: &str) -> Result<f64, String> {
+    let share: Option<f64> = text.trim().parse().ok();
+    share
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or_else(|| format!("`{text}` is no share: write a number from 0 to 1, such as 0.1"))
 }
 
 /// The text itself, or what is in the file it names with an absolute path or `file://`.
@@ -323,8 +421,29 @@ impl Flags {
         config.executor_transport = self.executor_transport;
         config.switch_user = self.switch_user;
         config.executor_environment = self.environment()?;
+        config.insecure_http = self.insecure_http;
         config.allow_file_reading = self.node.is_loopback() || self.insecure_http;
         config.max_completed_executors_per_framework = self.max_completed_executors_per_framework;
+        config.gc = Some(crate::gc::Settings {
+            policy: crate::gc::Policy {
+                delay: self.gc_delay,
+                headroom: self.gc_disk_headroom,
+            },
+            disk_watch_interval: self.disk_watch_interval.max(SHORTEST_WATCH),
+        });
+        config.logs = Some(crate::logs::Limits {
+            max_stdout_size: self.max_stdout_size,
+            max_stderr_size: self.max_stderr_size,
+            kept: self.rotated_logs,
+        });
+        config.recover = self.recover;
+        config.strict = self.strict;
+        config.reconfiguration_policy = self.reconfiguration_policy;
+        if self.executor_reregistration_timeout > LONGEST_REREGISTRATION {
+            return Err(ConfigError::ReregistrationTimeout);
+        }
+        config.executor_reregistration_timeout = self.executor_reregistration_timeout;
+        config.recovery_timeout = self.recovery_timeout;
         config.flags = self.shown(&launcher_dir);
         Ok(config)
     }
@@ -361,6 +480,7 @@ impl Flags {
 
     fn shown(&self, launcher_dir: &Path) -> BTreeMap<String, String> {
         use crate::environment::duration_text;
+        use crate::logs::bytes_text;
         let mut shown: BTreeMap<String, String> = [
             ("master", self.master.clone()),
             ("work_dir", self.work_dir.display().to_string()),
@@ -378,9 +498,29 @@ impl Flags {
                 "executor_shutdown_grace_period",
                 duration_text(self.executor_shutdown_grace_period),
             ),
+            ("recover", self.recover.name().to_owned()),
+            ("strict", self.strict.to_string()),
+            (
+                "reconfiguration_policy",
+                self.reconfiguration_policy.name().to_owned(),
+            ),
+            (
+                "executor_reregistration_timeout",
+                duration_text(self.executor_reregistration_timeout),
+            ),
+            ("recovery_timeout", duration_text(self.recovery_timeout)),
             (
                 "executor_transport",
                 self.executor_transport.name().to_owned(),
+            ),
+            ("max_stdout_size", bytes_text(self.max_stdout_size)),
+            ("max_stderr_size", bytes_text(self.max_stderr_size)),
+            ("rotated_logs", self.rotated_logs.to_string()),
+            ("gc_delay", duration_text(self.gc_delay)),
+            ("gc_disk_headroom", self.gc_disk_headroom.to_string()),
+            (
+                "disk_watch_interval",
+                duration_text(self.disk_watch_interval),
             ),
             ("switch_user", self.switch_user.to_string()),
             ("insecure_http", self.insecure_http.to_string()),
@@ -481,6 +621,7 @@ mod tests {
             "--default_role=a//b",
             "--domain={}",
             "--attributes=x",
+            "--executor_reregistration_timeout=16secs",
         ] {
             assert!(flags(&[bad]).config(&detected).is_err(), "{bad}");
         }

@@ -64,7 +64,12 @@ pub struct Surroundings<'a> {
     pub agent_pid: &'a Pid,
     /// Grace period of an executor that names none.
     pub shutdown_grace_period: Duration,
+    /// How long it is to wait for an agent that is gone; none when its framework does not checkpoint.
+    pub recovery_timeout: Option<Duration>,
 }
+
+/// Longest time between two attempts of an executor to come back.
+const SUBSCRIPTION_BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 /// The executor's whole environment, in order; a later entry of the same name wins.
 pub fn environment(about: &Surroundings<'_>) -> Vec<EnvironmentEntry> {
@@ -86,14 +91,29 @@ pub fn environment(about: &Surroundings<'_>) -> Vec<EnvironmentEntry> {
             "MESOS_AGENT_ENDPOINT",
             &about.agent_pid.address().to_string(),
         ),
-        // Nothing is checkpointed, so an executor must not wait for an agent that has gone.
-        entry("MESOS_CHECKPOINT", "0"),
+        entry(
+            "MESOS_CHECKPOINT",
+            if about.recovery_timeout.is_some() {
+                "1"
+            } else {
+                "0"
+            },
+        ),
         entry("MESOS_HTTP_COMMAND_EXECUTOR", "0"),
         entry(
             "MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD",
             &duration_text(grace),
         ),
     ]);
+    if let Some(timeout) = about.recovery_timeout {
+        all.extend([
+            entry("MESOS_RECOVERY_TIMEOUT", &duration_text(timeout)),
+            entry(
+                "MESOS_SUBSCRIPTION_BACKOFF_MAX",
+                &duration_text(SUBSCRIPTION_BACKOFF_MAX),
+            ),
+        ]);
+    }
     let command = about.executor.command.as_ref();
     let own = command.and_then(|command| command.environment.as_ref());
     all.extend(
@@ -265,6 +285,7 @@ mod tests {
             agent_id: &"m-S0".into(),
             agent_pid: &"slave(1)@10.0.0.2:5051".parse().unwrap(),
             shutdown_grace_period: Duration::from_secs(5),
+            recovery_timeout: Some(Duration::from_secs(900)),
         });
         let seen: BTreeMap<&str, &str> = all.iter().map(|e| (&*e.name, &*e.value)).collect();
         let expected: BTreeMap<&str, &str> = [
@@ -281,6 +302,8 @@ mod tests {
             ("MESOS_CHECKPOINT", "wins"),
             ("MESOS_HTTP_COMMAND_EXECUTOR", "0"),
             ("MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD", "5secs"),
+            ("MESOS_RECOVERY_TIMEOUT", "15mins"),
+            ("MESOS_SUBSCRIPTION_BACKOFF_MAX", "2secs"),
             ("MINE", "1"),
         ]
         .into();

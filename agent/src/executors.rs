@@ -10,8 +10,8 @@
 //!              └────────────── an end ───────────────────────────^
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
 
 use meseta_protocol::executor::ExecutorInfo;
 use meseta_protocol::framework::{FrameworkCapability, FrameworkInfo};
@@ -21,7 +21,9 @@ use meseta_protocol::task::{Task, TaskInfo};
 use meseta_protocol::{ContainerId, ExecutorId, FrameworkId, TaskId, UpdateId};
 use meseta_runtime::Pid;
 
+use crate::checkpoint::records::{ExecutorRecord, ProcessRecord, ProofRecord};
 use crate::containerizer::core::Container;
+use crate::recovery::RecoveredExecutor;
 
 /// Completed tasks remembered per executor.
 pub const MAX_COMPLETED_TASKS: usize = 200;
@@ -110,11 +112,15 @@ pub struct Executor {
     pub directory: PathBuf,
     /// Its container's life.
     pub container: Container,
+    /// By what it is known when it comes back.
+    pub proof: Option<ProofRecord>,
+    /// Its first process, once it runs.
+    pub process: Option<ProcessRecord>,
     /// Where it stands.
     pub phase: Phase,
     /// Its PID, once it has subscribed.
     pub pid: Option<Pid>,
-    /// Whether the link to it has broken; it is never taken up again.
+    /// Whether the link to it has broken, and it has not subscribed again.
     pub disconnected: bool,
     /// What its tasks are told when it is gone; set by the agent when it ends the executor for a reason.
     pub termination: Option<Termination>,
@@ -124,6 +130,8 @@ pub struct Executor {
     pub queued: Vec<TaskInfo>,
     /// Tasks it has.
     pub launched: BTreeMap<TaskId, Task>,
+    /// As they were given to it, until it has spoken of them.
+    given: BTreeMap<TaskId, TaskInfo>,
     /// Tasks that have ended and whose end the framework has not acknowledged.
     pub terminated: BTreeMap<TaskId, Task>,
     /// Tasks that are over, the oldest first.
@@ -144,6 +152,8 @@ impl Executor {
             container_id,
             directory,
             container: Container::default(),
+            proof: None,
+            process: None,
             phase: Phase::Registering,
             pid: None,
             disconnected: false,
@@ -151,8 +161,62 @@ impl Executor {
             was_used: false,
             queued: Vec::new(),
             launched: BTreeMap::new(),
+            given: BTreeMap::new(),
             terminated: BTreeMap::new(),
             completed: VecDeque::new(),
+        }
+    }
+
+    /// One that an earlier run of the agent has launched, and that has to come back. Tasks of which it has said nothing
+    /// are given to it again, which changes nothing when it has them.
+    pub fn recovered(found: RecoveredExecutor, directory: PathBuf, user: &str) -> Self {
+        let record = found.record;
+        let framework_id = record.framework_id;
+        let mut executor = Self {
+            container: Container::recovered(record.process.map(|process| process.process)),
+            proof: record.proof,
+            process: record.process,
+            was_used: true,
+            ..Self::new(
+                record.info,
+                record.generated,
+                record.container_id,
+                directory,
+            )
+        };
+        for task in found.tasks {
+            let info = task.record.info;
+            if task.statuses.is_empty() {
+                executor.queued.push(info);
+                continue;
+            }
+            let mut known = Task::new(&info, &framework_id, user);
+            for status in &task.statuses {
+                note(&mut known, status);
+            }
+            if let Some(forwarded) = task.forwarded {
+                known.status_update_state = Some(forwarded.state);
+                known.status_update_uuid = forwarded.uuid;
+            }
+            let table = if known.state.is_terminal() {
+                &mut executor.terminated
+            } else {
+                &mut executor.launched
+            };
+            table.insert(info.task_id, known);
+        }
+        executor
+    }
+
+    /// What is written down of it.
+    pub fn record(&self, framework_id: &FrameworkId) -> ExecutorRecord {
+        ExecutorRecord {
+            framework_id: framework_id.clone(),
+            info: self.info.clone(),
+            generated: self.generated,
+            container_id: self.container_id.clone(),
+            proof: self.proof.clone(),
+            process: self.process,
         }
     }
 
@@ -184,8 +248,19 @@ impl Executor {
 
     fn hand_over(&mut self, task: &TaskInfo, (framework_id, user): (&FrameworkId, &str)) {
         self.was_used = true;
+        self.given.insert(task.task_id.clone(), task.clone());
         self.launched
             .insert(task.task_id.clone(), Task::new(task, framework_id, user));
+    }
+
+    /// Tasks that it was given, of which it has said nothing and which are not among those that it `has`.
+    pub fn silent(&self, has: &BTreeSet<TaskId>) -> Vec<TaskInfo> {
+        let silent = self
+            .launched
+            .values()
+            .filter(|task| task.state == TaskState::Staging && !has.contains(&task.task_id));
+        let infos = silent.filter_map(|task| self.given.get(&task.task_id).cloned());
+        infos.collect()
     }
 
     /// It has subscribed under `pid`: the tasks that waited for it, which count as launched from now on. None when
@@ -199,6 +274,7 @@ impl Executor {
             Phase::Registering | Phase::Running => {
                 self.phase = Phase::Running;
                 self.pid = Some(pid.clone());
+                self.disconnected = false;
                 let tasks = std::mem::take(&mut self.queued);
                 for task in &tasks {
                     self.hand_over(task, framework);
@@ -259,6 +335,7 @@ impl Executor {
         let Some(task) = self.launched.get_mut(task_id) else {
             return UpdateVerdict::Stale;
         };
+        self.given.remove(task_id);
         note(task, status);
         if status.state.is_terminal()
             && let Some(task) = self.launched.remove(task_id)
@@ -357,7 +434,7 @@ fn note(task: &mut Task, status: &TaskStatus) {
 #[derive(Debug, Default)]
 struct Launches {
     order: VecDeque<UpdateId>,
-    known: std::collections::BTreeSet<UpdateId>,
+    known: BTreeSet<UpdateId>,
 }
 
 impl Launches {
@@ -418,6 +495,12 @@ impl Framework {
     /// The executor that has this task, and the task is not completed.
     pub fn executor_of(&self, task_id: &TaskId) -> Option<&ExecutorId> {
         self.owners.get(task_id)
+    }
+
+    /// Remembers a task of an executor that an earlier run of the agent has launched.
+    pub fn owns(&mut self, task_id: TaskId, executor_id: ExecutorId, launch: UpdateId) {
+        self.launches.is_news(launch);
+        self.owners.insert(task_id, executor_id);
     }
 
     fn remember(&mut self, executor: Executor, at_most: usize) {
@@ -651,6 +734,14 @@ impl Tables {
                 let executors = framework.executors.values().chain(superseded);
                 executors.map(move |executor| (framework_id, &executor.info.executor_id, executor))
             })
+    }
+
+    /// The sandboxes of all executors that are not over.
+    pub fn sandboxes(&self) -> BTreeSet<&Path> {
+        let executors = self.executors();
+        executors
+            .map(|(_, _, executor)| executor.directory.as_path())
+            .collect()
     }
 
     /// What all executors and tasks hold.

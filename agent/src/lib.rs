@@ -28,16 +28,22 @@
 #![warn(clippy::iter_over_hash_type)]
 
 pub mod agent;
+pub mod checkpoint;
 pub mod config;
 pub mod containerizer;
 pub mod environment;
 pub mod executors;
+pub mod faults;
+pub mod gc;
 mod guests;
 mod handlers;
 pub mod http;
+mod http_executors;
 pub mod launch_queue;
+pub mod logs;
 mod metrics;
 pub mod paths;
+pub mod recovery;
 pub mod registration;
 pub mod resources;
 pub mod status_updates;
@@ -45,7 +51,7 @@ pub mod status_updates;
 use std::future::Future;
 use std::path::PathBuf;
 
-use meseta_runtime::{ExitReason, Message, Node, Pid, SpawnError};
+use meseta_runtime::{ExitReason, Message, Node, OWN_NODE, Pid, SpawnError};
 use serde::{Deserialize, Serialize};
 
 pub use agent::Agent;
@@ -59,7 +65,7 @@ pub struct StopAgent {}
 
 impl Message for StopAgent {
     const NAME: &'static str = "meseta.agent.StopAgent";
-    const SENDERS: &'static [&'static str] = &["agent"];
+    const SENDERS: &'static [&'static str] = OWN_NODE;
 }
 
 /// Why an agent did not start.
@@ -101,8 +107,9 @@ pub fn start(node: &Node, mut config: Config) -> Result<Pid, StartError> {
     Ok(pid)
 }
 
-/// Lets an agent leave: it unregisters, ends all its containers within their grace periods, and stops. The future
-/// ends when it has; nothing is checkpointed yet, so this is the only clean end.
+/// Lets an agent leave for good: it unregisters, ends all its containers within their grace periods, and stops. The
+/// future ends when it has. An agent that is to come back is just ended, with its node: it finds what it has written
+/// down.
 pub fn stop(node: &Node, agent: &Pid) -> impl Future<Output = ExitReason> + Send + use<> {
     let ended = node.ended(agent);
     node.send(agent, StopAgent {});

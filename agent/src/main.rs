@@ -1,8 +1,9 @@
-//! `meseta-agent`: flags, node, agent; ends cleanly on SIGTERM and SIGINT.
+//! `meseta-agent`: flags, node, agent; ends on signals.
 //!
-//! Mesos' agent leaves executors running when it is told to end. Nothing is checkpointed here yet, so nobody could
-//! find them again: a clean end takes them along. Exit codes: 0 after a clean end, 1 when the agent cannot start or go
-//! on, 2 for bad flags.
+//! On SIGTERM it just ends, as a restart of its service or an upgrade wants it: the executors of frameworks that
+//! checkpoint run on, and the next run of the agent finds them. On SIGUSR1 and SIGINT (Ctrl-C) it leaves the cluster
+//! for good and takes everything along. Exit codes: 0 after a clean end, 1 when the agent cannot start or go on, 2 for
+//! bad flags.
 
 use std::process::ExitCode;
 
@@ -12,6 +13,7 @@ use meseta_runtime::flags::NodeFlags;
 use meseta_runtime::identity::Identity;
 use meseta_runtime::lock::DirectoryLock;
 use meseta_runtime::{Credentials, Node, NodeBuilder, error_chain};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
 const PORT: u16 = 5051;
@@ -83,11 +85,23 @@ fn serve(flags: &NodeFlags, node: &Node, config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut leave = signal(SignalKind::user_defined1())?;
+        let told = flags.told_to_end()?;
         let agent = meseta_agent::start(node, config).context("the agent did not start")?;
+        // In this order: the last one hears of SIGTERM too.
         let reason = tokio::select! {
+            biased;
             reason = node.ended(&agent) => reason,
-            told = flags.told_to_end() => {
-                told?;
+            _ = terminate.recv() => {
+                info!("the agent ends; executors whose frameworks checkpoint wait for its next run");
+                meseta_runtime::ExitReason::Terminated
+            }
+            _ = leave.recv() => {
+                info!("the agent leaves the cluster");
+                meseta_agent::stop(node, &agent).await
+            }
+            () = told => {
                 info!("the agent leaves the cluster");
                 meseta_agent::stop(node, &agent).await
             }

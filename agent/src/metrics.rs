@@ -31,6 +31,7 @@ pub(crate) fn publish(metrics: &Metrics, agent: &Agent, uptime: Duration) {
     metrics.set("slave/uptime_secs", uptime.as_secs_f64());
     set("slave/registered", usize::from(registered));
     set("slave/frameworks_active", agent.tables.frameworks.len());
+    set("gc/path_removals_pending", agent.removals_pending());
     let mut tasks: BTreeMap<TaskState, usize> = [
         TaskState::Staging,
         TaskState::Starting,

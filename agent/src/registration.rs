@@ -120,6 +120,14 @@ impl Registration {
         }
     }
 
+    /// An agent that was in before, under this id.
+    pub fn known(factor: Duration, id: AgentId) -> Self {
+        Self {
+            id: Some(id),
+            ..Self::new(factor)
+        }
+    }
+
     /// Where the agent stands.
     pub fn phase(&self) -> Phase {
         self.phase

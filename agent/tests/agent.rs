@@ -14,7 +14,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use meseta_agent::checkpoint::Storage;
+use meseta_agent::checkpoint::memory::Memory;
 use meseta_agent::config::Containment;
+use meseta_agent::containerizer::process_tree::Identity;
 use meseta_agent::containerizer::{ContainerEnded, Destroy, Exits, Launch, LaunchError, Sweep};
 use meseta_agent::{Config, StopAgent};
 use meseta_protocol::common::CommandInfo;
@@ -32,6 +35,11 @@ use meseta_runtime::transport::memory::MemoryNetwork;
 use meseta_runtime::{Clock, ExitReason, Message, Node, Pid};
 
 const SECOND: Duration = Duration::from_secs(1);
+/// What every launch starts.
+const FIRST: Identity = Identity {
+    process: 4711,
+    started: 12,
+};
 
 macro_rules! heard {
     ($($kind:ident),* $(,)?) => {
@@ -145,9 +153,11 @@ impl World {
         let resists = Arc::clone(&stubborn);
         let sweeps = Arc::new(Mutex::new(Vec::new()));
         let swept = Arc::clone(&sweeps);
-        let home = node("agent")
+        let memory = Storage::Memory(Memory::default());
+        let home = memory
+            .serve(node("agent"))
             .op(move |launch: Launch| {
-                let outcome = refuse.lock().unwrap().take().map_or(Ok(4711), Err);
+                let outcome = refuse.lock().unwrap().take().map_or(Ok(FIRST), Err);
                 order
                     .send(Order::Launch(
                         launch.container.clone(),
@@ -942,7 +952,7 @@ fn a_repeated_launch_is_carried_out_once() {
 }
 
 #[test]
-fn an_ended_framework_hears_nothing_more() {
+fn an_ended_framework_hears_nothing_more_but_answers() {
     let world = World::registered();
     let (container, executor) = world.running();
     world.say(ShutdownFramework {
@@ -956,8 +966,14 @@ fn an_ended_framework_hears_nothing_more() {
         &world.agent,
         update("e", "t", TaskState::Killed, world.uuid()),
     );
-    world.run(custom("s"), false);
     assert_eq!(world.updates(), []);
+    // Unless it has come back with another master: that waits for an answer.
+    world.run(custom("s"), false);
+    let refused = world.update();
+    let (state, reason, _) = told(&refused);
+    let because = Some(StatusReason::FrameworkRemoved);
+    assert_eq!((state, reason), (TaskState::Dropped, because));
+    world.acknowledge(&refused);
     world.clock.advance(Duration::from_secs(5));
     assert!(matches!(world.order(), Order::Destroy(of) if of == container));
     assert!(matches!(

@@ -1,12 +1,14 @@
 //! Containers made of real processes: nothing of them is left after they are destroyed.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use meseta_agent::config::Containment;
+use meseta_agent::containerizer::process_tree::Identity;
 use meseta_agent::containerizer::{
     ContainerEnded, Destroy, Exits, Host, Launch, LaunchError, Sweep,
 };
@@ -105,7 +107,7 @@ impl World {
         launcher: &[&str],
         freezer: Option<&Path>,
         owner: Option<&str>,
-    ) -> (Result<u32, LaunchError>, Receiver<ContainerEnded>) {
+    ) -> (Result<Identity, LaunchError>, Receiver<ContainerEnded>) {
         let (tell, ended) = channel();
         let sandbox = self.sandbox();
         let text = |path: &Path| path.display().to_string();
@@ -148,7 +150,7 @@ impl World {
             .take(3)
             .map(|line| line.unwrap().trim().parse().unwrap())
             .collect();
-        assert_eq!(pids[0], launched.unwrap());
+        assert_eq!(pids[0], launched.unwrap().process);
         assert!(pids.iter().all(|pid| is_alive(*pid)));
         (pids, ended)
     }
@@ -202,6 +204,7 @@ fn a_walk_finds_what_an_ended_leader_left_and_so_does_a_sweep() {
                 sandboxes,
                 freezer: None,
                 leaving: false,
+                keep: BTreeMap::new(),
             })
         } else {
             world.run(destroy(&world, None))
@@ -228,6 +231,7 @@ fn the_freezer_ends_the_whole_tree() {
                 sandboxes,
                 freezer: Some(own.clone()),
                 leaving: true,
+                keep: BTreeMap::new(),
             })
         } else {
             world.run(destroy(&world, Some(group.clone())))

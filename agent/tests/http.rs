@@ -6,7 +6,10 @@ use std::net::TcpStream;
 use std::sync::mpsc::{Sender, channel};
 
 use meseta_agent::Config;
+use meseta_agent::checkpoint::Storage;
+use meseta_agent::checkpoint::memory::Memory;
 use meseta_agent::config::Containment;
+use meseta_agent::containerizer::process_tree;
 use meseta_agent::containerizer::{Launch, Sweep};
 use meseta_protocol::framework::FrameworkInfo;
 use meseta_protocol::messages::Led;
@@ -82,11 +85,17 @@ fn agent(allow_file_reading: bool) -> (Node, String, tempfile::TempDir) {
     let authority = CertificateAuthority::create("test").unwrap();
     let identity = Identity::issue(&authority, &["127.0.0.1".to_owned()], &["agent"]).unwrap();
     let (told, launched) = channel();
-    let node = Node::builder()
-        .credentials(Credentials::Given(Box::new(identity)))
+    let builder = Node::builder().credentials(Credentials::Given(Box::new(identity)));
+    let node = Storage::Memory(Memory::default())
+        .serve(builder)
         .op(move |launch: Launch| {
             pretend(&launch, &told);
-            async move { Ok(4711) }
+            async move {
+                Ok(process_tree::Identity {
+                    process: 4711,
+                    started: 12,
+                })
+            }
         })
         .op(|_: Sweep| async move { Ok(()) })
         .start()

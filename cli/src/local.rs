@@ -305,7 +305,8 @@ async fn stop(mut components: Vec<Component>) {
         .partition(|component| component.program == "meseta-agent");
     for group in [agents, masters] {
         for component in &group {
-            component.signal(Signal::SIGTERM);
+            // On SIGTERM an agent would leave its executors to its next run.
+            component.signal(Signal::SIGINT);
         }
         for mut component in group {
             let Some(child) = &mut component.child else {
@@ -414,8 +415,8 @@ async fn announce(master: &str, agents: u16, work_dir: &Path) -> anyhow::Result<
             let active = get_json(master, "/state")
                 .await
                 .ok()
-                .and_then(|state| state["activated_slaves"].as_u64());
-            if active.is_some_and(|active| active >= u64::from(agents)) {
+                .and_then(|state| state["activated_slaves"].as_f64());
+            if active.is_some_and(|active| active >= f64::from(agents)) {
                 return;
             }
         }

@@ -2,10 +2,12 @@
 //!
 //! Each subcommand has a file of its own; this one parses the line and hands over.
 
+mod agents;
 mod certs;
 mod client;
 mod execute;
 mod identity;
+mod inspect;
 mod local;
 mod log;
 mod log_level;
@@ -42,7 +44,7 @@ enum Action {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         flags: Vec<String>,
     },
-    /// Run an agent (the same as meseta-agent).
+    /// Run an agent (the same as meseta-agent); `meseta agent inspect DIR` shows what one has written down.
     #[command(disable_help_flag = true)]
     Agent {
         /// Flags of meseta-agent; see `meseta agent --help`.
@@ -55,8 +57,8 @@ enum Action {
     Execute(Box<execute::Flags>),
     /// Show the masters of a cluster: which leads, and how far the log of each is.
     Masters(tables::Flags),
-    /// Show the agents of a cluster.
-    Agents(tables::Flags),
+    /// Show the agents of a cluster, or mark one gone that will never come back.
+    Agents(Box<agents::OfAgents>),
     /// Show the frameworks of a cluster.
     Frameworks(tables::Flags),
     /// Show the tasks of a cluster.
@@ -91,11 +93,14 @@ fn main() -> ExitCode {
 fn run(action: Action) -> anyhow::Result<ExitCode> {
     match action {
         Action::Master { flags } => become_program("meseta-master", &flags),
-        Action::Agent { flags } => become_program("meseta-agent", &flags),
+        Action::Agent { flags } => match flags.split_first() {
+            Some((first, rest)) if first == "inspect" => inspect::run(rest),
+            Some(_) | None => become_program("meseta-agent", &flags),
+        },
         Action::Local(flags) => block_on(local::run(flags)),
         Action::Execute(flags) => block_on(execute::run(*flags)),
         Action::Masters(flags) => block_on(masters::run(flags)),
-        Action::Agents(flags) => block_on(tables::agents(flags)),
+        Action::Agents(flags) => block_on(agents::run(*flags)),
         Action::Frameworks(flags) => block_on(tables::frameworks(flags)),
         Action::Tasks(flags) => block_on(tables::tasks(flags)),
         Action::Processes(flags) => block_on(tables::processes(flags)),

@@ -12,7 +12,12 @@ use crate::out;
 #[derive(Debug, Args)]
 pub(crate) struct Flags {
     /// Masters (for `processes`: any node) as host:port, a list of them, or a file with one.
-    #[arg(long, env = "MESETA_MASTER", default_value = "127.0.0.1:5050")]
+    #[arg(
+        long,
+        global = true,
+        env = "MESETA_MASTER",
+        default_value = "127.0.0.1:5050"
+    )]
     pub(crate) master: String,
     /// Print the JSON as it comes.
     #[arg(long, env = "MESETA_JSON")]

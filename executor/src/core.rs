@@ -15,7 +15,7 @@
 //! Invariant: every update handed in stays in `updates`, in order, until the agent acknowledges it, and every task
 //! stays in `tasks` until its first acknowledgement; each `SubscribeExecutor` carries both.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use meseta_protocol::agent::AgentInfo;
@@ -165,6 +165,9 @@ pub struct Core {
     connected: bool,
     registered: bool,
     tasks: BTreeMap<TaskId, TaskInfo>,
+    /// Tasks that were begun and whose end is not acknowledged: a launch of one that comes again, perhaps over an earlier
+    /// connection, is the same launch.
+    begun: BTreeSet<TaskId>,
     updates: Vec<Pending>,
     /// Number of the latest timer.
     timers: u64,
@@ -181,6 +184,7 @@ impl Core {
             connected: false,
             registered: false,
             tasks: BTreeMap::new(),
+            begun: BTreeSet::new(),
             updates: Vec::new(),
             timers: 0,
             retry: 0,
@@ -344,7 +348,7 @@ impl Core {
 
     fn launch(&mut self, task: Box<TaskInfo>) -> Vec<Effect> {
         // A task still here was launched already: the agent repeats what may have been lost.
-        if self.phase != Phase::Subscribed || self.tasks.contains_key(&task.task_id) {
+        if self.phase != Phase::Subscribed || !self.begun.insert(task.task_id.clone()) {
             return Vec::new();
         }
         self.tasks.insert(task.task_id.clone(), (*task).clone());
@@ -352,11 +356,12 @@ impl Core {
     }
 
     fn launch_group(&mut self, group: Box<TaskGroupInfo>) -> Vec<Effect> {
-        let known = |task: &TaskInfo| self.tasks.contains_key(&task.task_id);
+        let known = |task: &TaskInfo| self.begun.contains(&task.task_id);
         if self.phase != Phase::Subscribed || group.tasks.iter().any(known) {
             return Vec::new();
         }
         for task in &group.tasks {
+            self.begun.insert(task.task_id.clone());
             self.tasks.insert(task.task_id.clone(), task.clone());
         }
         vec![Effect::Call(Callback::LaunchTaskGroup(group))]
@@ -368,6 +373,9 @@ impl Core {
         };
         let state = self.updates.remove(at).update.status.state;
         self.tasks.remove(&task_id);
+        if state.is_terminal() {
+            self.begun.remove(&task_id);
+        }
         vec![Effect::Call(Callback::Acknowledged(task_id, state))]
     }
 

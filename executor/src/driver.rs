@@ -19,7 +19,7 @@ use meseta_protocol::messages::executor::{
 use meseta_protocol::status::{TaskState, TaskStatus};
 use meseta_protocol::task::{KillPolicy, TaskGroupInfo, TaskInfo};
 use meseta_runtime::{
-    Context, ExitReason, Gate, Message, Node, Op, Outside, Pid, Process, Receive, Routes,
+    Context, ExitReason, Gate, Message, Node, OWN_NODE, Op, Outside, Pid, Process, Receive, Routes,
     SpawnError, Time,
 };
 use serde::{Deserialize, Serialize};
@@ -98,8 +98,7 @@ struct Order {
 
 impl Message for Order {
     const NAME: &'static str = "meseta.executor.Order";
-    /// No certificate has this role: only this node itself may send orders.
-    const SENDERS: &'static [&'static str] = &["the node itself"];
+    const SENDERS: &'static [&'static str] = OWN_NODE;
 }
 
 type Act = Box<dyn FnOnce(&mut Context<'_, ExecutorDriver>)>;

@@ -28,6 +28,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 
 use meseta_protocol::launch::{ExecutorCredential, LaunchPlan};
 use meseta_runtime::error_chain;
+use meseta_runtime::message::read_named;
 use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -134,8 +135,8 @@ fn launch() -> Result<std::convert::Infallible, Failure> {
         .lock()
         .read_to_end(&mut bytes)
         .step(|| "cannot read the launch plan from the standard input".to_owned())?;
-    let plan: LaunchPlan = rmp_serde::from_slice(&bytes)
-        .step(|| "the standard input holds no launch plan".to_owned())?;
+    let plan: LaunchPlan =
+        read_named(&bytes).step(|| "the standard input holds no launch plan".to_owned())?;
     // Closed by the exec; written to only when there is none.
     let socket = io::stdin()
         .as_fd()

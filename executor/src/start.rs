@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use meseta_protocol::launch::{ExecutorCredential, UnixCredential};
 use meseta_runtime::identity::{Identity, IdentityError};
+use meseta_runtime::message::read_named;
 use meseta_runtime::transport::unix::{GuestToken, HostSocket, UnixError};
 use meseta_runtime::{
     Credentials, ExitReason, Node, NodeBuilder, NodeError, Pid, SpawnError, error_chain,
@@ -176,5 +177,5 @@ fn inherited_credential() -> Result<ExecutorCredential, RunError> {
         .and_then(|mut file| file.read_to_end(&mut bytes))
         .map_err(|error| RunError::Credential(Box::new(error)))?;
     nix::unistd::close(number).map_err(|error| RunError::Credential(Box::new(error)))?;
-    rmp_serde::from_slice(&bytes).map_err(|error| RunError::Credential(Box::new(error)))
+    read_named(&bytes).map_err(|error| RunError::Credential(Box::new(error)))
 }

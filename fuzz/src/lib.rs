@@ -1,4 +1,5 @@
-//! Fuzz targets: every decoder of bytes that come from outside, and the rules it must keep whatever it is given.
+//! Fuzz targets: every decoder of bytes that come from outside or from a disk, and the rules it must keep whatever it is
+//! given. docs/fuzzing.md says which decoder has which target.
 //!
 //! 1. It does not panic.
 //! 2. At any time it holds at most [`Target::factor`] times the input and [`ALLOWANCE`] bytes of memory. So no announced
@@ -9,7 +10,9 @@
 //! mutations of it, with an allocator that counts, on an ordinary toolchain. `scripts/fuzz` runs one for as long as one
 //! likes under libFuzzer, which finds what random mutations do not.
 
+mod checkpoint;
 mod messages;
+mod stored;
 mod text;
 mod wire;
 
@@ -39,7 +42,7 @@ pub struct Target {
 const PLAIN: usize = 8;
 /// Of records, which have fields that are not on the wire or in the text: for message bodies the budget of
 /// [`meseta_runtime::codec::frugal`], and what growing lists hold in vain.
-const RECORDS: usize = 64;
+const RECORDS: usize = 80;
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
@@ -55,6 +58,8 @@ pub const TARGETS: &[Target] = &[
     records("scheduler_messages", messages::SCHEDULER),
     records("agent_messages", messages::AGENT),
     records("executor_messages", messages::EXECUTOR),
+    records("master_messages", messages::MASTER),
+    records("logging_messages", messages::LOGGING),
     records(
         "launch_plan",
         &[messages::launch_plan, messages::credential],
@@ -67,6 +72,24 @@ pub const TARGETS: &[Target] = &[
     plain(
         "ids",
         &[text::ids, text::roles, text::containers, text::updates],
+    ),
+    records(
+        "log_records",
+        &[stored::metadata, stored::action, stored::applied],
+    ),
+    records("log_batches", &[stored::batch]),
+    plain("log_journal", &[stored::journal, stored::sealed_journal]),
+    records("log_table", &[stored::table]),
+    records("registry", &[stored::entry, stored::snapshot, stored::diff]),
+    records(
+        "checkpoint",
+        &[
+            checkpoint::agent,
+            checkpoint::framework,
+            checkpoint::executor,
+            checkpoint::task,
+            checkpoint::update,
+        ],
     ),
 ];
 

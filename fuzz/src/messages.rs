@@ -1,9 +1,13 @@
 //! Bodies of messages, by conversation, and what an agent hands to a launcher and an executor.
 #![expect(clippy::expect_used, reason = "a broken rule fails by panicking")]
 
+use std::error::Error;
+
+use meseta_master::{election::messages as election_of_masters, log::messages as log, operators};
 use meseta_protocol::launch::{ExecutorCredential, LaunchPlan};
 use meseta_protocol::messages::{Led, agent, election, executor, scheduler};
-use meseta_runtime::codec::{CodecError, decode_body, encode_body};
+use meseta_runtime::codec::{decode_body, encode_body};
+use meseta_runtime::logging::{LogFilter, ResetLogFilter, SetLogFilter};
 use meseta_runtime::{Message, error_chain};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -49,11 +53,29 @@ family! {
     executor::MessageToExecutor, executor::ShutdownExecutorNow, executor::ExecutorRefused,
 }
 
+family! {
+    /// What masters say to each other, the log and who leads, and what operators say to them.
+    MASTER, MASTER_NAMES:
+    log::PromiseRequest, log::PromiseResponse, log::WriteRequest, log::WriteResponse, log::LearnedMessage,
+    log::ChosenMessage, log::RecoverRequest, log::RecoverResponse, log::FetchRequest, log::FetchResponse,
+    log::StatusRequest, log::StatusResponse, election_of_masters::Heartbeat, election_of_masters::HeartbeatAck,
+    election_of_masters::PreVote, election_of_masters::PreVoteAnswer, operators::MarkAgentGone,
+    operators::AgentMarkedGone,
+}
+
+family! {
+    /// What operators say to any node about what it logs.
+    LOGGING, LOGGING_NAMES:
+    SetLogFilter, ResetLogFilter, LogFilter,
+}
+
 /// Wire names of the messages that each target decodes.
 pub const MESSAGES: &[(&str, &[&str])] = &[
     ("scheduler_messages", SCHEDULER_NAMES),
     ("agent_messages", AGENT_NAMES),
     ("executor_messages", EXECUTOR_NAMES),
+    ("master_messages", MASTER_NAMES),
+    ("logging_messages", LOGGING_NAMES),
 ];
 
 fn message<M: Message>(data: &[u8]) -> Option<Check> {
@@ -85,7 +107,7 @@ fn body<T: Serialize + DeserializeOwned + 'static>(data: &[u8]) -> Option<Check>
 
 /// What was written must be read; but an input that pays for many empty records with fields that nobody knows is
 /// shorter without those fields, and may then be refused for what it takes up.
-fn affordable<T>(read: Result<T, CodecError>) -> Option<T> {
+pub(crate) fn affordable<T, E: Error>(read: Result<T, E>) -> Option<T> {
     match read {
         Ok(value) => Some(value),
         Err(error) => {

@@ -47,6 +47,13 @@ fn read(data: &[u8], piece: usize) -> (Vec<Arrived>, bool) {
     for piece in data.chunks(piece.max(1)) {
         let mut input = Bytes::copy_from_slice(piece);
         loop {
+            if let Some((pair, run)) = reader.run(&mut input) {
+                let (to, from): &(Arc<str>, Pid) = pair;
+                for (class, body) in run {
+                    arrived.push((class, Arc::clone(to), from.clone(), body));
+                }
+                continue;
+            }
             let pair = |to, from| Ok::<_, Infallible>((to, from));
             match reader.next(&mut input, pair) {
                 Ok(Some(frame)) => {

@@ -52,6 +52,8 @@ pub struct Config {
     pub registry_keep: Keep,
     /// Time after which an unanswered offer is taken back; none by default.
     pub offer_timeout: Option<Duration>,
+    /// Whether HTTP requests that change something are taken from other machines too.
+    pub insecure_http: bool,
     /// What frameworks may ask for.
     pub frameworks: FrameworkSettings,
     /// Settings of the allocator.
@@ -80,6 +82,7 @@ impl Config {
             registry_gc_interval: Duration::from_secs(900),
             registry_keep: Keep::default(),
             offer_timeout: None,
+            insecure_http: false,
             frameworks: FrameworkSettings::default(),
             allocator: allocator::Config::default(),
             limits: Limits::default(),
@@ -197,6 +200,10 @@ pub struct Flags {
     /// Time after which an unanswered offer is taken back; offers stand for ever when not given.
     #[arg(long = "offer_timeout", env = "MESETA_OFFER_TIMEOUT", value_parser = meseta_runtime::flags::duration)]
     pub offer_timeout: Option<Duration>,
+    /// Take calls of schedulers over plain HTTP from beyond this machine, from anybody who can reach it.
+    #[arg(long = "insecure_http", env = "MESETA_INSECURE_HTTP", action = clap::ArgAction::Set, default_value_t = false,
+        num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub insecure_http: bool,
     /// Roles frameworks may be in, separated by commas; any when not given.
     #[arg(long, env = "MESETA_ROLES", value_delimiter = ',')]
     pub roles: Option<Vec<String>>,
@@ -372,6 +379,7 @@ impl Flags {
             age: self.registry_max_agent_age,
         };
         config.offer_timeout = self.offer_timeout;
+        config.insecure_http = self.insecure_http;
         config.frameworks = FrameworkSettings {
             role_whitelist: self.role_whitelist()?,
             root_submissions: self.root_submissions,

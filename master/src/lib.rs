@@ -24,17 +24,15 @@ mod leading;
 pub mod log;
 pub mod master;
 mod metrics;
+pub mod operators;
 pub mod reconciliation;
 pub mod registrar;
 pub mod registry;
 pub mod removal_rate;
 pub mod replicated;
+mod schedulers;
 pub mod state;
 pub mod validation;
-
-/// Senders of what the parts of a master say to each other: no certificate has this role, and actors of the same node
-/// are not checked.
-pub(crate) const OWN_NODE: &[&str] = &["the node itself"];
 
 pub use config::Config;
 pub use master::Master;
@@ -43,7 +41,7 @@ use std::time::Duration;
 
 use meseta_protocol::messages::election::ELECTION;
 use meseta_runtime::supervisor::{Child, Limits, Restart, Supervisor};
-use meseta_runtime::{Node, Pid, SpawnError};
+use meseta_runtime::{Node, Pid, Placement, SpawnError};
 
 use election::members::Members;
 use election::{Alone, Election};
@@ -84,5 +82,5 @@ pub(crate) fn contending(config: Config, members: Members, coordinator: Pid) -> 
     let master = move || Master::contending(config.clone());
     Supervisor::new(RESTARTS)
         .child(Child::new(ELECTION, Restart::Permanent, election))
-        .child(Child::new(MASTER, Restart::Permanent, master))
+        .child(Child::new(MASTER, Restart::Permanent, master).placed(Placement::LeastLoaded))
 }

@@ -1,9 +1,10 @@
 //! `meseta-master`: flags, then a node with a master on it, until a signal or the master itself ends it.
 
 use std::process::ExitCode;
-use std::task::Poll;
 
 use anyhow::Context as _;
+use futures::FutureExt as _;
+use futures::future::select_all;
 use meseta_master::config::{DEFAULT_PORT, Flags, Kept};
 use meseta_master::election::members::Members;
 use meseta_master::log::storage::ops::Storage;
@@ -31,6 +32,14 @@ fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     let _lock = DirectoryLock::take(&flags.work_dir).context("--work_dir")?;
     let config = flags.config()?;
     meseta_runtime::descriptors::raise_or_warn();
+    // Before the node starts, since connections may then take all descriptors.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let told = {
+        let _entered = runtime.enter();
+        flags.node.told_to_end()?
+    };
     let (node, parts) = match flags.kept()? {
         Kept::Replicated(members) => replicated(flags, config, members)?,
         Kept::InMemory => {
@@ -41,21 +50,15 @@ fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     };
     tracing::info!("master ready: http://{}/state", node.address());
     let ended = first_end(&node, parts);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
     let code = runtime.block_on(async {
-        anyhow::Ok(tokio::select! {
+        tokio::select! {
             (part, reason) = ended => {
                 tracing::error!(%part, ?reason, "the master has ended");
                 ExitCode::FAILURE
             }
-            told = flags.node.told_to_end() => {
-                told?;
-                ExitCode::SUCCESS
-            }
-        })
-    })?;
+            () = told => ExitCode::SUCCESS,
+        }
+    });
     node.shutdown();
     Ok(code)
 }
@@ -68,7 +71,8 @@ fn replicated(
 ) -> anyhow::Result<(Node, Vec<Pid>)> {
     let directory = flags.work_dir.join(LOG_DIRECTORY);
     let store = Store::open(&directory, &Settings::default()).context("--work_dir")?;
-    let builder = flags.node.builder("master", DEFAULT_PORT)?;
+    // One has the network, the log and the election, the other the master: a burst of work for it delays no heartbeat.
+    let builder = flags.node.builder("master", DEFAULT_PORT)?.threads(2);
     let node = Storage::from(store).serve(builder).start()?;
     let members = match members {
         Some(members) => members,
@@ -82,16 +86,8 @@ fn replicated(
 
 /// Which of these processes ends first, and why.
 fn first_end(node: &Node, parts: Vec<Pid>) -> impl Future<Output = (Pid, ExitReason)> {
-    let mut ends: Vec<_> = parts
+    let ends = parts
         .into_iter()
-        .map(|part| (Box::pin(node.ended(&part)), part))
-        .collect();
-    std::future::poll_fn(move |cx| {
-        for (end, part) in &mut ends {
-            if let Poll::Ready(reason) = end.as_mut().poll(cx) {
-                return Poll::Ready((part.clone(), reason));
-            }
-        }
-        Poll::Pending
-    })
+        .map(|part| node.ended(&part).map(|reason| (part, reason)).boxed());
+    select_all(ends).map(|(first, ..)| first)
 }

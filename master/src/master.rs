@@ -34,6 +34,7 @@ use crate::config::Config;
 use crate::election::messages::Elected;
 use crate::failover::Awaited;
 use crate::leading::Leadership;
+use crate::operators::MarkAgentGone;
 use crate::registrar::{self, Registrar};
 use crate::removal_rate::Permits;
 use crate::state::State;
@@ -43,6 +44,7 @@ use crate::state::State;
 pub(crate) enum Transition {
     Reregistering,
     MarkingUnreachable,
+    MarkingGone,
     Removing,
 }
 
@@ -163,6 +165,7 @@ impl Process for Master {
             .on::<UpdateStatus>()
             .on::<ExecutorExited>()
             .on::<ExecutorToFramework>()
+            .on::<MarkAgentGone>()
             .on::<Allocated>()
             .on::<Elected>()
             .on::<Leader>();

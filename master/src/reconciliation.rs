@@ -15,7 +15,7 @@ use meseta_protocol::task::Task;
 use meseta_runtime::planted::mistake;
 
 use crate::failover::Awaited;
-use crate::state::{Framework, State};
+use crate::state::{Framework, State, end_is_forwarded};
 
 /// What is known of agents.
 pub struct Agents<'a> {
@@ -99,6 +99,15 @@ fn answer(
         let mut status = latest(task);
         status.state = task.state;
         return Some(status);
+    }
+    // One whose end is forwarded and not acknowledged yet has ended, though its agent is unreachable.
+    let forwarded = framework.unreachable_tasks.iter().rev().find(|task| {
+        task.task_id == question.task_id
+            && agent.is_none_or(|agent| *agent == task.agent_id)
+            && end_is_forwarded(task)
+    });
+    if let Some(task) = forwarded {
+        return Some(latest(task));
     }
     if mistake("master does not answer for what it does not know") {
         return None;

@@ -146,6 +146,12 @@ fn every_recorded_message_is_still_read_as_it_was_meant() {
         value: Value::Append {
             bytes: Bytes::from_static(b"entry"),
         },
+        more: vec![
+            Value::Nop { tombstone: false },
+            Value::Append {
+                bytes: Bytes::from_static(b"another"),
+            },
+        ],
         chosen: Some(chosen()),
     });
     looked.at(WriteResponse {
@@ -153,6 +159,7 @@ fn every_recorded_message_is_still_read_as_it_was_meant() {
         verdict: Verdict::Reject,
         proposal: Proposal(5),
         position: Position(7),
+        through: Some(Position(9)),
         voter: voter(),
     });
     looked.at(LearnedMessage {
@@ -196,6 +203,23 @@ fn every_recorded_message_is_still_read_as_it_was_meant() {
     });
     let all: BTreeSet<&'static str> = NAMES.iter().copied().collect();
     assert_eq!(looked.0, all, "every message has a sample");
+}
+
+#[test]
+fn a_write_of_one_value_is_read_as_the_first_version_sent_it() {
+    let bytes = recorded("meseta.log.WriteRequest.v1.msgpack", &[]);
+    let request = WriteRequest::read_body(&bytes).unwrap();
+    assert_eq!(
+        (request.position, request.last()),
+        (Position(7), Position(7))
+    );
+    assert_eq!(request.chosen, Some(chosen()));
+    let bytes = recorded("meseta.log.WriteResponse.v1.msgpack", &[]);
+    let response = WriteResponse::read_body(&bytes).unwrap();
+    assert_eq!(
+        (response.verdict, response.last()),
+        (Verdict::Reject, Position(7))
+    );
 }
 
 #[test]

@@ -18,17 +18,23 @@ use meseta_master::log::action::{Position, Proposal};
 use meseta_master::log::asks::{Append, LogRead, ReadLog, Truncate, Writing};
 use meseta_master::log::members::Life;
 use meseta_master::log::messages::{Status, StatusRequest, StatusResponse};
+use meseta_master::operators::MarkAgentGone;
 use meseta_master::registrar::Storage;
 use meseta_master::registrar::entry::{self, Entry};
 use meseta_master::registry::{Registry, RegistryOperation};
-use meseta_protocol::AgentId;
 use meseta_protocol::agent::{AgentInfo, MasterInfo};
-use meseta_protocol::framework::FrameworkInfo;
+use meseta_protocol::framework::{FrameworkCapabilities, FrameworkInfo};
 use meseta_protocol::messages::Led;
 use meseta_protocol::messages::agent::{
-    AgentRegistered, AgentReregistered, RegisterAgent, ReregisterAgent, ShutdownAgent,
+    AcknowledgeAgentStatus, AgentRegistered, AgentReregistered, KillAgentTask, RegisterAgent,
+    ReregisterAgent, ShutdownAgent, UpdateStatus,
 };
-use meseta_protocol::messages::scheduler::{AgentLost, FrameworkSubscribed, SubscribeFramework};
+use meseta_protocol::messages::scheduler::{
+    AgentLost, FrameworkSubscribed, ReconcileTasks, StatusUpdated, SubscribeFramework, TaskQuestion,
+};
+use meseta_protocol::status::{StatusUpdate, TaskState, TaskStatus};
+use meseta_protocol::task::{Task, TaskInfo};
+use meseta_protocol::{AgentId, FrameworkId, UpdateId};
 use meseta_runtime::testing::{Asked, Probe};
 use meseta_runtime::transport::memory::MemoryNetwork;
 use meseta_runtime::{Clock, ExitReason, Node, Pid};
@@ -45,6 +51,10 @@ fn info(n: Option<u8>) -> AgentInfo {
     let mut info = AgentInfo::new("host", "cpus:4;mem:1024".parse().unwrap());
     info.id = n.map(id);
     info
+}
+
+fn framework() -> FrameworkInfo {
+    FrameworkInfo::new("nobody", "test")
 }
 
 /// A registry with this many agents, numbered from 0.
@@ -170,16 +180,16 @@ impl World {
         self.node.metrics().value(name).unwrap_or_default()
     }
 
-    fn subscribed(&self) -> (Node, Probe) {
+    fn subscribed(&self, framework: FrameworkInfo) -> (Node, Probe, FrameworkId) {
         let (node, scheduler) = self.probe("scheduler", "scheduler-1");
-        let framework = FrameworkInfo::new("nobody", "test");
         let subscribe = SubscribeFramework {
             framework,
             ..SubscribeFramework::default()
         };
         scheduler.send(&self.master, subscribe);
-        scheduler.find::<Led<FrameworkSubscribed>>();
-        (node, scheduler)
+        let subscribed = scheduler.find::<Led<FrameworkSubscribed>>();
+        let id = subscribed.message.message.framework_id;
+        (node, scheduler, id)
     }
 }
 
@@ -221,7 +231,7 @@ fn agents_that_stay_away_are_marked_unreachable_and_frameworks_hear_of_it() {
     });
     let (_agents, agent) = world.probe("agent", "slave(1)");
     world.say_again(&agent, 1);
-    let (_schedulers, scheduler) = world.subscribed();
+    let (_schedulers, scheduler, _) = world.subscribed(framework());
     world.clock.advance(SHORT);
     let mut operations = world.asked();
     operations.extend(world.asked());
@@ -243,6 +253,54 @@ fn agents_that_stay_away_are_marked_unreachable_and_frameworks_hear_of_it() {
     assert_eq!(lost, [id(0), id(2)]);
     let removals = world.metric("master/recovery_slave_removals");
     assert!((removals - 2.0).abs() < f64::EPSILON);
+}
+
+#[test]
+fn what_was_lost_with_its_agent_is_not_heard_of_again_under_a_new_master() {
+    let mut registry = registry(1);
+    registry
+        .apply(&RegistryOperation::MarkAgentUnreachable {
+            agent_id: id(0),
+            at: 1,
+        })
+        .unwrap();
+    let world = World::new(&registry, |_| {});
+    let mut plain = framework();
+    plain.capabilities = FrameworkCapabilities::default();
+    plain.roles.clear();
+    let (_schedulers, scheduler, framework_id) = world.subscribed(plain.clone());
+    plain.id = Some(framework_id.clone());
+    let (_agents, agent) = world.probe("agent", "slave(1)");
+    let task = TaskInfo::new("t", id(0), "cpus:1".parse().unwrap(), "true");
+    agent.send(
+        &world.master,
+        ReregisterAgent {
+            agent: info(Some(0)),
+            version: "1.0.0".to_owned(),
+            tasks: vec![Task::new(&task, &framework_id, "nobody")],
+            frameworks: vec![plain],
+            ..ReregisterAgent::default()
+        },
+    );
+    let marked = world.asked();
+    assert!(matches!(
+        &marked[..],
+        [RegistryOperation::MarkAgentReachable { .. }]
+    ));
+    let kill = agent.find::<Led<KillAgentTask>>().message.message;
+    assert_eq!(kill.task_id, "t".into());
+    let uuid = Some(UpdateId::from_bytes([1; 16]));
+    let update = StatusUpdate {
+        framework_id,
+        agent_id: Some(id(0)),
+        status: TaskStatus::new("t", TaskState::Killed),
+        uuid,
+        ..StatusUpdate::default()
+    };
+    agent.send(&world.master, UpdateStatus { update });
+    let acknowledged = agent.find::<Led<AcknowledgeAgentStatus>>();
+    assert_eq!(Some(acknowledged.message.message.uuid), uuid);
+    assert!(scheduler.all::<Led<StatusUpdated>>().is_empty());
 }
 
 #[test]
@@ -279,6 +337,50 @@ fn a_gone_agent_is_told_to_end() {
         "Agent has been marked gone"
     );
     world.log.expect_nothing();
+}
+
+#[test]
+fn an_awaited_agent_that_is_marked_gone_is_awaited_no_more() {
+    let world = World::new(&registry(1), |_| {});
+    let (_node, scheduler, framework_id) = world.subscribed(framework());
+    let ask = || {
+        let question = TaskQuestion {
+            task_id: "t".into(),
+            agent_id: Some(id(0)),
+        };
+        let reconcile = ReconcileTasks {
+            framework_id: framework_id.clone(),
+            tasks: vec![question],
+        };
+        scheduler.send(&world.master, reconcile);
+        world.clock.settle();
+        let told = scheduler.all::<Led<StatusUpdated>>().into_iter();
+        let states = told.map(|told| told.message.message.update.status.state);
+        states.collect::<Vec<_>>()
+    };
+    assert_eq!(ask(), [], "it may bring the task");
+    let (_node, operator) = world.probe("operator", "operator");
+    let mark = || MarkAgentGone { agent_id: id(0) };
+    let first = operator.ask(&world.master, mark());
+    world.clock.settle();
+    let append = world.log.expect_asked::<Append>();
+    // While that is being stored nothing else is begun with the agent, and nobody hears of it.
+    let second = operator.ask(&world.master, mark()).wait();
+    assert_eq!(
+        second.refused.as_deref(),
+        Some("Agent 'old-S0' is in transition: try again")
+    );
+    assert_eq!(ask(), []);
+    let stored = world.written(append);
+    assert!(
+        matches!(&stored[..], [RegistryOperation::MarkAgentGone { agent_id, .. }] if *agent_id == id(0)),
+        "{stored:?}"
+    );
+    assert_eq!(first.wait().refused, None);
+    assert_eq!(ask(), [TaskState::GoneByOperator]);
+    let (_node, agent) = world.probe("agent", "slave(1)");
+    world.say_again(&agent, 0);
+    agent.find::<Led<ShutdownAgent>>();
 }
 
 #[test]

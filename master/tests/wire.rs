@@ -11,6 +11,7 @@ use std::fmt::Debug;
 use std::path::Path;
 
 use meseta_master::election::messages::{Heartbeat, HeartbeatAck, PreVote, PreVoteAnswer};
+use meseta_master::operators::{AgentMarkedGone, MarkAgentGone};
 use meseta_protocol::agent::MasterInfo;
 use meseta_runtime::{Message, Time};
 
@@ -51,5 +52,15 @@ fn what_masters_say_to_each_other_reads_its_recorded_bytes() {
         round: 3,
         granted: true,
         epoch: 7,
+    });
+}
+
+#[test]
+fn what_operators_and_masters_say_to_each_other_reads_its_recorded_bytes() {
+    check(&MarkAgentGone {
+        agent_id: "M-S0".into(),
+    });
+    check(&AgentMarkedGone {
+        refused: Some("Agent 'M-S0' not found".into()),
     });
 }

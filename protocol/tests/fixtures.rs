@@ -62,6 +62,15 @@ impl Recorded {
         self.0.insert(M::NAME.to_owned());
     }
 
+    /// That the bytes of an older version are still read.
+    fn check_older<M: Message + PartialEq + Debug>(&self, version: u16, sample: &M) {
+        let path = folder().join(format!("{}.v{version}.msgpack", M::NAME));
+        let bytes = std::fs::read(&path).unwrap();
+        let read: M = rmp_serde::from_slice(&bytes)
+            .unwrap_or_else(|error| panic!("{} is no longer read: {error}", path.display()));
+        assert_eq!(read, *sample, "{} means something else now", path.display());
+    }
+
     fn check_led<M: MasterMessage + PartialEq + Debug>(&mut self, message: M) {
         self.check(Led {
             leader_epoch: 7,
@@ -350,7 +359,7 @@ fn agents(recorded: &mut Recorded) {
         checkpointed_resources: resources().unallocated(),
         resource_version_uuid: Some(uuid()),
     });
-    recorded.check(agent::ReregisterAgent {
+    let reregister = agent::ReregisterAgent {
         agent: agent_info(),
         version: "0.1.0".into(),
         capabilities: capabilities(),
@@ -360,6 +369,12 @@ fn agents(recorded: &mut Recorded) {
         tasks: vec![record()],
         frameworks: vec![framework()],
         completed_frameworks: vec![framework()],
+        leader_epoch: 0,
+    };
+    recorded.check_older(1, &reregister);
+    recorded.check(agent::ReregisterAgent {
+        leader_epoch: 7,
+        ..reregister
     });
     recorded.check(agent::UnregisterAgent {
         agent_id: agent_id(),

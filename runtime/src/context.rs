@@ -62,6 +62,11 @@ pub enum Gate {
     /// `HoldUser`, then send what depends on it. When the continuation stops the process, the waiting effects are
     /// dropped.
     HoldUser,
+    /// Effects after the operation wait, messages do not: they are handled, with their effects waiting too, until some
+    /// thousands of effects wait. Later operations under this gate begin at once, so that whoever carries them out can
+    /// do several together; each effect waits for all of them that came before it. This is "durable before visible" for
+    /// a process whose own state may be ahead of the disk, as long as nobody sees it.
+    HoldEffects,
 }
 
 /// An operation whose type is known again only to its handler.

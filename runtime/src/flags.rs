@@ -188,29 +188,32 @@ impl NodeFlags {
             .credentials(self.credentials()?))
     }
 
-    /// Comes when the program is to end: on SIGINT or SIGTERM, or when the program that supervises it is gone.
+    /// Comes when the program is to end: on SIGINT or SIGTERM, or when the program that supervises it is gone. What it
+    /// needs of the system it has before it returns, so that nobody can use that up: call it before the node starts,
+    /// where a runtime of tokio with its drivers is entered.
     ///
     /// # Errors
     /// When the system refuses to tell of signals.
-    pub async fn told_to_end(&self) -> std::io::Result<()> {
+    pub fn told_to_end(&self) -> std::io::Result<impl Future<Output = ()> + use<>> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let (closed, supervisor) = tokio::sync::oneshot::channel();
         let supervised = self.supervised;
         if supervised {
-            std::thread::spawn(move || {
+            std::thread::Builder::new().spawn(move || {
                 let copied = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
                 tracing::debug!(?copied, "standard input is closed");
                 // The program may be ending already.
                 let _gone = closed.send(());
-            });
+            })?;
         }
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = supervisor, if supervised => tracing::warn!("the supervisor is gone: ending"),
-        }
-        Ok(())
+        Ok(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                _ = supervisor, if supervised => tracing::warn!("the supervisor is gone: ending"),
+            }
+        })
     }
 
     /// Whether only this machine can reach the node.

@@ -605,11 +605,7 @@ mod tests {
     fn so_many_http_requests_may_wait_and_no_more() {
         let inbox = inbox(2);
         let ask = || {
-            let request = Request {
-                path: String::new(),
-                query: std::collections::BTreeMap::new(),
-                target: String::new(),
-            };
+            let request = Request::default();
             inbox.push_http(request, Responder::new().0)
         };
         for _ in 0..MAX_HTTP {

@@ -45,6 +45,7 @@ pub mod codec;
 pub mod context;
 pub mod descriptors;
 pub mod detector;
+pub mod fault;
 pub mod flags;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -59,6 +60,7 @@ pub mod message;
 pub mod metrics;
 pub mod node;
 pub(crate) mod numbered;
+pub mod pages;
 pub mod pid;
 pub mod planted;
 pub mod process;

@@ -17,6 +17,11 @@ use crate::pid::Pid;
 
 /// One kind of message.
 ///
+/// Within a node any value goes. To another node it must fit into [`crate::NodeBuilder::max_message`], nest no deeper
+/// than [`crate::codec::MAX_DEPTH`], and take up no more memory than [`crate::codec::decode_body`] allows for its bytes:
+/// lists of texts, numbers and records do, thousands of records with nearly all fields missing do not. What does not
+/// is refused by the receiver, which logs it; who asked gets no answer.
+///
 /// ```
 /// use meseta_runtime::Message;
 /// use serde::{Deserialize, Serialize};

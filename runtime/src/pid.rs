@@ -58,7 +58,9 @@ pub enum ParsePidError {
     )]
     BadId(String),
     /// The part after the `@` is not `host:port`.
-    #[error("address `{0}` is not host:port: write for example 127.0.0.1:5050 or [::1]:5050")]
+    #[error(
+        "address `{0}` is not host:port with a port up to 65535: write for example 127.0.0.1:5050 or [::1]:5050"
+    )]
     BadAddress(String),
 }
 

@@ -63,8 +63,17 @@ pub struct Accepted {
 pub struct Routes<P> {
     /// In the order of [`Profile::accepted`].
     kinds: Vec<Route<P>>,
-    http: BTreeMap<&'static str, HttpHandler<P>>,
+    http: BTreeMap<&'static str, (Takes, HttpHandler<P>)>,
     profile: Arc<Profile>,
+}
+
+/// How much of a request a path's handler wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Takes {
+    /// Path and query.
+    Query,
+    /// Headers and body too.
+    Call,
 }
 
 /// What a node must know of a process before it runs: what it takes, and from whom.
@@ -75,7 +84,7 @@ pub(crate) struct Profile {
     /// Finds a kind's place in `accepted`.
     places: Places,
     /// HTTP paths it serves.
-    pub(crate) http_paths: Vec<&'static str>,
+    pub(crate) http_paths: BTreeMap<&'static str, Takes>,
     /// Two names that share one kind, if any.
     pub(crate) clash: Option<(&'static str, &'static str)>,
     /// Takes every kind, from anybody: a probe of the test kit.
@@ -176,7 +185,9 @@ impl<P: Process> Routes<P> {
         routes.profile = Arc::new(Profile {
             places: Places::of(accepted.iter().map(|(kind, _)| *kind)),
             accepted,
-            http_paths: routes.http.keys().copied().collect(),
+            http_paths: (routes.http.iter())
+                .map(|(path, (takes, _))| (*path, *takes))
+                .collect(),
             clash,
             takes_any: false,
         });
@@ -204,9 +215,16 @@ impl<P: Process> Routes<P> {
         self
     }
 
-    /// Serves `GET /<id>/<path>`; `path` starts with `/`, or is empty for the process itself.
+    /// Serves `GET /<id>/<path>`; `path` starts with `/`, or is empty for the process itself. A request whose client has
+    /// left before its turn comes is not served.
     pub fn get(&mut self, path: &'static str, handler: HttpHandler<P>) -> &mut Self {
-        self.http.insert(path, handler);
+        self.http.insert(path, (Takes::Query, handler));
+        self
+    }
+
+    /// Serves requests of any method for `/<id>/<path>`, with headers and body.
+    pub fn call(&mut self, path: &'static str, handler: HttpHandler<P>) -> &mut Self {
+        self.http.insert(path, (Takes::Call, handler));
         self
     }
 
@@ -219,7 +237,7 @@ impl<P: Process> Routes<P> {
         Some(self.kinds.get(place)?.handler)
     }
 
-    pub(crate) fn http_handler(&self, path: &str) -> Option<HttpHandler<P>> {
+    pub(crate) fn http_handler(&self, path: &str) -> Option<(Takes, HttpHandler<P>)> {
         self.http.get(path).copied()
     }
 }

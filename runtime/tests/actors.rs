@@ -280,13 +280,38 @@ fn an_ask_is_answered_or_times_out() {
     world.clock.advance(limit);
     assert_eq!(unanswered.wait(), Err(AskError::TimedOut));
     let nobody = one.pid("nobody").unwrap();
-    assert!(
-        one.ask(&nobody, Question { number: 1 }, limit)
-            .wait()
-            .is_err()
-    );
+    let undelivered = one.ask(&nobody, Question { number: 1 }, limit).wait();
+    assert_eq!(undelivered, Err(AskError::Undelivered));
     one.shutdown();
     two.shutdown();
+}
+
+#[test]
+fn a_node_neither_ends_nor_waits_for_a_process_of_another_node() {
+    let world = World::new();
+    let (one, two) = (world.node(), world.node());
+    let (near, _near_log) = Probe::on(&one, "same");
+    let (far, _far_log) = Probe::on(&two, "same");
+    one.terminate(&far);
+    world.clock.settle();
+    for (node, pid) in [(&one, &near), (&two, &far)] {
+        let answer = node.ask(pid, Question { number: 21 }, Duration::from_secs(1));
+        assert_eq!(answer.wait(), Ok(Reply { number: 42 }));
+    }
+    let ended = futures::executor::block_on(one.ended(&far));
+    assert_eq!(ended, ExitReason::NoProcess);
+    one.shutdown();
+    two.shutdown();
+}
+
+#[test]
+fn no_process_has_the_name_of_the_code_outside_all_processes() {
+    let world = World::new();
+    let node = world.node();
+    let (seen, _) = channel();
+    let refused = node.spawn("node", move || Probe { seen });
+    assert!(matches!(refused, Err(SpawnError::Reserved(_))));
+    node.shutdown();
 }
 
 #[test]

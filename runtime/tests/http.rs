@@ -4,11 +4,15 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use meseta_runtime::identity::{CertificateAuthority, Identity};
 use meseta_runtime::logging::{Filter, LOGGING, Logging};
-use meseta_runtime::{Credentials, Node, NodeBuilder};
+use meseta_runtime::{
+    Context, Credentials, Message, Node, NodeBuilder, Pid, Process, Receive, Response, Routes,
+};
+use serde::{Deserialize, Serialize};
 
 fn node(set: impl FnOnce(NodeBuilder) -> NodeBuilder) -> Node {
     let ca = CertificateAuthority::create("test").unwrap();
@@ -33,7 +37,15 @@ impl Client {
 
     /// Asks and reads the whole answer; the connection stays. None when it was closed.
     fn get(&mut self, path: &str) -> Option<(u16, String)> {
-        write!(self.0, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").ok()?;
+        self.ask(path).ok()?;
+        self.answer()
+    }
+
+    fn ask(&mut self, path: &str) -> std::io::Result<()> {
+        write!(self.0, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    }
+
+    fn answer(&mut self) -> Option<(u16, String)> {
         let mut answer = Vec::new();
         loop {
             let mut piece = [0; 4096];
@@ -45,7 +57,7 @@ impl Client {
             };
             let length = head
                 .lines()
-                .find_map(|line| line.strip_prefix("content-length: "));
+                .find_map(|line| line.strip_prefix("Content-Length: "));
             if body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
                 let status = head.split(' ').nth(1).unwrap().parse().unwrap();
                 return Some((status, body.to_owned()));
@@ -145,4 +157,77 @@ fn a_toggle_that_cannot_be_meant_is_refused_with_a_reason_and_changes_nothing() 
     assert_eq!(once(&node, "/logging/toggle?level=9&duration=1mins").0, 200);
     assert_eq!(filter.in_force().directives, "info,meseta=trace");
     node.shutdown();
+}
+
+/// Counts who looks at it, and handles one message for as long as it is not let go.
+struct Busy {
+    begun: Sender<()>,
+    go: Receiver<()>,
+    looks: u32,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Work;
+
+impl Message for Work {
+    const NAME: &'static str = "test.Work";
+}
+
+impl Process for Busy {
+    fn routes(routes: &mut Routes<Self>) {
+        routes.on::<Work>().get("/looks", |busy, _, _| {
+            busy.looks += 1;
+            Response::text(200, busy.looks.to_string())
+        });
+    }
+}
+
+impl Receive<Work> for Busy {
+    fn receive(&mut self, _: &mut Context<'_, Self>, _: &Pid, _: Work) {
+        self.begun.send(()).unwrap();
+        self.go.recv().unwrap();
+    }
+}
+
+#[test]
+fn what_a_client_asked_that_has_left_is_not_looked_up() {
+    let node = node(|node| node);
+    let (begun, has_begun) = channel();
+    let (let_go, go) = channel();
+    let busy = Busy {
+        begun,
+        go,
+        looks: 0,
+    };
+    let busy = node.spawn("busy", move || busy).unwrap();
+    node.send(&busy, Work);
+    has_begun.recv().unwrap();
+    let waiting = |count: u64| {
+        wait_for(|| {
+            let shown = once(&node, "/__processes__?id=busy").1;
+            let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+            shown["processes"][0]["control_depth"] == count
+        });
+    };
+    let mut left = Client::of(&node);
+    left.ask("/busy/looks").unwrap();
+    waiting(1);
+    drop(left);
+    let mut stays = Client::of(&node);
+    stays.ask("/busy/looks").unwrap();
+    waiting(2);
+    // One that stays, and this thread's own by turns.
+    wait_for(|| node.metrics().value("runtime/http_connections") == Some(1.0));
+    let_go.send(()).unwrap();
+    assert_eq!(stays.answer(), Some((200, "1".to_owned())));
+    let abandoned = node.metrics().value("runtime/http_requests_abandoned");
+    assert_eq!(abandoned, Some(1.0));
+    node.shutdown();
+}
+
+/// Looks again and again, as nothing outside the node can be told of a change.
+fn wait_for(mut holds: impl FnMut() -> bool) {
+    while !holds() {
+        std::thread::yield_now();
+    }
 }

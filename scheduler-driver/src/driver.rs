@@ -343,11 +343,7 @@ impl Process for Driver {
 
 impl Receive<Leader> for Driver {
     fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, word: Leader) {
-        let told = detector::Input::Told {
-            from: from.clone(),
-            epoch: word.epoch,
-            leader: word.leader,
-        };
+        let told = detector::Input::told(from, word.epoch, word.leader);
         detect(self, cx, told);
     }
 }

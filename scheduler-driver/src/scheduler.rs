@@ -10,7 +10,7 @@ use meseta_protocol::operation::Operation;
 use meseta_protocol::status::TaskStatus;
 use meseta_protocol::task::{KillPolicy, TaskInfo};
 use meseta_protocol::{AgentId, ExecutorId, FrameworkId, OfferId, Role, TaskId};
-use meseta_runtime::{Context, Message, Outside, Pid, Time};
+use meseta_runtime::{Context, Message, OWN_NODE, Outside, Pid, Time};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -110,8 +110,7 @@ pub(crate) struct Order {
 
 impl Message for Order {
     const NAME: &'static str = "meseta.scheduler.Order";
-    /// No certificate has this role: only this node itself may send orders.
-    const SENDERS: &'static [&'static str] = &["the node itself"];
+    const SENDERS: &'static [&'static str] = OWN_NODE;
 }
 
 type Act = Box<dyn FnOnce(&mut Context<'_, Driver>)>;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
+use meseta_agent::checkpoint;
 use meseta_agent::config::Containment;
 use meseta_agent::containerizer::Sweep;
 use meseta_master::Replicated;
@@ -165,9 +166,8 @@ impl Followers {
         let builder = Node::builder()
             .memory(&world.network)
             .clock(world.clock.clone());
-        let agent_node = builder
-            .role("agent")
-            .seed(11)
+        let agent_node = checkpoint::Storage::Memory(checkpoint::memory::Memory::default())
+            .serve(builder.role("agent").seed(11))
             .op(|_: Sweep| async { Ok(()) })
             .start()
             .unwrap();

@@ -43,7 +43,7 @@ fn get(node: &Node, path: &str) -> (u16, Option<String>) {
     let location = answer
         .lines()
         .take_while(|line| !line.is_empty())
-        .find_map(|line| line.strip_prefix("location: "));
+        .find_map(|line| line.strip_prefix("Location: "));
     (status, location.map(str::to_owned))
 }
 

@@ -261,15 +261,8 @@ impl Follower for Emulated {
 
 impl Receive<Leader> for Emulated {
     fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, word: Leader) {
-        detect(self, cx, told(from, word));
-    }
-}
-
-fn told(from: &Pid, word: Leader) -> detector::Input {
-    detector::Input::Told {
-        from: from.clone(),
-        epoch: word.epoch,
-        leader: word.leader,
+        let told = detector::Input::told(from, word.epoch, word.leader);
+        detect(self, cx, told);
     }
 }
 
@@ -405,7 +398,8 @@ impl Follower for Guest {
 
 impl Receive<Leader> for Guest {
     fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, word: Leader) {
-        detect(self, cx, told(from, word));
+        let told = detector::Input::told(from, word.epoch, word.leader);
+        detect(self, cx, told);
     }
 }
 

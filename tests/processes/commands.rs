@@ -113,6 +113,59 @@ fn a_local_cluster_runs_commands_and_leaves_nothing_behind() {
     cluster.stop();
 }
 
+#[test]
+fn an_agent_that_is_marked_gone_ends_with_its_tasks_and_comes_back_under_another_id() {
+    let cluster = Cluster::start(1, &["--resources", "cpus:2;mem:512"]);
+    let ids = || {
+        let agents = cluster.command("agents").arg("--json").output().unwrap();
+        let agents: serde_json::Value = serde_json::from_slice(&agents.stdout).ok()?;
+        let ids = agents.as_array()?.iter();
+        let ids = ids.filter_map(|agent| agent["id"].as_str().map(str::to_owned));
+        Some(ids.collect::<Vec<_>>())
+    };
+    let first = meseta_tests::wait_for("the agent", || ids()?.pop());
+    // The first attempt never ends by itself, the next one at once.
+    let begun = cluster.dir.path().join("begun").display().to_string();
+    let command = format!("test -e {begun} || {{ touch {begun}; exec sleep 1000; }}");
+    let running = cluster
+        .command("execute")
+        .args(["--command", &command])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    meseta_tests::wait_for("the task to run", || {
+        let tasks = stdout(&cluster.command("tasks").output().unwrap());
+        tasks.contains("TASK_RUNNING").then_some(())
+    });
+
+    let unknown = cluster.command("agents").args(["gone", "S0"]).output();
+    let unknown = unknown.unwrap();
+    let text = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(
+        !unknown.status.success() && text.contains("Agent 'S0' not found"),
+        "{text}"
+    );
+    let gone = cluster.command("agents").args(["gone", &first]).output();
+    let gone = gone.unwrap();
+    assert!(gone.status.success(), "{gone:?}");
+    assert_eq!(stdout(&gone), format!("{first} is gone\n"));
+
+    // Its framework hears of it and starts the task again, on the agent that its program has become.
+    let ended = running.wait_with_output().unwrap();
+    let text = stdout(&ended);
+    assert!(ended.status.success(), "{text}");
+    assert!(
+        text.contains("TASK_GONE_BY_OPERATOR") && text.contains("1 finished, 0 failed"),
+        "{text}"
+    );
+    let ids = ids().unwrap();
+    assert!(ids.len() == 1 && ids[0] != first, "{ids:?}");
+    meseta_tests::wait_for("the end of the first attempt", || {
+        cluster.executors().is_empty().then_some(())
+    });
+    cluster.stop();
+}
+
 /// A command whose reader has gone ends quietly, and one that cannot write says why.
 fn a_reader_that_goes_and_a_full_disk(command: &mut std::process::Command) {
     let (reader, writer) = std::io::pipe().unwrap();

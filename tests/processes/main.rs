@@ -6,12 +6,22 @@
     reason = "a test fails by panicking"
 )]
 
+mod agents;
 mod commands;
+mod conformance;
+mod disk_full;
 mod failover;
+mod fault_points;
+mod http_api;
+mod kill_anything;
 mod kills;
+mod load;
 mod log;
 mod log_level;
 mod masters;
+mod partitions;
+mod pymesos;
+mod sandboxes;
 mod two_hosts;
 mod unix;
 mod wordcount;

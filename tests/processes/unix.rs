@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use meseta_tests::{Cluster, wait_for};
+use meseta_tests::{Cluster, http_get, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -52,12 +52,18 @@ fn killed_executors_and_agents_are_noticed_and_their_tasks_end() {
     assert!(lines.by_ref().any(|line| running(&line)));
     let before = cluster.executors();
     cluster.kill("agent-1");
-    wait_for("the agent's executors and tasks to end", || {
-        let left = cluster.executors();
-        (!before.iter().any(|pid| left.contains(pid))).then_some(())
-    });
-    // The next one finds the socket file of its predecessor, and the task runs a third time.
+    // The next one finds the socket file of its predecessor, and the executor comes back to it.
     cluster.line_with("starts again");
+    wait_for("the agent to be in again", || {
+        let state = http_get(&cluster.master, "/slaves").1;
+        state.contains("\"active\":true").then_some(())
+    });
+    assert_eq!(cluster.executors(), before);
+    for pid in before {
+        let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    // It watches what it has taken over, and the task runs a third time.
+    assert!(lines.by_ref().any(|line| line.contains("TASK_FAILED")));
     assert!(lines.by_ref().any(|line| running(&line)));
     child.kill().unwrap();
     child.wait().unwrap();

@@ -10,9 +10,12 @@
     reason = "a test fails by panicking"
 )]
 
+pub mod http;
 pub mod invariants;
 pub mod namespaces;
+pub mod own_agent;
 pub mod sim;
+pub mod small_disk;
 
 use std::io::{BufRead, BufReader, Lines, Write as _};
 use std::path::{Path, PathBuf};

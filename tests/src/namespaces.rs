@@ -73,3 +73,65 @@ pub fn obstacle() -> Option<String> {
         Ok(_) => None,
     }
 }
+
+/// Hosts on one switch, numbered from 0; the switch is on the first of them.
+#[derive(Debug, Clone)]
+pub struct Switch {
+    /// What the names of all its namespaces begin with.
+    pub prefix: String,
+    /// Third number of their addresses.
+    pub net: u8,
+}
+
+impl Switch {
+    /// Nobody's link address: what is sent there is lost in silence.
+    const NOWHERE: &str = "02:00:00:00:00:99";
+
+    /// The namespace of a host.
+    pub fn name(&self, host: usize) -> String {
+        format!("{}-{host}", self.prefix)
+    }
+
+    /// The address of a host.
+    pub fn address(&self, host: usize) -> String {
+        format!("10.78.{}.{}", self.net, host + 1)
+    }
+
+    /// Makes so many hosts.
+    pub fn lay(&self, hosts: usize) -> Namespaces {
+        let guard = Namespaces((0..hosts).map(|host| self.name(host)).collect());
+        for name in &guard.0 {
+            ip(&format!("netns add {name}"));
+            ip(&format!("-n {name} link set lo up"));
+        }
+        let hub = self.name(0);
+        ip(&format!("-n {hub} link add eth0 type bridge"));
+        for host in 0..hosts {
+            let (name, address) = (self.name(host), self.address(host));
+            if host > 0 {
+                ip(&format!(
+                    "-n {hub} link add h{host} type veth peer name eth0 netns {name}"
+                ));
+                ip(&format!("-n {hub} link set h{host} master eth0 up"));
+            }
+            ip(&format!("-n {name} addr add {address}/24 dev eth0"));
+            ip(&format!("-n {name} link set eth0 up"));
+        }
+        guard
+    }
+
+    /// Loses whatever the first host sends to the second one.
+    pub fn lose(&self, from: usize, to: usize) {
+        let (name, to) = (self.name(from), self.address(to));
+        let nowhere = Self::NOWHERE;
+        ip(&format!(
+            "-n {name} neigh replace {to} lladdr {nowhere} dev eth0 nud permanent"
+        ));
+    }
+
+    /// Loses it no more.
+    pub fn heal(&self, from: usize, to: usize) {
+        let (name, to) = (self.name(from), self.address(to));
+        ip(&format!("-n {name} neigh del {to} dev eth0"));
+    }
+}

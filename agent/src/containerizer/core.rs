@@ -12,7 +12,7 @@
 use meseta_runtime::planted::mistake;
 
 /// Stands for the wait status of a first process that is gone and whose end was not reported.
-const UNREPORTED: i32 = -2;
+pub const UNREPORTED: i32 = -2;
 
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +101,15 @@ impl Default for Container {
 }
 
 impl Container {
+    /// One that an earlier run of the agent has launched, with its first process when that is known.
+    pub fn recovered(process: Option<u32>) -> Self {
+        Self {
+            phase: Phase::Up,
+            process,
+            exit: None,
+        }
+    }
+
     /// Process id of its first process, once it runs.
     pub fn process(&self) -> Option<u32> {
         self.process
@@ -298,6 +307,21 @@ mod tests {
         );
         assert_eq!(container.step(Input::Ended(exit(9))), []);
         assert_eq!(exit(UNREPORTED).text(), "ended in an unknown way");
+    }
+
+    #[test]
+    fn a_recovered_container_ends_as_any_other() {
+        let mut container = Container::recovered(Some(7));
+        assert_eq!(container.process(), Some(7));
+        assert_eq!(container.step(Input::Launched(8)), []);
+        assert_eq!(
+            container.step(Input::Ended(exit(UNREPORTED))),
+            [Effect::Destroy]
+        );
+        assert_eq!(
+            container.step(Input::Destroyed),
+            [Effect::Gone(exit(UNREPORTED))]
+        );
     }
 
     #[test]

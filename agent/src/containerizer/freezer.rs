@@ -120,13 +120,22 @@ fn remove(groups: &[PathBuf]) -> Result<bool, String> {
     Ok(true)
 }
 
-/// As [`destroy`] for every group directly below `own`, which stays.
+/// As [`destroy`] for every group directly below `own`, which stays, but for those that are kept.
 ///
 /// # Errors
 /// As [`destroy`].
-pub fn destroy_below(own: &Path, wait: &Waiting) -> Result<(), String> {
+pub fn destroy_below(
+    own: &Path,
+    is_kept: impl Fn(&str) -> bool,
+    wait: &Waiting,
+) -> Result<(), String> {
+    let name = |group: &&PathBuf| {
+        let name = group.file_name().and_then(|name| name.to_str());
+        !name.is_some_and(&is_kept)
+    };
     children(own)
         .iter()
+        .filter(name)
         .try_for_each(|group| destroy(group, wait))
 }
 

@@ -12,7 +12,7 @@ pub mod core;
 pub mod freezer;
 pub mod process_tree;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -24,19 +24,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use meseta_protocol::launch::LaunchPlan;
-use meseta_runtime::{Message, NodeBuilder, Op};
+use meseta_runtime::{Message, NodeBuilder, OWN_NODE, Op};
 use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
+use crate::checkpoint::Storage;
 use crate::config::Containment;
+use crate::faults::{self, Point};
+use crate::gc::{self, Layout};
+use crate::logs;
 use process_tree::Identity;
 
 /// Exit status of a launcher that could not start the program.
 pub const LAUNCH_FAILED: i32 = 125;
 /// Where the freezer hierarchy is on most machines.
 pub const FREEZER: &str = "/sys/fs/cgroup/freezer";
+/// Where the kernel names this run of the machine.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// Time between two looks at a process that is no child of this program.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Most of a launcher's complaint that is passed on, in bytes.
 const COMPLAINT: u64 = 1024;
 /// How long a destroy goes on before it reports failure, to be ordered again.
@@ -53,6 +61,8 @@ pub struct Host {
     pub user: String,
     /// Its own part of the freezer hierarchy; none when containers are found by a walk.
     pub freezer: Option<PathBuf>,
+    /// Names this run of the machine: another one after each start of it.
+    pub boot_id: String,
 }
 
 impl Host {
@@ -79,6 +89,9 @@ impl Host {
             is_root: uid.is_root(),
             user: user.unwrap_or_else(|| uid.to_string()),
             freezer,
+            boot_id: fs::read_to_string(BOOT_ID)
+                .map(|text| text.trim().to_owned())
+                .unwrap_or_default(),
         }
     }
 }
@@ -96,7 +109,7 @@ pub struct ContainerEnded {
 
 impl Message for ContainerEnded {
     const NAME: &'static str = "meseta.agent.ContainerEnded";
-    const SENDERS: &'static [&'static str] = &["agent"];
+    const SENDERS: &'static [&'static str] = OWN_NODE;
 }
 
 /// How the end of a container reaches its agent.
@@ -136,7 +149,7 @@ pub enum LaunchError {
     Launcher(String),
 }
 
-/// Makes a sandbox and starts an executor in it; the outcome is the id of the container's first process.
+/// Makes a sandbox and starts an executor in it; the outcome is the container's first process.
 #[derive(Debug)]
 pub struct Launch {
     /// The container's name.
@@ -155,7 +168,7 @@ pub struct Launch {
 }
 
 impl Op for Launch {
-    type Out = Result<u32, LaunchError>;
+    type Out = Result<Identity, LaunchError>;
 }
 
 /// Ends every process of a container. The outcome comes when none is left, or says why some cannot be ended.
@@ -173,7 +186,25 @@ impl Op for Destroy {
     type Out = Result<(), String>;
 }
 
-/// Ends whatever runs in a sandbox of this agent: at its start, what an earlier run has left.
+/// Takes over a container that an earlier run of the agent has launched. The outcome is its first process, or none when
+/// that is gone; whatever else is left of it is ended by [`Destroy`].
+#[derive(Debug)]
+pub struct Adopt {
+    /// The container's name.
+    pub container: String,
+    /// Its sandbox.
+    pub sandbox: PathBuf,
+    /// Its first process; looked for when the earlier run did not live to write it down.
+    pub process: Option<Identity>,
+    /// Told when the first process has ended.
+    pub exits: Exits,
+}
+
+impl Op for Adopt {
+    type Out = Option<Identity>;
+}
+
+/// Ends whatever runs in a sandbox of this agent, but for what is kept: at its start, what an earlier run has left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sweep {
     /// Directory of all sandboxes.
@@ -182,6 +213,8 @@ pub struct Sweep {
     pub freezer: Option<PathBuf>,
     /// Whether the agent ends, so that its part of the hierarchy goes too.
     pub leaving: bool,
+    /// Containers that are kept, with their sandboxes.
+    pub keep: BTreeMap<String, PathBuf>,
 }
 
 impl Op for Sweep {
@@ -191,7 +224,8 @@ impl Op for Sweep {
 /// A first process, kept until its container is destroyed: its session is known by its id even when it has ended.
 struct Leader {
     identity: Identity,
-    kill: oneshot::Sender<()>,
+    /// None for one that is no child of this program.
+    kill: Option<oneshot::Sender<()>>,
 }
 
 /// First processes by container. One table per node.
@@ -202,19 +236,32 @@ fn locked(leaders: &Leaders) -> std::sync::MutexGuard<'_, HashMap<String, Leader
     leaders.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Registers what carries out [`Launch`], [`Destroy`] and [`Sweep`].
+/// Registers what carries out [`Launch`], [`Adopt`], [`Destroy`] and [`Sweep`], what is written down, and what
+/// [`crate::gc`] and [`crate::logs`] order.
 #[must_use]
 pub fn operators(builder: NodeBuilder) -> NodeBuilder {
     let leaders = Leaders::default();
     let of_launches = Arc::clone(&leaders);
-    builder
+    let of_adopted = Arc::clone(&leaders);
+    let builder = Storage::Directories.serve(builder);
+    let layout = Layout::default();
+    logs::operators(gc::operators(faults::operators(builder), &layout))
         .op(move |launch: Launch| {
             let leaders = Arc::clone(&of_launches);
+            let layout = Arc::clone(&layout);
             async move {
                 let error =
                     |error: tokio::task::JoinError| LaunchError::Launcher(error.to_string());
-                let started = tokio::task::spawn_blocking(move || start(launch, &leaders)).await;
+                let started =
+                    tokio::task::spawn_blocking(move || start(launch, &leaders, &layout)).await;
                 started.map_err(error)?
+            }
+        })
+        .op(move |adopt: Adopt| {
+            let leaders = Arc::clone(&of_adopted);
+            async move {
+                let adopted = tokio::task::spawn_blocking(move || take_over(adopt, &leaders)).await;
+                adopted.unwrap_or_default()
             }
         })
         .op(move |destroy: Destroy| {
@@ -232,12 +279,13 @@ async fn blocking(
 }
 
 /// Carries out a launch; runs inside a tokio runtime, on a thread that may block.
-fn start(launch: Launch, leaders: &Leaders) -> Result<u32, LaunchError> {
+fn start(launch: Launch, leaders: &Leaders, layout: &Layout) -> Result<Identity, LaunchError> {
     let sandbox = PathBuf::from(&launch.plan.working_directory);
-    make_sandbox(&launch, &sandbox).map_err(|reason| LaunchError::Sandbox {
+    make_sandbox(&launch, &sandbox, layout).map_err(|reason| LaunchError::Sandbox {
         path: sandbox.clone(),
         reason,
     })?;
+    Point::SandboxMade.reach();
     let failed =
         |what: &str, error: &dyn fmt::Display| LaunchError::Launcher(format!("{what}: {error}"));
     let group = launch.plan.freezer_cgroup.as_ref().map(PathBuf::from);
@@ -268,7 +316,11 @@ fn start(launch: Launch, leaders: &Leaders) -> Result<u32, LaunchError> {
     });
     let (kill, killed) = oneshot::channel();
     let container = launch.container.clone();
-    locked(leaders).insert(container.clone(), Leader { identity, kill });
+    let leader = Leader {
+        identity,
+        kill: Some(kill),
+    };
+    locked(leaders).insert(container.clone(), leader);
     let stderr = PathBuf::from(&launch.plan.stderr);
     let exits = launch.exits;
     tokio::spawn(async move {
@@ -300,11 +352,13 @@ fn start(launch: Launch, leaders: &Leaders) -> Result<u32, LaunchError> {
             complaint,
         });
     });
+    Point::ProcessStarted.reach();
     // A launcher that ends early breaks the pipe; how it ended says why.
     if let Err(error) = pipe.write_all(&plan) {
         debug!(%error, "the launcher did not read its plan");
     }
-    Ok(process)
+    Point::ProcessTold.reach();
+    Ok(identity)
 }
 
 type Spawned = (tokio::process::Child, Vec<u8>, std::io::PipeWriter);
@@ -333,6 +387,32 @@ fn spawn(launch: &Launch) -> Result<Spawned, String> {
     Ok((child, plan, writer))
 }
 
+/// Takes over a container; runs inside a tokio runtime, on a thread that may block.
+fn take_over(adopt: Adopt, leaders: &Leaders) -> Option<Identity> {
+    let identity = match adopt.process {
+        Some(identity) => Some(identity).filter(|identity| process_tree::is_alive(*identity)),
+        None => process_tree::find(&adopt.sandbox),
+    }?;
+    let leader = Leader {
+        identity,
+        kill: None,
+    };
+    locked(leaders).insert(adopt.container.clone(), leader);
+    let (container, exits) = (adopt.container, adopt.exits);
+    tokio::spawn(async move {
+        let mut looks = tokio::time::interval(LOOK_INTERVAL);
+        while process_tree::is_alive(identity) {
+            looks.tick().await;
+        }
+        exits.tell(ContainerEnded {
+            container,
+            status: core::UNREPORTED,
+            complaint: None,
+        });
+    });
+    Some(identity)
+}
+
 /// The last lines of what the launcher wrote.
 async fn tail(path: PathBuf) -> Option<String> {
     let read = move || -> std::io::Result<String> {
@@ -352,8 +432,10 @@ async fn tail(path: PathBuf) -> Option<String> {
 }
 
 /// Makes the sandbox (0750) with empty `stdout` and `stderr`, its links, and gives it to its owner.
-fn make_sandbox(launch: &Launch, sandbox: &Path) -> Result<(), String> {
+fn make_sandbox(launch: &Launch, sandbox: &Path, layout: &Layout) -> Result<(), String> {
     let text = |error: std::io::Error| error.to_string();
+    // Nobody takes the directories above away before the sandbox is in them.
+    let alone = layout.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(parent) = sandbox.parent() {
         fs::create_dir_all(parent).map_err(text)?;
     }
@@ -361,6 +443,7 @@ fn make_sandbox(launch: &Launch, sandbox: &Path) -> Result<(), String> {
         .mode(0o750)
         .create(sandbox)
         .map_err(text)?;
+    drop(alone);
     // The process's umask may have taken bits away.
     fs::set_permissions(sandbox, fs::Permissions::from_mode(0o750)).map_err(text)?;
     let files = [&launch.plan.stdout, &launch.plan.stderr];
@@ -409,10 +492,14 @@ fn end(destroy: &Destroy, leaders: &Leaders) -> Result<(), String> {
         freezer::destroy(group, &wait)?;
         // A launcher that had not entered the group yet.
         let leader = locked(leaders).remove(&destroy.container);
-        if let Some(leader) = leader
-            && leader.kill.send(()).is_err()
-        {
-            debug!(container = destroy.container, "the first process had ended");
+        if let Some(Leader { identity, kill }) = leader {
+            match kill.map(|kill| kill.send(())) {
+                None => process_tree::kill_one(identity),
+                Some(Ok(())) => {}
+                Some(Err(())) => {
+                    debug!(container = destroy.container, "the first process had ended");
+                }
+            }
         }
         return Ok(());
     }
@@ -431,10 +518,13 @@ fn clear(sweep: &Sweep) -> Result<(), String> {
         if sweep.leaving {
             freezer::destroy(own, &wait)?;
         } else {
-            freezer::destroy_below(own, &wait)?;
+            freezer::destroy_below(own, |container| sweep.keep.contains_key(container), &wait)?;
         }
     }
-    let of_agent = |directory: &Path| directory.starts_with(&sweep.sandboxes);
+    let of_agent = |directory: &Path| {
+        let is_kept = sweep.keep.values().any(|kept| kept == directory);
+        directory.starts_with(&sweep.sandboxes) && !is_kept
+    };
     process_tree::destroy(None, of_agent, &wait)
 }
 

@@ -89,6 +89,23 @@ fn sandbox_in_environment(process: u32) -> Option<std::path::PathBuf> {
     Some(std::ffi::OsStr::from_bytes(value).into())
 }
 
+/// The first process of those that were started in this sandbox: the one that started first.
+pub fn find(sandbox: &Path) -> Option<Identity> {
+    let all = walk().ok()?;
+    let inside = all.values().filter(|seen| {
+        !seen.dead
+            && sandbox_in_environment(seen.identity.process).is_some_and(|found| found == sandbox)
+    });
+    inside
+        .map(|seen| seen.identity)
+        .min_by_key(|identity| (identity.started, identity.process))
+}
+
+/// Kills one process, unless its id is somebody else's by now.
+pub fn kill_one(identity: Identity) {
+    signal(identity, Signal::SIGKILL);
+}
+
 /// The members of a container among `all`: not the dead, not this process.
 fn members(
     all: &BTreeMap<u32, Seen>,

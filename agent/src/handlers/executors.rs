@@ -1,8 +1,8 @@
 //! Executors: their containers, subscriptions and ends. Source: agent.md §4.11, §5, §7.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use meseta_protocol::executor::{ExecutorInfo, ExecutorType};
 use meseta_protocol::launch::{ExecutorCredential, LaunchPlan};
@@ -15,23 +15,23 @@ use meseta_protocol::messages::executor::{
 };
 use meseta_protocol::status::{StatusReason, TaskState};
 use meseta_protocol::task::TaskInfo;
-use meseta_protocol::{ContainerId, ExecutorId, FrameworkId};
+use meseta_protocol::{ContainerId, ExecutorId, FrameworkId, TaskId};
+use meseta_runtime::planted::mistake;
 use meseta_runtime::transport::Guest;
 use meseta_runtime::{Context, ExitReason, Gate, Pid, Receive, error_chain};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
-use super::status::Report;
 use crate::agent::{Agent, FromMaster};
-use crate::containerizer::core::{Effect, Exit, Input};
-use crate::containerizer::{ContainerEnded, DESTROY_RETRY, Destroy, Exits, Launch, LaunchError};
+use crate::checkpoint::records::ProofRecord;
+use crate::containerizer::core::{Exit, Input};
+use crate::containerizer::process_tree::Identity;
+use crate::containerizer::{ContainerEnded, Exits, Launch, LaunchError};
 use crate::environment::{self, Surroundings, duration_text, grace_period, program};
 use crate::executors::{Executor, Phase, Termination};
+use crate::faults::Point;
 use crate::guests::introduce;
 use crate::launch_queue::PATIENCE;
 use crate::{paths, registration};
-
-/// In place of [`DESTROY_RETRY`] for an agent that leaves.
-const LEAVING_RETRY: Duration = Duration::from_secs(1);
 
 impl Receive<SubscribeExecutor> for Agent {
     fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, subscribe: SubscribeExecutor) {
@@ -56,7 +56,12 @@ impl Receive<SubscribeExecutor> for Agent {
             refuse(cx, from, message);
             return;
         }
-        if !self.subscribed(cx, from, &named) {
+        let has: BTreeSet<TaskId> = subscribe
+            .unacknowledged_tasks
+            .iter()
+            .map(|task| task.task_id.clone())
+            .collect();
+        if !self.subscribed(cx, from, &named, &has) {
             refuse(cx, from, "the executor is being ended");
             return;
         }
@@ -64,6 +69,9 @@ impl Receive<SubscribeExecutor> for Agent {
             if update.framework_id == named.0 {
                 self.take_update(cx, update, Some((from, &named.1)));
             }
+        }
+        if let Some(container) = from.id().strip_prefix("executor-") {
+            self.accounted_for(cx, container);
         }
     }
 }
@@ -125,11 +133,7 @@ impl FromMaster<ShutdownFramework> for Agent {
 }
 
 impl Receive<ContainerEnded> for Agent {
-    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, ended: ContainerEnded) {
-        if !self.is_own_node(cx, from) {
-            warn!(%from, "end of a container dropped: it does not come from this node");
-            return;
-        }
+    fn receive(&mut self, cx: &mut Context<'_, Self>, _: &Pid, ended: ContainerEnded) {
         let exit = Exit {
             status: ended.status,
             complaint: ended.complaint,
@@ -175,9 +179,9 @@ impl Agent {
         }
         let container_id = ContainerId::top(Self::new_uuid(cx).to_string());
         let agent_id = self.id();
-        let work_dir = &self.config.work_dir;
+        let work_dir = self.config.work_dir.clone();
         let sandbox = paths::sandbox(
-            work_dir,
+            &work_dir,
             &agent_id,
             framework_id,
             &info.executor_id,
@@ -185,7 +189,7 @@ impl Agent {
         )
         .map_err(|error| failed(&error))?;
         let user = self.user_of(framework_id, &info, task);
-        let executor = Executor::new(info, generated, container_id, sandbox);
+        let mut executor = Executor::new(info, generated, container_id, sandbox);
         let (proof, credential) = introduce(
             &self.config,
             &mut self.users,
@@ -194,6 +198,9 @@ impl Agent {
             user.as_deref(),
         )
         .map_err(|error| failed(&error_chain(&error)))?;
+        executor.proof = Some(ProofRecord::of(&proof));
+        // Whoever finds it running after a crash knows whose it is.
+        self.keep_launch(cx, framework_id, &executor);
         let guest = Guest {
             id: Arc::from(executor.process_id()),
             role: Arc::from("executor"),
@@ -205,7 +212,7 @@ impl Agent {
         info!(framework = %framework_id, executor = %executor.info.executor_id, container, "executor launched");
         let (outside, me) = (cx.outside(), cx.me().clone());
         let launch = Launch {
-            links: paths::links(work_dir, &agent_id, &executor.directory),
+            links: paths::links(&work_dir, &agent_id, &executor.directory),
             owner: user,
             launcher: self.config.launcher.clone(),
             plan,
@@ -214,13 +221,13 @@ impl Agent {
         };
         self.tables.add_executor(framework_id, executor);
         self.launches.ask(container, launch);
-        self.start_waiting(cx);
         Ok(())
     }
 
     /// Starts as many of the containers that wait for their turn as may start now.
-    fn start_waiting(&mut self, cx: &mut Context<'_, Self>) {
+    pub(crate) fn start_waiting(&mut self, cx: &mut Context<'_, Self>) {
         while let Some((container, launch)) = self.launches.take_next() {
+            Point::LaunchOrdered.reach_in_turn(cx);
             let named = container.clone();
             cx.run(launch, Gate::Interleave, move |agent, cx, launched| {
                 agent.launched(cx, &named, launched);
@@ -260,6 +267,8 @@ impl Agent {
             agent_id: &agent_id,
             agent_pid: cx.me(),
             shutdown_grace_period: self.config.executor_shutdown_grace_period,
+            recovery_timeout: Some(self.config.recovery_timeout)
+                .filter(|_| self.checkpoints(framework_id)),
         });
         let file = |name: &str| sandbox.join(name).display().to_string();
         let group = self
@@ -284,10 +293,14 @@ impl Agent {
         &mut self,
         cx: &mut Context<'_, Self>,
         container: &str,
-        launched: Result<u32, LaunchError>,
+        launched: Result<Identity, LaunchError>,
     ) {
         let input = match launched {
-            Ok(process) => Input::Launched(process),
+            Ok(identity) => {
+                self.note_process(cx, container, identity);
+                Point::ProcessNoted.reach_in_turn(cx);
+                Input::Launched(identity.process)
+            }
             Err(error) => {
                 warn!(container, %error, "container not launched");
                 cx.metrics().count("slave/container_launch_errors");
@@ -310,7 +323,7 @@ impl Agent {
     }
 
     /// Records what the tasks of a container's executor will be told, unless that is settled.
-    fn terminate_for(&mut self, container: &str, termination: Termination) {
+    pub(crate) fn terminate_for(&mut self, container: &str, termination: Termination) {
         if let Some(executor) = self.tables.executor_in(container) {
             executor.termination.get_or_insert(termination);
         }
@@ -337,6 +350,7 @@ impl Agent {
         cx: &mut Context<'_, Self>,
         from: &Pid,
         (framework_id, executor_id): &(FrameworkId, ExecutorId),
+        has: &BTreeSet<TaskId>,
     ) -> bool {
         let framework_info = self
             .tables
@@ -346,9 +360,13 @@ impl Agent {
         else {
             return false;
         };
-        let Some(tasks) = executor.subscribe(from, (framework_id, &user)) else {
+        // What it was given and never spoke of may have been lost with a connection. It ignores what it has.
+        let silent = executor.silent(has);
+        let Some(mut tasks) = executor.subscribe(from, (framework_id, &user)) else {
             return false;
         };
+        tasks.retain(|task| !has.contains(&task.task_id));
+        tasks.extend(silent);
         let message = ExecutorSubscribed {
             executor_info: executor.info.clone(),
             framework_info: framework_info.unwrap_or_default(),
@@ -356,10 +374,13 @@ impl Agent {
             agent_id: self.info.id.clone().unwrap_or_default(),
             container_id: executor.container_id.clone(),
         };
-        let pointless = executor.is_pointless();
+        // One that was made for a task of which nothing is left has nothing to wait for.
+        let is_done = executor.generated && executor.was_used && !executor.is_busy();
+        let pointless = executor.is_pointless() || is_done;
         let container = executor.container_id.value.clone();
         info!(framework = %framework_id, executor = %executor_id, tasks = tasks.len(), "executor subscribed");
         self.settled(cx, &container);
+        Point::Subscribed.reach_in_turn(cx);
         cx.link(from);
         cx.send(from, message);
         if pointless {
@@ -368,11 +389,12 @@ impl Agent {
         for task in tasks {
             cx.send(from, LaunchTask { task });
         }
+        Point::TasksGiven.reach_in_turn(cx);
         true
     }
 
-    /// The link to an executor has broken. It ends by itself, since nothing is checkpointed; if it has not after its
-    /// grace period, it is ended.
+    /// The link to an executor has broken. One whose framework checkpoints subscribes again, or its recovery timeout ends
+    /// it. Any other ends by itself; if it has not after its grace period, it is ended.
     pub(crate) fn executor_disconnected(
         &mut self,
         cx: &mut Context<'_, Self>,
@@ -389,7 +411,9 @@ impl Agent {
         {
             executor.disconnected = true;
         }
-        self.shut_down_executor(cx, &framework_id, &executor_id);
+        if !self.checkpoints(&framework_id) {
+            self.shut_down_executor(cx, &framework_id, &executor_id);
+        }
     }
 
     /// Asks an executor to end, and ends it after its grace period.
@@ -424,151 +448,18 @@ impl Agent {
     pub(crate) fn end_framework(&mut self, cx: &mut Context<'_, Self>, framework_id: &FrameworkId) {
         // A framework without executors may still have updates on their way.
         self.updates.forget_framework(framework_id);
+        self.forget_framework(cx, framework_id);
         let Some(framework) = self.tables.frameworks.get_mut(framework_id) else {
             return;
         };
         framework.terminating = true;
         let executors: Vec<ExecutorId> = framework.executors.keys().cloned().collect();
         for executor_id in &executors {
-            self.shut_down_executor(cx, framework_id, executor_id);
-            self.tables.clean(framework_id, executor_id);
+            if !mistake("agent lets what belongs to an ended framework run") {
+                self.shut_down_executor(cx, framework_id, executor_id);
+            }
+            self.clean(cx, framework_id, executor_id);
         }
         self.tables.clean_framework(framework_id);
-    }
-
-    /// Feeds the life of a container and carries out what follows.
-    pub(crate) fn container_input(
-        &mut self,
-        cx: &mut Context<'_, Self>,
-        container: &str,
-        input: Input,
-    ) {
-        let Some((framework_id, executor_id)) = self.tables.owner(container).cloned() else {
-            debug!(container, ?input, "event of a container that is gone");
-            return;
-        };
-        let Some(executor) = self.tables.executor_in(container) else {
-            return;
-        };
-        // One that still waits for its turn need not be started to be ended.
-        let withdrawn = matches!(input, Input::Destroy) && self.launches.withdraw(container);
-        for effect in executor.container.step(input) {
-            match effect {
-                Effect::Destroy => self.destroy(cx, container),
-                Effect::ArmRetry => {
-                    let container = container.to_owned();
-                    let leaving = self.is_terminating();
-                    let after = if leaving {
-                        LEAVING_RETRY
-                    } else {
-                        DESTROY_RETRY
-                    };
-                    cx.after(after, move |agent, cx| {
-                        agent.container_input(cx, &container, Input::RetryDue);
-                    });
-                }
-                Effect::Gone(exit) => {
-                    self.container_gone(cx, container, (&framework_id, &executor_id), &exit);
-                }
-            }
-        }
-        if withdrawn {
-            let reason = "ended before its launch".to_owned();
-            self.container_input(cx, container, Input::LaunchFailed(reason));
-        }
-    }
-
-    fn destroy(&mut self, cx: &mut Context<'_, Self>, container: &str) {
-        let Some(executor) = self.tables.executor_in(container) else {
-            return;
-        };
-        // It takes no more tasks, whether it was told to end or has ended by itself.
-        executor.shut_down();
-        let destroy = Destroy {
-            container: container.to_owned(),
-            sandbox: executor.directory.clone(),
-            freezer: self.host.freezer.as_ref().map(|own| own.join(container)),
-        };
-        let container = container.to_owned();
-        cx.run(destroy, Gate::Interleave, move |agent, cx, done| {
-            let input = match done {
-                Ok(()) => Input::Destroyed,
-                Err(reason) => {
-                    warn!(container, reason, "container not ended: tried again");
-                    cx.metrics()
-                        .count("containerizer/mesos/container_destroy_errors");
-                    Input::DestroyFailed
-                }
-            };
-            agent.container_input(cx, &container, input);
-        });
-    }
-
-    /// Nothing of a container is left: its tasks have ended, its executor is over.
-    fn container_gone(
-        &mut self,
-        cx: &mut Context<'_, Self>,
-        container: &str,
-        (framework_id, executor_id): (&FrameworkId, &ExecutorId),
-        exit: &Exit,
-    ) {
-        let Some(executor) = self.tables.executor_in(container) else {
-            return;
-        };
-        let never_subscribed = executor.pid.is_none();
-        let tasks = executor.ended();
-        let (generated, guest) = (executor.generated, executor.process_id());
-        let termination = executor
-            .termination
-            .clone()
-            .unwrap_or_else(|| match &exit.complaint {
-                Some(complaint) if never_subscribed => Termination::failed(
-                    StatusReason::ContainerLaunchFailed,
-                    format!("Failed to launch container: {complaint}"),
-                ),
-                Some(_) | None => Termination::failed(
-                    StatusReason::ExecutorTerminated,
-                    format!("Executor terminated: {}", exit.text()),
-                ),
-            });
-        if let Some(pid) = &executor.pid
-            && !executor.disconnected
-        {
-            cx.unlink(pid);
-        }
-        cx.unpin_guest(&guest);
-        cx.metrics().count("slave/executors_terminated");
-        info!(framework = %framework_id, executor = %executor_id, how = exit.text(), "executor ended");
-        let heard = self
-            .tables
-            .framework(framework_id)
-            .is_some_and(|framework| !framework.terminating);
-        for task_id in tasks.iter().filter(|_| heard) {
-            let report = Report {
-                task_id,
-                executor_id: Some(executor_id),
-                state: termination.state,
-                reason: termination.reason,
-                message: &termination.message,
-            };
-            self.report(cx, framework_id, &report);
-        }
-        if !generated {
-            self.tell_exited(cx, framework_id, executor_id, exit.status);
-        }
-        self.clean_up(cx, framework_id, executor_id);
-    }
-
-    /// Forgets what is over; an agent that waits for that stops.
-    pub(crate) fn clean_up(
-        &mut self,
-        cx: &mut Context<'_, Self>,
-        framework_id: &FrameworkId,
-        executor_id: &ExecutorId,
-    ) {
-        if self.tables.clean(framework_id, executor_id) {
-            info!(framework = %framework_id, "nothing of the framework is left here");
-        }
-        self.stop_when_empty(cx);
     }
 }

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use super::status::Report;
 use crate::agent::{Agent, FromMaster};
 use crate::executors::Phase;
+use crate::faults::Point;
 use crate::registration::{Effect, Input};
 
 impl FromMaster<AgentRegistered> for Agent {
@@ -48,6 +49,7 @@ impl FromMaster<UpdateFramework> for Agent {
                 return;
             }
             framework.info = update.framework_info;
+            self.keep_framework(cx, id);
         }
         // A framework without executors here may still have updates on their way.
         let effects = self.updates.resume_framework(id);
@@ -90,11 +92,13 @@ impl Agent {
                 Effect::Adopt(id) => {
                     info!(agent = %id, master = ?self.master, "registered");
                     self.info.id = Some(id);
+                    self.keep_agent(cx);
                 }
                 Effect::Pause => self.updates.pause(),
                 Effect::Resume => {
                     let effects = self.updates.resume();
                     self.perform_updates(cx, effects);
+                    Point::Resumed.reach_in_turn(cx);
                 }
                 Effect::Pong if mistake("agent answers one ping thousands of times") => {
                     for _ in 0..5_000 {
@@ -145,6 +149,7 @@ impl Agent {
             agent,
             version,
             capabilities: Self::capabilities(),
+            leader_epoch: self.detector.followed().epoch,
             ..ReregisterAgent::default()
         };
         // Nothing more is said of a framework that is being ended. A new master must not wait for the ends of its tasks.

@@ -11,7 +11,8 @@ use tracing::{debug, warn};
 
 use crate::agent::{Agent, FromMaster};
 use crate::executors::{Phase, UpdateVerdict};
-use crate::status_updates::{Effect, Input, Key};
+use crate::faults::Point;
+use crate::status_updates::{Effect, Input, Key, Record};
 
 impl Receive<UpdateTask> for Agent {
     fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, message: UpdateTask) {
@@ -50,16 +51,7 @@ impl FromMaster<AcknowledgeAgentStatus> for Agent {
             return;
         }
         let key: Key = (ack.framework_id, ack.task_id);
-        let effects = self.updates.step(&key, Input::Acknowledged(ack.uuid));
-        let finished = effects.contains(&Effect::Finished);
-        let effects = effects
-            .into_iter()
-            .map(|effect| (key.clone(), effect))
-            .collect();
-        self.perform_updates(cx, effects);
-        if finished {
-            self.task_completed(cx, &key);
-        }
+        self.stream(cx, &key, Input::Acknowledged(ack.uuid));
     }
 }
 
@@ -189,6 +181,7 @@ impl Agent {
         {
             let task_id = key.1;
             cx.send(from, UpdateAcknowledged { task_id, uuid });
+            Point::UpdateTaken.reach_in_turn(cx);
         }
     }
 
@@ -242,17 +235,29 @@ impl Agent {
     ) {
         for (key, effect) in effects {
             match effect {
+                Effect::Checkpoint(Record::Updated(update)) => {
+                    self.keep_update(cx, *update);
+                    Point::UpdateKept.reach_in_turn(cx);
+                }
+                Effect::Checkpoint(Record::Acknowledged { update, forgotten }) => {
+                    self.keep_acknowledgement(cx, *update, forgotten);
+                    Point::AcknowledgementKept.reach_in_turn(cx);
+                }
                 Effect::Forward(update) => {
                     self.note_forwarded(&key, &update);
                     self.tell_master(cx, UpdateStatus { update: *update });
+                    Point::UpdateForwarded.reach_in_turn(cx);
                 }
                 Effect::Arm { after, number } => {
                     cx.after(after, move |agent, cx| {
                         agent.stream(cx, &key, Input::RetryDue(number));
                     });
                 }
-                // The tables follow in the handler of the acknowledgement.
-                Effect::Finished => {}
+                Effect::Finished => {
+                    self.forget_task(cx, &key);
+                    Point::EndForgotten.reach_in_turn(cx);
+                    self.task_completed(cx, &key);
+                }
             }
         }
     }

@@ -12,6 +12,7 @@ use tracing::{debug, info, warn};
 
 use super::status::Report;
 use crate::agent::{Agent, FromMaster};
+use crate::checkpoint::Room;
 use crate::environment::command_executor;
 use crate::executors::{KillVerdict, LaunchVerdict, Phase};
 
@@ -36,11 +37,25 @@ impl FromMaster<RunTask> for Agent {
         let framework = self
             .tables
             .know_framework(&run.framework_id, &run.framework);
-        if framework.terminating || !framework.is_news(run.launch_uuid) {
-            info!(framework = %run.framework_id, task = %run.task.task_id, "launch ignored: its framework ends, or it is a repeated one");
+        let is_ending = framework.terminating;
+        if !framework.is_news(run.launch_uuid) {
+            info!(framework = %run.framework_id, task = %run.task.task_id, "launch ignored: it is a repeated one");
+            return;
+        }
+        if is_ending {
+            // One that an earlier master has ended may have come back with the next, which waits for an answer.
+            let reason = StatusReason::FrameworkRemoved;
+            let message = "The framework was ended, and what it had here is still ending";
+            self.refuse(cx, &run, TaskState::Dropped, reason, message);
             return;
         }
         let executor_id = run.task.effective_executor_id();
+        if self.room == Room::Low {
+            let message = "No room is left on the agent's disk to write down what is launched";
+            let reason = StatusReason::ContainerLaunchFailed;
+            self.refuse(cx, &run, TaskState::Dropped, reason, message);
+            return;
+        }
         if let Err(error) =
             validate_id(executor_id.as_str()).and(validate_id(run.framework_id.as_str()))
         {
@@ -263,6 +278,10 @@ impl Agent {
             return;
         };
         debug!(framework = %framework_id, task = %run.task.task_id, executor = %executor_id, ?verdict, "task launched");
+        if verdict != LaunchVerdict::Refused {
+            self.keep_task(cx, (&framework_id, executor_id), &run.task, run.launch_uuid);
+        }
+        self.start_waiting(cx);
         match verdict {
             LaunchVerdict::Queued => {}
             LaunchVerdict::Send => {

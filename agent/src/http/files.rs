@@ -9,6 +9,8 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use meseta_api::operator::FileInfo;
+use meseta_protocol::common::TimeInfo;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::unistd::{Gid, Group, Uid, User};
@@ -16,6 +18,8 @@ use serde_json::{Value, json};
 
 /// Most bytes one request reads: 16 pages.
 pub const MAX_READ: u64 = 16 * 4096;
+/// Longest file that is sent at once: reading it takes some milliseconds of the agent's turn.
+pub const MAX_DOWNLOAD: u64 = 8 << 20;
 /// Most entries one request lists.
 pub const MAX_ENTRIES: usize = 10_000;
 
@@ -28,8 +32,14 @@ pub enum FileError {
     Inaccessible,
     /// A directory cannot be read.
     Directory,
+    /// A directory cannot be downloaded either.
+    DirectoryToDownload,
+    /// A file that is too long to be sent at once.
+    TooLong(u64),
     /// An offset below -1.
     NegativeOffset(i64),
+    /// A length below -1.
+    NegativeLength(i64),
     /// Reading failed.
     Failed(String),
 }
@@ -39,7 +49,12 @@ impl FileError {
     pub fn status(&self) -> u16 {
         match self {
             Self::Missing => 404,
-            Self::Inaccessible | Self::Directory | Self::NegativeOffset(_) => 400,
+            Self::Inaccessible
+            | Self::Directory
+            | Self::DirectoryToDownload
+            | Self::NegativeOffset(_)
+            | Self::NegativeLength(_) => 400,
+            Self::TooLong(_) => 413,
             Self::Failed(_) => 500,
         }
     }
@@ -48,9 +63,14 @@ impl FileError {
     pub fn text(&self, path: &Path) -> String {
         match self {
             Self::Missing => String::new(),
-            Self::Inaccessible => format!("'{}' is inaccessible.", path.display()),
-            Self::Directory => "Cannot read a directory.".to_owned(),
-            Self::NegativeOffset(offset) => format!("Negative offset provided: {offset}."),
+            Self::Inaccessible => format!("'{}' is inaccessible.\n", path.display()),
+            Self::Directory => "Cannot read a directory.\n".to_owned(),
+            Self::DirectoryToDownload => "Cannot download a directory.\n".to_owned(),
+            Self::TooLong(size) => format!(
+                "The file has {size} bytes, and at most {MAX_DOWNLOAD} are sent at once: use /files/read.\n"
+            ),
+            Self::NegativeOffset(offset) => format!("Negative offset provided: {offset}.\n"),
+            Self::NegativeLength(length) => format!("Negative length provided: {length}.\n"),
             Self::Failed(why) => why.clone(),
         }
     }
@@ -83,6 +103,64 @@ fn open(root: &Path, rest: &Path) -> Result<(File, Metadata), FileError> {
     Ok((file, metadata))
 }
 
+/// Opens what can be read, and says how long it is.
+fn open_file(root: &Path, rest: &Path) -> Result<(File, u64), FileError> {
+    let (file, metadata) = open(root, rest)?;
+    if metadata.is_dir() {
+        return Err(FileError::Directory);
+    }
+    if !metadata.is_file() {
+        return Err(FileError::Inaccessible);
+    }
+    Ok((file, metadata.len()))
+}
+
+/// How long a file is, and its bytes from `offset` on: at most `length` of them, and at most [`MAX_READ`].
+///
+/// # Errors
+/// [`FileError`].
+pub fn read_bytes(
+    root: &Path,
+    rest: &Path,
+    offset: u64,
+    length: Option<u64>,
+) -> Result<(u64, Vec<u8>), FileError> {
+    let (mut file, size) = open_file(root, rest)?;
+    let most = length.map_or(MAX_READ, |length| length.min(MAX_READ));
+    let mut bytes = Vec::new();
+    if offset < size {
+        file.seek(SeekFrom::Start(offset))
+            .map_err(|error| failed(&error))?;
+        file.take(most)
+            .read_to_end(&mut bytes)
+            .map_err(|error| failed(&error))?;
+    }
+    Ok((size, bytes))
+}
+
+/// A whole file, if it is not longer than [`MAX_DOWNLOAD`].
+///
+/// # Errors
+/// [`FileError`].
+pub fn download(root: &Path, rest: &Path) -> Result<Vec<u8>, FileError> {
+    let opened = open_file(root, rest);
+    if opened
+        .as_ref()
+        .is_err_and(|error| *error == FileError::Directory)
+    {
+        return Err(FileError::DirectoryToDownload);
+    }
+    let (file, size) = opened?;
+    if size > MAX_DOWNLOAD {
+        return Err(FileError::TooLong(size));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_DOWNLOAD)
+        .read_to_end(&mut bytes)
+        .map_err(|error| failed(&error))?;
+    Ok(bytes)
+}
+
 /// `{data, offset, size}` of a file; only its size as `offset` when no offset is given or it is -1. `size` is how many
 /// bytes of the file `data` stands for: bytes that are no text are shown as U+FFFD, and a character is not cut in two.
 ///
@@ -98,28 +176,16 @@ pub fn read(
     if offset < -1 {
         return Err(FileError::NegativeOffset(offset));
     }
-    let (mut file, metadata) = open(root, rest)?;
-    if metadata.is_dir() {
-        return Err(FileError::Directory);
+    if let Some(length) = length.filter(|length| *length < -1) {
+        return Err(FileError::NegativeLength(length));
     }
-    if !metadata.is_file() {
-        return Err(FileError::Inaccessible);
-    }
-    let size = metadata.len();
     let Ok(start) = u64::try_from(offset) else {
+        let (_, size) = open_file(root, rest)?;
         return Ok(json!({ "data": "", "offset": size }));
     };
-    let most = length
-        .and_then(|length| u64::try_from(length).ok())
-        .map_or(MAX_READ, |length| length.min(MAX_READ));
-    let mut bytes = Vec::new();
-    if start < size {
-        file.seek(SeekFrom::Start(start))
-            .map_err(|error| failed(&error))?;
-        file.take(most)
-            .read_to_end(&mut bytes)
-            .map_err(|error| failed(&error))?;
-    }
+    let length = length.and_then(|length| u64::try_from(length).ok());
+    let (_, mut bytes) = read_bytes(root, rest, start, length)?;
+    let most = length.map_or(MAX_READ, |length| length.min(MAX_READ));
     if bytes.len() as u64 == most {
         bytes.truncate(whole_characters(&bytes));
     }
@@ -144,28 +210,55 @@ fn whole_characters(bytes: &[u8]) -> usize {
 ///
 /// # Errors
 /// [`FileError`].
-pub fn browse(root: &Path, rest: &Path, shown: &Path) -> Result<Value, FileError> {
+pub fn list(root: &Path, rest: &Path, shown: &Path) -> Result<Vec<FileInfo>, FileError> {
     let (directory, metadata) = open(root, rest)?;
     if !metadata.is_dir() {
-        return Ok(json!([]));
+        return Ok(Vec::new());
     }
     // The descriptor that was opened, whatever stands at its path by now.
     let entries = fs::read_dir(format!("/proc/self/fd/{}", directory.as_raw_fd()))
         .map_err(|error| failed(&error))?;
-    let mut all: Vec<(String, Value)> = entries
+    let mut all: Vec<FileInfo> = entries
         .filter_map(Result::ok)
         .take(MAX_ENTRIES)
         .filter_map(|entry| {
             let path = shown.join(entry.file_name()).display().to_string();
-            let value = entry_json(&path, &entry.metadata().ok()?);
-            Some((path, value))
+            Some(described(path, &entry.metadata().ok()?))
         })
         .collect();
-    all.sort_by(|one, other| one.0.cmp(&other.0));
-    Ok(all.into_iter().map(|(_, value)| value).collect())
+    all.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(all)
 }
 
-fn entry_json(path: &str, metadata: &Metadata) -> Value {
+/// The same as the first API shows it.
+///
+/// # Errors
+/// [`FileError`].
+pub fn browse(root: &Path, rest: &Path, shown: &Path) -> Result<Value, FileError> {
+    let all = list(root, rest, shown)?;
+    let one = |file: FileInfo| {
+        let seconds = file
+            .mtime
+            .map_or(0, |time| time.nanoseconds / 1_000_000_000);
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "dates are far below 2^53 seconds"
+        )]
+        let seconds = seconds as f64;
+        json!({
+            "gid": file.gid,
+            "mode": mode_text(file.mode.unwrap_or_default()),
+            "mtime": seconds,
+            "nlink": file.nlink,
+            "path": file.path,
+            "size": file.size,
+            "uid": file.uid,
+        })
+    };
+    Ok(all.into_iter().map(one).collect())
+}
+
+fn described(path: String, metadata: &Metadata) -> FileInfo {
     let (uid, gid) = (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid()));
     let user = User::from_uid(uid)
         .ok()
@@ -175,15 +268,16 @@ fn entry_json(path: &str, metadata: &Metadata) -> Value {
         .ok()
         .flatten()
         .map_or_else(|| gid.to_string(), |group| group.name);
-    json!({
-        "gid": group,
-        "mode": mode_text(metadata.mode()),
-        "mtime": metadata.mtime(),
-        "nlink": metadata.nlink(),
-        "path": path,
-        "size": metadata.len(),
-        "uid": user,
-    })
+    let nanoseconds = metadata.mtime().saturating_mul(1_000_000_000);
+    FileInfo {
+        path,
+        nlink: i32::try_from(metadata.nlink()).ok(),
+        size: Some(metadata.len()),
+        mtime: Some(TimeInfo { nanoseconds }),
+        mode: Some(metadata.mode()),
+        uid: Some(user),
+        gid: Some(group),
+    }
 }
 
 /// A mode as `ls` shows it.
@@ -250,6 +344,24 @@ mod tests {
             get("umlaut", Some(0), Some(2)),
             Ok(json!({"data": "a", "offset": 0, "size": 1}))
         );
+        assert_eq!(
+            get("stdout", Some(0), Some(-2)),
+            Err(FileError::NegativeLength(-2))
+        );
+        assert_eq!(
+            read_bytes(&root, Path::new("stdout"), 6, Some(2)),
+            Ok((11, b"wo".to_vec()))
+        );
+        assert_eq!(
+            read_bytes(&root, Path::new("stdout"), 99, None),
+            Ok((11, Vec::new()))
+        );
+        let whole = |rest: &str| download(&root, Path::new(rest));
+        assert_eq!(whole("stdout"), Ok(b"hello world".to_vec()));
+        assert_eq!(whole("sub"), Err(FileError::DirectoryToDownload));
+        let long = File::create(root.join("long")).unwrap();
+        long.set_len(MAX_DOWNLOAD + 1).unwrap();
+        assert_eq!(whole("long"), Err(FileError::TooLong(MAX_DOWNLOAD + 1)));
         assert_eq!(get("sub", Some(0), None), Err(FileError::Directory));
         assert_eq!(get("none", Some(0), None), Err(FileError::Missing));
     }

@@ -1,16 +1,19 @@
-//! What the agent shows over HTTP: its state, its containers, its flags, and files of sandboxes.
+//! What the agent shows over HTTP: its state, its containers, its flags, files of sandboxes, and which of these will go.
 //!
 //! Answers are made in the agent's turn, from one consistent state. Those about files look at the disk in that turn;
 //! they are bounded: at most 64 KiB are read and at most [`files::MAX_ENTRIES`] entries listed for one request.
 
 pub mod files;
+mod operator;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use meseta_protocol::resources::Resources;
+use meseta_api::{Refusal, style};
+use meseta_protocol::resources::{ReservedSums, Resources, Sums};
 use meseta_protocol::task::{Task, TaskInfo};
 use meseta_protocol::{ExecutorId, FrameworkId};
+use meseta_runtime::http::Version;
 use meseta_runtime::{Context, Request, Response, Routes};
 use serde_json::{Map, Value, json};
 
@@ -22,53 +25,34 @@ use crate::paths;
 pub(crate) fn routes(routes: &mut Routes<Agent>) {
     routes
         .get("/state", Agent::state)
+        .call("/api/v1", Agent::operator_api)
+        .call("/api/v1/executor", Agent::executor_api)
+        .get("/health", |_, _, _| Response::empty())
         .get("/containers", Agent::containers)
+        // Nothing measures containers yet.
+        .get("/monitor/statistics", |_, _, _| Response::json(&json!([])))
         .get("/flags", Agent::flags)
+        .get("/gc", Agent::show_collection)
         .get("/files/browse", Agent::browse)
-        .get("/files/read", Agent::read);
-}
-
-/// Resources as an object of names to amounts, as monitoring reads them.
-fn amounts(resources: &Resources) -> Value {
-    let mut all = Map::new();
-    for name in ["cpus", "gpus", "mem", "disk"] {
-        let amount = resources.amount(name).map_or(0.0, |amount| amount.as_f64());
-        all.insert(name.to_owned(), json!(amount));
-    }
-    for name in resources.names() {
-        if let Some(ranges) = resources.ranges(&name) {
-            all.insert(name.to_string(), json!(ranges.to_string()));
-        } else if let Some(set) = resources.set(&name) {
-            all.insert(name.to_string(), json!(set.to_string()));
-        } else if let Some(amount) = resources.amount(&name) {
-            all.insert(name.to_string(), json!(amount.as_f64()));
-        }
-    }
-    Value::Object(all)
-}
-
-fn reserved(resources: &Resources) -> Map<String, Value> {
-    let mut by_role: BTreeMap<String, Resources> = BTreeMap::new();
-    for resource in resources.iter() {
-        if let Some(role) = resource.reservation_role() {
-            *by_role.entry(role.to_string()).or_default() += resource;
-        }
-    }
-    by_role
-        .into_iter()
-        .map(|(role, resources)| (role, amounts(&resources)))
-        .collect()
+        .get("/files/read", Agent::read)
+        .get("/files/download", Agent::download)
+        .get("/files/debug", Agent::attachments);
 }
 
 fn task_json(task: &Task) -> Value {
+    let role = task
+        .resources
+        .iter()
+        .find_map(|resource| resource.allocation.clone());
     json!({
         "id": task.task_id,
+        "role": role,
         "name": task.name,
         "framework_id": task.framework_id,
         "executor_id": task.executor_id.as_ref().map_or("", ExecutorId::as_str),
         "slave_id": task.agent_id,
         "state": task.state,
-        "resources": amounts(&task.resources),
+        "resources": Sums(&task.resources),
         "statuses": task.statuses.iter().map(|status| json!({
             "state": status.state,
             "timestamp": status.timestamp,
@@ -99,8 +83,9 @@ fn executor_json(executor: &Executor) -> Value {
         "source": executor.info.source.as_deref().unwrap_or_default(),
         "container": executor.container_id.value,
         "directory": executor.directory,
-        "resources": amounts(&executor.resources()),
+        "resources": Sums(&executor.resources()),
         "role": role,
+        "labels": executor.info.labels.as_ref().map(|labels| &labels.labels),
         "tasks": executor.launched.values().map(task_json).collect::<Vec<_>>(),
         "queued_tasks": executor.queued.iter().map(queued_json).collect::<Vec<_>>(),
         "completed_tasks": over.map(task_json).collect::<Vec<_>>(),
@@ -124,6 +109,9 @@ fn framework_json(id: &FrameworkId, framework: &Framework) -> Value {
 
 impl Agent {
     fn state(&mut self, cx: &mut Context<'_, Self>, _: &Request) -> Response {
+        if self.is_recovering() {
+            return Response::text(503, "Agent has not finished recovery");
+        }
         let resources = &self.info.resources;
         let held = self.tables.resources();
         let attributes: Map<String, Value> = self
@@ -134,25 +122,37 @@ impl Agent {
             .collect();
         let frameworks = self.tables.frameworks.iter();
         let completed = self.tables.completed_frameworks.iter();
-        Response::json(&json!({
-            "version": env!("CARGO_PKG_VERSION"),
+        let full = |resources: &Resources| style::in_full(resources);
+        let reserved = resources.reservations().into_iter();
+        let reserved = reserved.filter(|(role, _)| !role.is_star());
+        let reserved: BTreeMap<_, _> = reserved.map(|(role, all)| (role, full(&all))).collect();
+        let version = Version::of_program();
+        Response::json(&without_nulls(json!({
+            "version": version.version,
+            "build_date": version.build_date,
+            "build_time": version.build_time,
+            "build_user": version.build_user,
+            "git_sha": version.git_sha,
+            "reserved_resources_full": reserved,
+            "unreserved_resources_full": full(&resources.unreserved()),
+            "resource_providers": [],
             "start_time": self.started.as_secs_f64(),
             "id": self.id(),
             "pid": cx.me(),
             "hostname": self.info.hostname,
             "domain": self.info.domain,
             "capabilities": Self::capabilities(),
-            "resources": amounts(resources),
-            "reserved_resources": reserved(resources),
-            "unreserved_resources": amounts(&resources.unreserved()),
-            "reserved_resources_allocated": reserved(&held),
-            "unreserved_resources_allocated": amounts(&held.unreserved()),
+            "resources": Sums(resources),
+            "reserved_resources": ReservedSums(resources),
+            "unreserved_resources": Sums(&resources.unreserved()),
+            "reserved_resources_allocated": ReservedSums(&held),
+            "unreserved_resources_allocated": Sums(&held.unreserved()),
             "attributes": attributes,
             "master_hostname": self.master.as_ref().map(|master| &*master.address().host),
             "flags": self.config.flags,
             "frameworks": frameworks.map(|(id, framework)| framework_json(id, framework)).collect::<Vec<_>>(),
             "completed_frameworks": completed.map(|(id, framework)| framework_json(id, framework)).collect::<Vec<_>>(),
-        }))
+        })))
     }
 
     fn containers(&mut self, _: &mut Context<'_, Self>, request: &Request) -> Response {
@@ -195,7 +195,9 @@ impl Agent {
         };
         for name in ["offset", "length"] {
             if let Some((text, Err(_))) = number(name) {
-                return Response::text(400, format!("Failed to parse {name}: '{text}'."));
+                let text =
+                    format!("Failed to parse {name}: Failed to convert '{text}' to number.\n");
+                return Response::text(400, text);
             }
         }
         let value = |name: &str| number(name).and_then(|(_, value)| value.ok());
@@ -205,53 +207,120 @@ impl Agent {
         })
     }
 
+    fn download(&mut self, _: &mut Context<'_, Self>, request: &Request) -> Response {
+        let answer = self.answer_about_file(request, |root, rest, shown| {
+            let bytes = files::download(root, rest)?;
+            let name = shown.file_name().unwrap_or_default().to_string_lossy();
+            let name = format!("attachment; filename={name}");
+            let answer = Response::body("application/octet-stream", bytes);
+            Ok(answer.with_header("content-disposition", name))
+        });
+        if answer.status == 404 {
+            return Response::text(404, "404 Not Found.");
+        }
+        answer
+    }
+
+    /// Every path under which a sandbox can be asked for, and where it is.
+    fn attachments(&mut self, _: &mut Context<'_, Self>, _: &Request) -> Response {
+        if let Err(refusal) = self.may_read_files() {
+            return Response::text(refusal.status, refusal.text);
+        }
+        let mut all = BTreeMap::new();
+        for (framework_id, executor) in self.sandboxes() {
+            for name in names_of(framework_id, executor) {
+                all.insert(name.display().to_string(), &executor.directory);
+            }
+        }
+        Response::serialized(&all)
+    }
+
+    /// Whether files of sandboxes may be shown to whoever asks.
+    fn may_read_files(&self) -> Result<(), Refusal> {
+        if self.config.allow_file_reading {
+            return Ok(());
+        }
+        let text = "Sandboxes are not shown here: see --insecure_http.";
+        Err(Refusal::new(403, text))
+    }
+
     fn with_file(
         &self,
         request: &Request,
         answer: impl FnOnce(&Path, &Path, &Path) -> Result<Value, files::FileError>,
     ) -> Response {
-        if !self.config.allow_file_reading {
-            return Response::text(403, "Sandboxes are not shown here: see --insecure_http.");
+        self.answer_about_file(request, |root, rest, shown| {
+            Ok(Response::json(&answer(root, rest, shown)?))
+        })
+    }
+
+    fn answer_about_file(
+        &self,
+        request: &Request,
+        answer: impl FnOnce(&Path, &Path, &Path) -> Result<Response, files::FileError>,
+    ) -> Response {
+        if let Err(refusal) = self.may_read_files() {
+            return Response::text(refusal.status, refusal.text);
         }
-        let Some(path) = request.query.get("path") else {
-            return Response::text(400, "Expecting 'path=value' in query.");
+        let Some(path) = request.query.get("path").filter(|path| !path.is_empty()) else {
+            return Response::text(400, "Expecting 'path=value' in query.\n");
         };
         let path = Path::new(path);
         let Some((root, rest)) = self.attached(path) else {
             return Response::text(404, "");
         };
-        match answer(&root, &rest, path) {
-            Ok(value) => Response::json(&value),
-            Err(error) => Response::text(error.status(), error.text(path)),
-        }
+        answer(&root, &rest, path)
+            .unwrap_or_else(|error| Response::text(error.status(), error.text(path)))
     }
 
-    /// The sandbox a path shown to people lies in, and the rest of the path.
-    fn attached(&self, path: &Path) -> Option<(PathBuf, PathBuf)> {
+    /// Every executor that has a sandbox, with its framework; of several runs of one the newest comes last.
+    fn sandboxes(&self) -> impl Iterator<Item = (&FrameworkId, &Executor)> {
         let living = self.tables.frameworks.iter();
-        let over = self
-            .tables
-            .completed_frameworks
-            .iter()
-            .map(|(id, framework)| (id, framework));
-        for (framework_id, framework) in living.chain(over) {
+        let over = self.tables.completed_frameworks.iter();
+        let over = over.map(|(id, framework)| (id, framework));
+        living.chain(over).flat_map(|(id, framework)| {
             let executors = framework
                 .completed_executors
                 .iter()
                 .chain(framework.superseded.values())
                 .chain(framework.executors.values());
-            // The newest run comes last and is what `latest` means.
-            let runs: Vec<&Executor> = executors.collect();
-            for executor in runs.into_iter().rev() {
-                let latest = executor.directory.with_file_name(paths::LATEST);
-                let short = paths::virtual_latest(framework_id, &executor.info.executor_id);
-                for name in [&executor.directory, &latest, &short] {
-                    if let Ok(rest) = path.strip_prefix(name) {
-                        return Some((executor.directory.clone(), rest.to_owned()));
-                    }
+            executors.map(move |executor| (id, executor))
+        })
+    }
+
+    /// The sandbox a path shown to people lies in, and the rest of the path.
+    fn attached(&self, path: &Path) -> Option<(PathBuf, PathBuf)> {
+        // The newest run comes last and is what `latest` means.
+        let runs: Vec<_> = self.sandboxes().collect();
+        for (framework_id, executor) in runs.into_iter().rev() {
+            for name in names_of(framework_id, executor) {
+                if let Ok(rest) = path.strip_prefix(name) {
+                    return Some((executor.directory.clone(), rest.to_owned()));
                 }
             }
         }
         None
+    }
+}
+
+/// The paths under which a sandbox can be asked for.
+fn names_of(framework_id: &FrameworkId, executor: &Executor) -> [PathBuf; 3] {
+    [
+        executor.directory.clone(),
+        executor.directory.with_file_name(paths::LATEST),
+        paths::virtual_latest(framework_id, &executor.info.executor_id),
+    ]
+}
+
+/// The same without what is not known: Mesos leaves that out.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => fields
+            .into_iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(name, value)| (name, without_nulls(value)))
+            .collect(),
+        Value::Array(all) => all.into_iter().map(without_nulls).collect(),
+        other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => other,
     }
 }

@@ -1,17 +1,18 @@
 //! All streams of status updates of an agent, one per task, and whether there is a master to send to.
 //!
-//! Pure: no clock, no disk. A stream lives from a task's first update to the acknowledgement of its last. What is here is in memory
-//! only; writing it down before it is acknowledged to the executor belongs to [`StatusUpdates::step`], where every
-//! change passes.
+//! Pure: no clock, no disk. A stream lives from a task's first update to the acknowledgement of its last. Every change
+//! passes [`StatusUpdates::step`], whose effects say what is to be written down before what.
 
 pub mod stream;
+#[cfg(test)]
+mod stream_tests;
 
 use std::collections::BTreeMap;
 
 use meseta_protocol::status::StatusUpdate;
 use meseta_protocol::{FrameworkId, TaskId, UpdateId};
 
-pub use stream::{Effect, Input, Stream};
+pub use stream::{Effect, Input, Record, Stream};
 
 /// Names a stream.
 pub type Key = (FrameworkId, TaskId);
@@ -42,6 +43,11 @@ impl StatusUpdates {
     /// The update in flight for a task, or next to be.
     pub fn head(&self, key: &Key) -> Option<&StatusUpdate> {
         self.streams.get(key)?.head()
+    }
+
+    /// Adds a stream that an earlier run of the agent has left.
+    pub fn recover(&mut self, key: Key, stream: Stream) {
+        self.streams.insert(key, stream);
     }
 
     /// All streams, by task.
@@ -132,8 +138,9 @@ mod tests {
     fn streams_wait_for_a_master_and_go_with_their_framework() {
         let mut all = StatusUpdates::new();
         let (one, other): (Key, Key) = (("f".into(), "t".into()), ("g".into(), "t".into()));
-        assert_eq!(all.step(&one, updated(1, TaskState::Running)), []);
-        assert_eq!(all.step(&other, updated(2, TaskState::Running)), []);
+        // It is taken, and nothing is sent.
+        assert_eq!(all.step(&one, updated(1, TaskState::Running)).len(), 1);
+        assert_eq!(all.step(&other, updated(2, TaskState::Running)).len(), 1);
         assert_eq!(all.resume_framework(&one.0), [], "paused");
         assert_eq!(all.resume().len(), 4);
         assert_eq!(all.resume_framework(&one.0).len(), 2);

@@ -5,11 +5,13 @@
 //! `src/slave/task_status_update_manager.cpp`.
 //!
 //! ```text
-//! Updated(first) ──> Forward, Arm(10 s) ──RetryDue──> Forward, Arm(20 s) ── … ──> Arm(10 min)
+//! Updated(first) ──> Checkpoint, Forward, Arm(10 s) ──RetryDue──> Forward, Arm(20 s) ── … ──> Arm(10 min)
 //!                          │ Acknowledged(head)
-//!                          ├── more wait ──> Forward(next), Arm(10 s)
-//!                          └── head was an end ──> Finished, whatever waits is dropped
+//!                          ├── no end ──> Checkpoint, and if more wait Forward(next), Arm(10 s)
+//!                          └── an end ──> Finished, whatever waits is dropped
 //! ```
+//!
+//! What a step changes is a [`Record`], and its [`Effect::Checkpoint`] comes before all that follows from the change.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -42,9 +44,25 @@ pub enum Input {
     Resume,
 }
 
+/// A change of a stream. All of them in their order make the stream again.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Record {
+    /// This update was taken.
+    Updated(Box<StatusUpdate>),
+    /// The framework has dealt with an update that is no end.
+    Acknowledged {
+        /// The oldest that waited.
+        update: Box<StatusUpdate>,
+        /// One that was acknowledged so long ago that it is remembered no longer.
+        forgotten: Option<UpdateId>,
+    },
+}
+
 /// What the shell has to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
+    /// The stream has changed by this; effects after it may show only when it cannot be forgotten.
+    Checkpoint(Record),
     /// Send this update to the master.
     Forward(Box<StatusUpdate>),
     /// Come back with [`Input::RetryDue`] of this number.
@@ -54,7 +72,7 @@ pub enum Effect {
         /// Number of the timer; only that of the newest counts.
         number: u64,
     },
-    /// The end was acknowledged: forget the stream.
+    /// The end was acknowledged: forget the stream, with all that was written down of it.
     Finished,
 }
 
@@ -81,6 +99,25 @@ impl Stream {
         }
     }
 
+    /// A stream as its records tell of it: updates acknowledged last, the oldest first, and those that wait.
+    pub fn recovered(
+        acknowledged: impl IntoIterator<Item = UpdateId>,
+        waiting: Vec<StatusUpdate>,
+    ) -> Self {
+        let mut acknowledged: VecDeque<UpdateId> = acknowledged.into_iter().collect();
+        let spare = acknowledged.len().saturating_sub(REMEMBERED);
+        acknowledged.drain(..spare);
+        let known = acknowledged.iter().copied();
+        let known = known.chain(waiting.iter().filter_map(|update| update.uuid));
+        Self {
+            known: known.collect(),
+            acknowledged,
+            waiting: waiting.into(),
+            paused: true,
+            ..Self::default()
+        }
+    }
+
     /// Whether this update waits, or was one of the [`REMEMBERED`] acknowledged last.
     pub fn knows(&self, uuid: &UpdateId) -> bool {
         self.known.contains(uuid)
@@ -91,7 +128,12 @@ impl Stream {
         self.waiting.front()
     }
 
-    /// Updates that wait, the one in flight among them.
+    /// The updates that wait, the oldest first.
+    pub fn waiting(&self) -> impl Iterator<Item = &StatusUpdate> {
+        self.waiting.iter()
+    }
+
+    /// How many updates wait, the one in flight among them.
     pub fn len(&self) -> usize {
         self.waiting.len()
     }
@@ -129,46 +171,53 @@ impl Stream {
         if !self.known.insert(uuid) {
             return Vec::new();
         }
+        let mut effects = vec![Effect::Checkpoint(Record::Updated(Box::new(
+            update.clone(),
+        )))];
         self.waiting.push_back(update);
         if mistake("agent sends ahead of acknowledgements") {
             let newest = self.waiting.back().cloned();
-            return newest
-                .map(|update| Effect::Forward(Box::new(update)))
-                .into_iter()
-                .collect();
+            effects.extend(newest.map(|update| Effect::Forward(Box::new(update))));
+        } else if self.waiting.len() == 1 {
+            effects.extend(self.forward_anew());
         }
-        if self.waiting.len() == 1 {
-            self.forward_anew()
-        } else {
-            Vec::new()
-        }
+        effects
     }
 
     fn acknowledge(&mut self, uuid: UpdateId) -> Vec<Effect> {
-        if self.head().and_then(|head| head.uuid) != Some(uuid) {
+        let is_head = self.head().and_then(|head| head.uuid) == Some(uuid);
+        if !is_head || mistake("agent forgets what was acknowledged") {
             return Vec::new();
         }
-        self.acknowledged.push_back(uuid);
-        if self.acknowledged.len() > REMEMBERED
-            && let Some(oldest) = self.acknowledged.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        let ended = self
-            .waiting
-            .pop_front()
-            .is_some_and(|update| update.status.state.is_terminal());
-        if ended {
+        let Some(update) = self.waiting.pop_front() else {
+            return Vec::new();
+        };
+        if update.status.state.is_terminal() {
             self.waiting.clear();
             self.finished = true;
             return vec![Effect::Finished];
         }
-        self.forward_anew()
+        self.acknowledged.push_back(uuid);
+        let is_full = self.acknowledged.len() > REMEMBERED;
+        let forgotten = self.acknowledged.pop_front_if(|_| is_full);
+        if let Some(forgotten) = &forgotten {
+            self.known.remove(forgotten);
+        }
+        let mut effects = vec![Effect::Checkpoint(Record::Acknowledged {
+            update: Box::new(update),
+            forgotten,
+        })];
+        effects.extend(self.forward_anew());
+        effects
     }
 
     fn retry(&mut self, number: u64) -> Vec<Effect> {
         if number != self.timer || self.paused || self.waiting.is_empty() {
             return Vec::new();
+        }
+        if mistake("agent gives up on an update") {
+            self.waiting.pop_front();
+            return self.forward_anew();
         }
         let after = self.retry.saturating_mul(2).min(LONGEST_RETRY);
         self.forward(after)
@@ -223,6 +272,10 @@ mod tests {
         })
     }
 
+    fn nothing_is_sent(effects: &[Effect]) -> bool {
+        seen(effects) == (Vec::new(), Vec::new())
+    }
+
     /// Number and latest state of each forwarded update, then seconds of each timer.
     fn seen(effects: &[Effect]) -> (Vec<(u8, TaskState)>, Vec<u64>) {
         let (mut forwarded, mut armed) = (Vec::new(), Vec::new());
@@ -234,6 +287,7 @@ mod tests {
                 )),
                 Effect::Arm { after, .. } => armed.push(after.as_secs()),
                 Effect::Finished => armed.push(0),
+                Effect::Checkpoint(_) => {}
             }
         }
         (forwarded, armed)
@@ -244,14 +298,9 @@ mod tests {
         let mut stream = Stream::new(false);
         let first = stream.step(Input::Updated(update(1, TaskState::Starting)));
         assert_eq!(seen(&first), (vec![(1, TaskState::Starting)], vec![10]));
-        assert_eq!(
-            stream.step(Input::Updated(update(2, TaskState::Running))),
-            []
-        );
-        assert_eq!(
-            stream.step(Input::Updated(update(3, TaskState::Finished))),
-            []
-        );
+        let second = stream.step(Input::Updated(update(2, TaskState::Running)));
+        let third = stream.step(Input::Updated(update(3, TaskState::Finished)));
+        assert!(nothing_is_sent(&second) && nothing_is_sent(&third));
         let next = stream.step(Input::Acknowledged(uuid(1)));
         assert_eq!(seen(&next), (vec![(2, TaskState::Finished)], vec![10]));
         assert_eq!(
@@ -319,10 +368,8 @@ mod tests {
     #[test]
     fn a_pause_holds_everything_and_a_resume_sends_the_head_at_once() {
         let mut stream = Stream::new(true);
-        assert_eq!(
-            stream.step(Input::Updated(update(1, TaskState::Running))),
-            []
-        );
+        let first = stream.step(Input::Updated(update(1, TaskState::Running)));
+        assert!(nothing_is_sent(&first));
         assert_eq!(stream.step(Input::RetryDue(0)), []);
         let resumed = stream.step(Input::Resume);
         assert_eq!(seen(&resumed), (vec![(1, TaskState::Running)], vec![10]));
@@ -341,10 +388,8 @@ mod tests {
         let mut stream = Stream::new(false);
         stream.step(Input::Updated(update(1, TaskState::Failed)));
         stream.step(Input::Updated(update(2, TaskState::Running)));
-        assert_eq!(
-            stream.step(Input::Acknowledged(uuid(1))),
-            [Effect::Finished]
-        );
+        let ended = stream.step(Input::Acknowledged(uuid(1)));
+        assert_eq!(ended.last(), Some(&Effect::Finished));
         assert!(stream.is_empty());
     }
 
@@ -367,6 +412,7 @@ mod tests {
                         }
                         Effect::Arm { number, .. } => *timer = number,
                         Effect::Finished => *in_flight = None,
+                        Effect::Checkpoint(_) => {}
                     }
                 }
             };

@@ -124,6 +124,7 @@ pub struct Core {
     inherited: Vec<EnvironmentEntry>,
     shutdown_grace_period: Duration,
     reports_killing: bool,
+    linger: Duration,
     task: Option<Running>,
 }
 
@@ -134,8 +135,16 @@ impl Core {
             inherited,
             shutdown_grace_period,
             reports_killing: false,
+            linger: LINGER,
             task: None,
         }
+    }
+
+    /// Waits at least this long for the acknowledgement of the last update: an agent that is away may come back for it.
+    #[must_use]
+    pub fn lingering(mut self, at_least: Duration) -> Self {
+        self.linger = self.linger.max(at_least);
+        self
     }
 
     /// Applies one input. Effects are carried out in order.
@@ -314,7 +323,7 @@ impl Core {
         if task.overdue {
             status.reason = Some(StatusReason::MaxCompletionTimeReached);
         }
-        vec![report(status), Effect::Arm(Timer::Linger, LINGER)]
+        vec![report(status), Effect::Arm(Timer::Linger, self.linger)]
     }
 
     fn acknowledged(&self, task_id: &TaskId, state: TaskState) -> Vec<Effect> {

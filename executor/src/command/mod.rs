@@ -100,8 +100,10 @@ impl CommandExecutor {
         inherited: Vec<EnvironmentEntry>,
         launcher: Vec<String>,
     ) -> Self {
+        let away = Some(environment.recovery_timeout).filter(|_| environment.checkpoint);
+        let core = Core::new(inherited, environment.shutdown_grace_period);
         Self {
-            core: Core::new(inherited, environment.shutdown_grace_period),
+            core: core.lingering(away.unwrap_or_default()),
             launcher,
         }
     }

@@ -13,6 +13,7 @@
 mod counting;
 mod mutate;
 mod seeds;
+mod stored;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -20,8 +21,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use meseta_fuzz::{ALLOWANCE, MESSAGES, TARGETS, Target};
+use meseta_master::{election, log, operators};
 use meseta_protocol::messages::NAMES;
+use meseta_runtime::Message as _;
 use meseta_runtime::codec::MAX_DEPTH;
+use meseta_runtime::logging::{LogFilter, ResetLogFilter, SetLogFilter};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -154,7 +158,15 @@ fn random_mutations_keep_the_rules() {
 fn every_message_of_the_protocol_has_a_target() {
     let covered = MESSAGES.iter().flat_map(|(_, names)| names.iter().copied());
     let covered: BTreeSet<&str> = covered.collect();
-    assert_eq!(covered, NAMES.iter().copied().collect());
+    let logging = [SetLogFilter::NAME, ResetLogFilter::NAME, LogFilter::NAME];
+    let catalogues = [
+        NAMES,
+        log::messages::NAMES,
+        election::messages::NAMES,
+        operators::NAMES,
+    ];
+    let all = catalogues.into_iter().flatten().chain(&logging);
+    assert_eq!(covered, all.copied().collect());
     for (name, names) in MESSAGES {
         assert_eq!(target(name).decoders.len(), names.len());
         for message in *names {
@@ -185,13 +197,48 @@ fn every_target_has_its_libfuzzer_program() {
 
 #[test]
 fn bodies_nested_up_to_the_limit_are_read_and_deeper_ones_refused() {
-    // Fields that nobody knows may nest too.
-    let nested = |depth: usize| [b"\x81\xa1x".as_slice(), &vec![0x91; depth], b"\xc0"].concat();
-    let takes = |depth| hold(target("exit_reason"), &nested(depth)).unwrap();
-    assert_eq!(takes(MAX_DEPTH + 1), 0);
-    let pong = |depth| hold(target("agent_messages"), &nested(depth)).unwrap();
-    assert!(pong(MAX_DEPTH / 2) > 0);
-    assert_eq!(pong(MAX_DEPTH + 1), 0);
+    // Fields that nobody knows may nest too. A record with one more field than it has:
+    let nested = |record: &[u8], depth: usize| {
+        let (first, rest) = record.split_first()?;
+        let is_short = (0x80..0x8f).contains(first);
+        let field = [b"\xa1x", &vec![0x91; depth][..], b"\xc0"].concat();
+        is_short.then(|| [&[first + 1][..], &field, rest].concat())
+    };
+    let bodies = [
+        "hello",
+        "launch_plan",
+        "log_records",
+        "registry",
+        "checkpoint",
+    ];
+    let messages = MESSAGES.iter().map(|(name, _)| *name);
+    for name in messages.chain(bodies) {
+        let mut tried = 0;
+        for (seed, record) in corpus(name) {
+            let takes = |input: &[u8]| hold(target(name), input).unwrap();
+            let Some(deeper) = nested(&record, MAX_DEPTH + 1) else {
+                continue;
+            };
+            assert_eq!(takes(&deeper), 0, "{name}/{seed}");
+            if takes(&record) > 0 {
+                let within = nested(&record, MAX_DEPTH / 2).unwrap();
+                assert!(takes(&within) > 0, "{name}/{seed}");
+                tried += 1;
+            }
+        }
+        assert!(tried > 0, "{name}");
+    }
+}
+
+#[test]
+fn every_target_is_in_the_table_of_decoders() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let table = std::fs::read_to_string(root.join("../docs/fuzzing.md")).unwrap();
+    let (_, table) = table.split_once("| target |").unwrap();
+    let named = |line: &str| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned());
+    let named: BTreeSet<String> = table.lines().filter_map(named).collect();
+    let all = TARGETS.iter().map(|target| target.name.to_owned());
+    assert_eq!(named, all.collect());
 }
 
 #[test]

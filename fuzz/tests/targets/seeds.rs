@@ -10,11 +10,13 @@ use meseta_protocol::launch::{EnvironmentEntry, ExecutorCredential, LaunchComman
 use meseta_runtime::codec::stream::{MAX_ROUTE_TEXT, Writer};
 use meseta_runtime::codec::{Class, DEFAULT_MAX_MESSAGE, Frame, encode_body};
 use meseta_runtime::identity::GuestKey;
+use meseta_runtime::logging::{LogFilter, ResetLogFilter, SetLogFilter};
 use meseta_runtime::message::{Correlation, Kind};
-use meseta_runtime::{ExitReason, Pid};
+use meseta_runtime::{ExitReason, Message as _, Pid};
 use serde::Serialize;
 
 use crate::mutate::list;
+use crate::stored;
 
 /// An input and the name of its file.
 pub(crate) type Seed = (String, Vec<u8>);
@@ -27,7 +29,14 @@ pub(crate) fn of(target: &str) -> Vec<Seed> {
         "control" => control(),
         "hello" => hello().into_iter().chain(hostile(&["kinds"])).collect(),
         "exit_reason" => exit_reasons().into_iter().chain(hostile(&[])).collect(),
-        "scheduler_messages" | "agent_messages" | "executor_messages" => messages(target),
+        "scheduler_messages" | "agent_messages" | "executor_messages" | "master_messages"
+        | "logging_messages" => messages(target),
+        "log_records" => stored::records(),
+        "log_batches" => stored::batches(),
+        "log_journal" => stored::journals(),
+        "log_table" => stored::tables(),
+        "registry" => stored::registries(),
+        "checkpoint" => stored::checkpoints(),
         "launch_plan" => plans()
             .into_iter()
             .chain(hostile(&["environment"]))
@@ -118,7 +127,7 @@ pub(crate) fn of(target: &str) -> Vec<Seed> {
     }
 }
 
-fn named(name: &str, bytes: Vec<u8>) -> Seed {
+pub(crate) fn named(name: &str, bytes: Vec<u8>) -> Seed {
     (name.to_owned(), bytes)
 }
 
@@ -136,7 +145,12 @@ fn texts(texts: &[&str]) -> Vec<Seed> {
 }
 
 /// MessagePack that announces or nests more than there is, and lists of very small values in these fields.
-fn hostile(fields: &[&str]) -> Vec<Seed> {
+pub(crate) fn hostile(fields: &[&str]) -> Vec<Seed> {
+    hostile_within("led", "message", fields)
+}
+
+/// The same, and the lists also in this field of a record that holds the record.
+pub(crate) fn hostile_within(called: &str, outer: &str, fields: &[&str]) -> Vec<Seed> {
     let map = |field: &str, value: &[u8]| {
         let mut bytes = vec![0x81, 0xd9, u8::try_from(field.len()).unwrap()];
         bytes.extend_from_slice(field.as_bytes());
@@ -162,18 +176,50 @@ fn hostile(fields: &[&str]) -> Vec<Seed> {
         ] {
             seeds.push((format!("{what}-{field}"), map(field, &value)));
             let inner = map(field, &value);
-            seeds.push((format!("{what}-led-{field}"), map("message", &inner)));
+            seeds.push((format!("{what}-{called}-{field}"), map(outer, &inner)));
         }
     }
     seeds
 }
 
+/// Bytes that a crate has recorded for its later versions.
+pub(crate) fn recorded(fixture: &str) -> Vec<u8> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let folders = ["protocol", "master", "master/log", "agent"].map(|place| {
+        let (member, inner) = place.split_once('/').unwrap_or((place, ""));
+        root.join(member).join("tests/fixtures").join(inner)
+    });
+    let mut files = folders.iter().map(|folder| folder.join(fixture));
+    let file = files.find(|file| file.exists());
+    std::fs::read(file.unwrap_or_else(|| panic!("{fixture}: nobody has recorded it"))).unwrap()
+}
+
+fn logging(name: &str) -> Vec<u8> {
+    let body = match name {
+        SetLogFilter::NAME => encode_body(&SetLogFilter {
+            directives: "info,meseta_master=debug".to_owned(),
+            seconds: 600,
+        }),
+        ResetLogFilter::NAME => encode_body(&ResetLogFilter {}),
+        _ => encode_body(&LogFilter {
+            directives: "debug".to_owned(),
+            base: "info".to_owned(),
+            by: Some("operator-1".to_owned()),
+            seconds_left: Some(599),
+            refused: None,
+        }),
+    };
+    body.unwrap().to_vec()
+}
+
 fn messages(target: &str) -> Vec<Seed> {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../protocol/tests/fixtures");
     let (_, names) = MESSAGES.iter().find(|(name, _)| *name == target).unwrap();
     let mut seeds = Vec::new();
     for name in *names {
-        let bytes = std::fs::read(fixtures.join(format!("{name}.v1.msgpack"))).unwrap();
+        let bytes = match target {
+            "logging_messages" => logging(name),
+            _ => recorded(&format!("{name}.v1.msgpack")),
+        };
         seeds.push(named(
             &format!("{name}-cut"),
             bytes[..bytes.len() * 2 / 3].to_vec(),
@@ -183,6 +229,8 @@ fn messages(target: &str) -> Vec<Seed> {
     let fields: &[&str] = match target {
         "scheduler_messages" => &["offers", "tasks", "requests", "offer_ids", "operations"],
         "agent_messages" => &["tasks", "executor_infos", "frameworks"],
+        "master_messages" => &["actions", "missing", "lives", "capabilities"],
+        "logging_messages" => &[],
         _ => &["unacknowledged_tasks", "unacknowledged_updates"],
     };
     seeds.extend(hostile(fields));

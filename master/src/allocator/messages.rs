@@ -11,7 +11,7 @@ use meseta_protocol::framework::FrameworkInfo;
 use meseta_protocol::offer::Filters;
 use meseta_protocol::resources::Resources;
 use meseta_protocol::{AgentId, FrameworkId, Role};
-use meseta_runtime::Message;
+use meseta_runtime::{Message, OWN_NODE};
 use serde::{Deserialize, Serialize};
 
 macro_rules! messages {
@@ -25,7 +25,7 @@ macro_rules! messages {
 
             impl Message for $name {
                 const NAME: &'static str = concat!("meseta.allocator.", stringify!($name));
-                const SENDERS: &'static [&'static str] = crate::OWN_NODE;
+                const SENDERS: &'static [&'static str] = OWN_NODE;
             }
         )*
     };

@@ -90,3 +90,11 @@ messages! {
     Elected from OWN_NODE;
     Recovered from OWN_NODE;
 }
+
+/// Wire names of what the masters say to each other.
+pub const NAMES: &[&str] = &[
+    Heartbeat::NAME,
+    HeartbeatAck::NAME,
+    PreVote::NAME,
+    PreVoteAnswer::NAME,
+];

@@ -1,11 +1,10 @@
-//! Registration, health, disconnection and end of agents. Source: master.md §3, §4.
+//! Registration, health and disconnection of agents. Source: master.md §3, §4.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use meseta_protocol::agent::AgentInfo;
-use meseta_protocol::common::{DurationInfo, TimeInfo};
+use meseta_protocol::common::DurationInfo;
 use meseta_protocol::executor::ExecutorInfo;
 use meseta_protocol::framework::FrameworkCapability;
 use meseta_protocol::messages::agent::{
@@ -17,23 +16,23 @@ use meseta_protocol::resources::Resources;
 use meseta_protocol::status::{StatusReason, StatusSource, TaskState, TaskStatus};
 use meseta_protocol::task::Task;
 use meseta_protocol::{AgentId, FrameworkId, Role, TaskId};
+use meseta_runtime::planted::mistake;
 use meseta_runtime::{Context, Pid};
 use tracing::{error, info, warn};
 
+use super::departures::{GONE, REPLACED};
 use crate::allocator::messages as allocator;
 use crate::health::Verdict;
 use crate::leading::Serve;
 use crate::master::{Master, Transition};
 use crate::registrar::{Applied, Apply, ApplyError};
 use crate::registry::RegistryOperation;
-use crate::state::Agent;
+use crate::registry::agents::LETS_IN;
+use crate::state::{Agent, end_is_forwarded};
 use crate::validation;
 
 /// Why an agent is marked unreachable that answers no pings.
 const SILENT: &str = "health check timed out";
-
-/// Why an agent is removed when another registers at its address.
-const REPLACED: &str = "a new agent registered at the same address";
 
 impl Serve<RegisterAgent> for Master {
     fn serve(&mut self, cx: &mut Context<'_, Self>, from: &Pid, register: RegisterAgent) {
@@ -86,11 +85,16 @@ impl Serve<ReregisterAgent> for Master {
             warn!(%from, "agent not registered again: it names no id");
             return;
         };
+        if message.leader_epoch != 0 && message.leader_epoch != self.epoch() {
+            warn!(agent = %id, %from, epoch = message.leader_epoch, "registration for another leadership dropped");
+            cx.metrics().count("master/dropped_messages");
+            return;
+        }
         if self.transitions.contains_key(&id) {
             return;
         }
-        if self.gone.contains_key(&id) {
-            let message = "Agent has been marked gone".to_owned();
+        if self.gone.contains_key(&id) && !mistake(LETS_IN) {
+            let message = GONE.to_owned();
             self.lead(cx, from, ShutdownAgent { message });
             return;
         }
@@ -363,6 +367,13 @@ impl Master {
             .collect();
         self.drop_unlisted_executors(cx, id, message);
         self.kill_what_should_not_run(cx, from, id, &listed);
+        let over = listed.values().filter(|task| {
+            self.state
+                .task_on(&task.framework_id, &task.task_id, id)
+                .is_none()
+        });
+        let lingering = self.lingering(over.copied());
+        self.state.set_lingering(id, lingering);
         self.end_forgotten_executors(cx, from, id, message);
         let entry = self.new_entry();
         let used = self.state.agent_mut(id).map(|agent| {
@@ -402,6 +413,23 @@ impl Master {
             self.state.complete_task(&task.framework_id, &task.task_id);
         }
         reconciliations
+    }
+
+    /// What tasks that are over for their frameworks still hold on their agent: nothing when they are over there too.
+    fn lingering<'a>(
+        &self,
+        listed: impl Iterator<Item = &'a Task>,
+    ) -> BTreeMap<(FrameworkId, TaskId), Resources> {
+        let known = |task: &&Task| self.state.framework(&task.framework_id).is_some();
+        let held = listed.filter(known).map(|task| {
+            let mut held = Resources::new();
+            if !task.state.is_terminal() {
+                held = task.resources.clone();
+                self.give_role(&task.framework_id, &mut held);
+            }
+            ((task.framework_id.clone(), task.task_id.clone()), held)
+        });
+        held.collect()
     }
 
     /// Executors that run on although the master has given them up with their tasks: ended, and charged until they
@@ -490,6 +518,24 @@ impl Master {
         }
     }
 
+    /// Whether a task that an agent brings with it is over for its framework: it was told so, or has started the id again
+    /// on another agent meanwhile. When an agent is unreachable, its tasks are lost to frameworks that know no better, as
+    /// every master tells them that knows the registry; but one whose end this master has forwarded ends by that.
+    fn is_over(&self, task: &Task, agent_id: &AgentId, was_unreachable: bool) -> bool {
+        let (id, framework_id) = (&task.task_id, &task.framework_id);
+        if self.state.task(framework_id, id).is_some() {
+            return true;
+        }
+        let Some(framework) = self.state.framework(framework_id) else {
+            return false;
+        };
+        let has_ended = framework.unreachable_tasks.iter().any(|known| {
+            known.task_id == *id && known.agent_id == *agent_id && end_is_forwarded(known)
+        });
+        let is_lost = was_unreachable && !framework.info.has(FrameworkCapability::PartitionAware);
+        framework.was_declared_ended(id, agent_id) || is_lost && !has_ended
+    }
+
     /// An agent that the master had lost, or that an earlier master knew. Source: master.md §3.2b.
     fn readmit(
         &mut self,
@@ -501,19 +547,14 @@ impl Master {
     ) {
         let was_awaited = self.awaited.settle(id);
         let was_unreachable = self.unreachable.contains_key(id);
-        self.state.take_unreachable(id);
-        let (elsewhere, mut tasks): (Vec<Task>, Vec<Task>) = message
+        let (over, mut tasks): (Vec<Task>, Vec<Task>) = message
             .tasks
             .into_iter()
             .filter(|task| !completed.contains(&task.framework_id))
-            .partition(|task| {
-                let (framework, task) = (&task.framework_id, &task.task_id);
-                let known = self.state.framework(framework);
-                self.state.task(framework, task).is_some()
-                    || known.is_some_and(|framework| framework.was_declared_ended(task, id))
-            });
-        for task in elsewhere {
-            // Its framework was told that it has ended, or has started the id again on another agent meanwhile.
+            .partition(|task| self.is_over(task, id, was_unreachable));
+        self.state.take_unreachable(id);
+        let lingering = self.lingering(over.iter());
+        for task in over {
             let kill = KillAgentTask {
                 framework_id: task.framework_id,
                 task_id: task.task_id,
@@ -543,6 +584,7 @@ impl Master {
             cx.wall(),
         );
         agent.reregistered = Some(cx.wall());
+        agent.lingering = lingering;
         self.admit_agent(cx, agent, tasks.clone(), executors);
         for task in tasks {
             let text = if was_unreachable {
@@ -565,7 +607,7 @@ impl Master {
     }
 }
 
-/// Health and end.
+/// Health.
 impl Master {
     /// Resources that an agent reports as held but for which role it does not know count for its framework's first.
     fn give_role(&self, framework: &FrameworkId, resources: &mut Resources) {
@@ -681,139 +723,5 @@ impl Master {
         }
         self.state.complete_task(framework, task);
         self.tell_status(cx, framework, status);
-    }
-
-    /// Marks an agent unreachable as soon as the rate of removals allows it, unless it is well again by then.
-    fn mark_unreachable(&mut self, cx: &mut Context<'_, Self>, id: &AgentId, why: &'static str) {
-        let known = self.state.agent(id).is_some() && !self.transitions.contains_key(id);
-        if !known || self.doomed.contains_key(id) {
-            return;
-        }
-        cx.metrics().count("master/slave_unreachable_scheduled");
-        let wait = self.permits.take(cx.now());
-        if wait.is_zero() {
-            self.lose_contact(cx, id, why);
-            return;
-        }
-        info!(agent = %id, why, ?wait, "agent is marked unreachable when the rate of removals allows it");
-        let number = self.new_entry();
-        self.doomed.insert(id.clone(), (number, why));
-        let id = id.clone();
-        cx.after(wait, move |master, cx| {
-            if master.doomed.get(&id) == Some(&(number, why)) {
-                master.doomed.remove(&id);
-                master.lose_contact(cx, &id, why);
-            }
-        });
-    }
-
-    /// What an agent was to be marked unreachable for is over: if that is still to be done, it is not done.
-    fn is_well(&mut self, cx: &mut Context<'_, Self>, id: &AgentId) {
-        if self.doomed.remove(id).is_some() {
-            cx.metrics().count("master/slave_unreachable_canceled");
-        }
-    }
-
-    fn lose_contact(&mut self, cx: &mut Context<'_, Self>, id: &AgentId, why: &'static str) {
-        if self.transitions.contains_key(id) || self.state.agent(id).is_none() {
-            cx.metrics().count("master/slave_unreachable_canceled");
-            return;
-        }
-        warn!(agent = %id, why, "agent is marked unreachable");
-        self.transitions
-            .insert(id.clone(), Transition::MarkingUnreachable);
-        self.store_unreachable(cx, id.clone(), move |master, cx, id, at| {
-            master.unreachable.insert(id.clone(), at);
-            master.lose_agent(cx, &id, why, Some(at));
-        });
-    }
-
-    /// Removes an agent: first from the registry, then here, then `then`. Does nothing while something else is under
-    /// way with it; whoever asked will ask again.
-    fn remove_agent(
-        &mut self,
-        cx: &mut Context<'_, Self>,
-        id: &AgentId,
-        why: &'static str,
-        then: impl FnOnce(&mut Self, &mut Context<'_, Self>) + 'static,
-    ) {
-        let Some(agent) = self.state.agent(id) else {
-            return;
-        };
-        let text = format!("Agent {} removed: {why}", agent.info.hostname);
-        if self.transitions.contains_key(id) {
-            return;
-        }
-        self.transitions.insert(id.clone(), Transition::Removing);
-        info!(agent = %id, why, "agent removed");
-        cx.metrics().count("master/slave_removals");
-        let cause = if why == REPLACED {
-            "registered"
-        } else {
-            "unregistered"
-        };
-        cx.metrics()
-            .count(&format!("master/slave_removals/reason_{cause}"));
-        let operation = RegistryOperation::RemoveAgent {
-            agent_id: id.clone(),
-        };
-        let id = id.clone();
-        self.store(cx, operation, move |master, cx, _| {
-            // An agent that the registry does not hold is not held here either.
-            master.transitions.remove(&id);
-            master.lose_agent(cx, &id, &text, None);
-            then(master, cx);
-        });
-    }
-
-    /// Takes an agent out of the tables and tells the frameworks what became of their tasks.
-    fn lose_agent(
-        &mut self,
-        cx: &mut Context<'_, Self>,
-        id: &AgentId,
-        text: &str,
-        unreachable: Option<Duration>,
-    ) {
-        self.take_back_agent_offers(cx, id);
-        let Some(agent) = self.state.agent(id) else {
-            return;
-        };
-        if self.state.agent_at(&agent.pid) == Some(id) {
-            cx.unlink(&agent.pid);
-        }
-        let aware: BTreeSet<FrameworkId> = self
-            .state
-            .frameworks()
-            .filter(|(_, f)| f.info.has(FrameworkCapability::PartitionAware))
-            .map(|(id, _)| id.clone())
-            .collect();
-        let state_of = |task: &Task| {
-            if unreachable.is_some() && aware.contains(&task.framework_id) {
-                TaskState::Unreachable
-            } else {
-                TaskState::Lost
-            }
-        };
-        let Some(removed) = self.state.remove_agent(id, unreachable.is_some(), state_of) else {
-            return;
-        };
-        for task in removed
-            .tasks
-            .iter()
-            .filter(|task| !task.state.is_terminal())
-        {
-            let mut status = TaskStatus::new(task.task_id.clone(), state_of(task))
-                .because(StatusSource::Master, StatusReason::AgentRemoved)
-                .saying(text);
-            status.agent_id = Some(id.clone());
-            status.unreachable_time = unreachable.map(|at| TimeInfo {
-                nanoseconds: i64::try_from(at.as_nanos()).unwrap_or(i64::MAX),
-            });
-            self.tell_status(cx, &task.framework_id, status);
-        }
-        let agent_id = id.clone();
-        self.tell_allocator(cx, allocator::RemoveAgent { agent_id });
-        self.doomed.remove(id);
-        self.tell_all_agent_lost(cx, id);
     }
 }

@@ -238,7 +238,12 @@ impl Master {
     }
 
     /// Tells every agent of a framework's new scheduler, upon which they send their unacknowledged updates again.
-    fn tell_agents_of(&self, cx: &mut Context<'_, Self>, id: &FrameworkId, info: &FrameworkInfo) {
+    pub(crate) fn tell_agents_of(
+        &self,
+        cx: &mut Context<'_, Self>,
+        id: &FrameworkId,
+        info: &FrameworkInfo,
+    ) {
         let connected = self.state.agents().filter(|(_, agent)| agent.connected);
         for (_, agent) in connected {
             let update = UpdateOnAgent {
@@ -319,10 +324,11 @@ impl Master {
             let framework_id = id.clone();
             self.lead(cx, &agent.pid, ShutdownFramework { framework_id });
         }
-        if let Some(ended) = self.state.remove_framework(id) {
+        if let Some(ended) = self.state.remove_framework(id, cx.wall()) {
             let scheduler = ended.scheduler;
             if let Some(pid) = scheduler.filter(|pid| self.state.framework_at(pid).is_none()) {
                 cx.unlink(&pid);
+                Self::close_stream(cx, &pid);
             }
             for (agent_id, resources) in ended.freed {
                 self.recover(cx, id, &agent_id, resources, None);

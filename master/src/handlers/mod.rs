@@ -1,8 +1,11 @@
 //! What the master does with each message, by conversation.
 
 mod agents;
+mod departures;
 mod frameworks;
 mod offers;
 mod recovery;
 mod status;
 mod tasks;
+
+pub(crate) use departures::NotGone;

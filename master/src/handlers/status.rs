@@ -5,8 +5,8 @@ use meseta_protocol::messages::agent::{
     AcknowledgeAgentStatus, ExecutorExited, ShutdownFramework, UpdateStatus,
 };
 use meseta_protocol::messages::scheduler::{AcknowledgeStatus, ExecutorLost, StatusUpdated};
-use meseta_protocol::status::StatusUpdate;
-use meseta_protocol::{AgentId, UpdateId};
+use meseta_protocol::status::{StatusUpdate, TaskState};
+use meseta_protocol::{AgentId, FrameworkId, TaskId, UpdateId};
 use meseta_runtime::planted::mistake;
 use meseta_runtime::{Context, Pid};
 use tracing::{debug, warn};
@@ -99,9 +99,10 @@ impl Master {
             self.tell_agent(cx, agent_id, ShutdownFramework { framework_id });
             return;
         }
-        if self.has_ended_here(agent_id, &update)
-            && !mistake("master forwards what comes after an end")
-        {
+        let latest = update.latest_state.unwrap_or(update.status.state);
+        let has_ended_here = self.has_ended_here(agent_id, &update);
+        self.release_lingering(cx, agent_id, (&framework_id, &task_id), latest);
+        if has_ended_here && !mistake("master forwards what comes after an end") {
             // The framework was told that this task is lost and has forgotten it. It hears nothing after an end, so
             // the master takes the agent's update off its hands.
             debug!(task = %task_id, state = %update.status.state, "update of an ended task acknowledged by the master");
@@ -119,7 +120,6 @@ impl Master {
         let data = update.status.data.take();
         let status = update.status.clone();
         update.status.data = data;
-        let latest = update.latest_state.unwrap_or(status.state);
         let forwarded = self.tell_framework(cx, &framework_id, StatusUpdated { update });
         if self
             .state
@@ -150,6 +150,26 @@ impl Master {
         let task_id = &update.status.task_id;
         let live = framework.tasks.get(task_id);
         live.is_none_or(|task| task.agent_id != *agent_id)
-            && framework.was_declared_ended(task_id, agent_id)
+            && (framework.was_declared_ended(task_id, agent_id)
+                || self.state.lingers(agent_id, &update.framework_id, task_id))
+    }
+
+    /// What a lingering task holds is free when its agent says that it has ended. The end of a later task of the same id
+    /// says nothing of it.
+    fn release_lingering(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        agent_id: &AgentId,
+        (framework_id, task_id): (&FrameworkId, &TaskId),
+        latest: TaskState,
+    ) {
+        let live = self.state.task_on(framework_id, task_id, agent_id);
+        if !latest.is_terminal() || live.is_some_and(|task| !task.state.is_terminal()) {
+            return;
+        }
+        let held = self.state.lingering_ended(agent_id, framework_id, task_id);
+        if let Some(held) = held {
+            self.recover(cx, framework_id, agent_id, held, None);
+        }
     }
 }

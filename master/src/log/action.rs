@@ -27,6 +27,12 @@ impl Position {
         Self(self.0.saturating_add(1))
     }
 
+    /// The position so many places behind this one.
+    #[must_use]
+    pub fn plus(self, places: usize) -> Self {
+        Self(self.0.saturating_add(places as u64))
+    }
+
     /// The position before this one; 0 has none and stays.
     #[must_use]
     pub fn previous(self) -> Self {

@@ -452,6 +452,7 @@ impl Filling {
             proposal: self.proposal,
             position,
             value: value.clone(),
+            more: Vec::new(),
             chosen: None,
         }
     }

@@ -113,20 +113,30 @@ pub struct PromiseResponse {
     pub voter: Voter,
 }
 
-/// Proposer → replica: accept this value.
+/// Proposer → replica: accept these values, all of them or none.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct WriteRequest {
     /// The asker's number of this question.
     pub ask: u64,
     /// The proposal.
     pub proposal: Proposal,
-    /// Where.
+    /// Where the first of them goes.
     pub position: Position,
-    /// What.
+    /// The first.
     pub value: Value,
+    /// The others, in order, for the positions behind it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<Value>,
     /// What is chosen by now, told on the way.
     #[serde(default)]
     pub chosen: Option<Chosen>,
+}
+
+impl WriteRequest {
+    /// Its last position.
+    pub fn last(&self) -> Position {
+        self.position.plus(self.more.len())
+    }
 }
 
 /// Replica → proposer.
@@ -140,8 +150,18 @@ pub struct WriteResponse {
     pub proposal: Proposal,
     /// As asked.
     pub position: Position,
+    /// The last position that is answered for, when it is more than one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub through: Option<Position>,
     /// Who votes.
     pub voter: Voter,
+}
+
+impl WriteResponse {
+    /// The last position that it answers for. A replica that took the first value for the only one says so by it.
+    pub fn last(&self) -> Position {
+        self.through.unwrap_or(self.position)
+    }
 }
 
 /// Proposer → replica: these are chosen. Not answered.
@@ -298,9 +318,10 @@ impl Response {
 
 /// Gives each kind its name on the wire and the roles that may send it.
 macro_rules! wire {
-    ($($kind:ident from $senders:expr),* $(,)?) => {
+    ($($kind:ident $version:literal from $senders:expr),* $(,)?) => {
         $(impl Message for $kind {
             const NAME: &'static str = concat!("meseta.log.", stringify!($kind));
+            const VERSION: u16 = $version;
             const SENDERS: &'static [&'static str] = $senders;
         })*
 
@@ -310,18 +331,18 @@ macro_rules! wire {
 }
 
 wire! {
-    PromiseRequest from MASTERS,
-    PromiseResponse from MASTERS,
-    WriteRequest from MASTERS,
-    WriteResponse from MASTERS,
-    LearnedMessage from MASTERS,
-    ChosenMessage from MASTERS,
-    RecoverRequest from MASTERS,
-    RecoverResponse from MASTERS,
-    FetchRequest from MASTERS_AND_OPERATORS,
-    FetchResponse from MASTERS,
-    StatusRequest from MASTERS_AND_OPERATORS,
-    StatusResponse from MASTERS,
+    PromiseRequest 1 from MASTERS,
+    PromiseResponse 1 from MASTERS,
+    WriteRequest 2 from MASTERS,
+    WriteResponse 2 from MASTERS,
+    LearnedMessage 1 from MASTERS,
+    ChosenMessage 1 from MASTERS,
+    RecoverRequest 1 from MASTERS,
+    RecoverResponse 1 from MASTERS,
+    FetchRequest 1 from MASTERS_AND_OPERATORS,
+    FetchResponse 1 from MASTERS,
+    StatusRequest 1 from MASTERS_AND_OPERATORS,
+    StatusResponse 1 from MASTERS,
 }
 
 /// Makes a [`Request`] or [`Response`] of each of its kinds.

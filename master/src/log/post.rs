@@ -16,7 +16,11 @@ pub const COORDINATOR: &str = "log-coordinator(1)";
 
 /// The members with the PIDs of their replicas.
 #[derive(Debug, Clone)]
-pub struct Directory(BTreeMap<Member, Pid>);
+pub struct Directory {
+    replicas: BTreeMap<Member, Pid>,
+    /// The same the other way round, since every message is looked up by its sender.
+    members: BTreeMap<Address, Member>,
+}
 
 impl Directory {
     /// Of the nodes at these addresses.
@@ -25,37 +29,37 @@ impl Directory {
     /// Does not happen: the replica's name is a good one.
     pub fn new(addresses: &[Address]) -> Result<Self, ParsePidError> {
         let pid = |address: &Address| Ok((member(address), Pid::new(REPLICA, address.clone())?));
-        addresses
-            .iter()
-            .map(pid)
-            .collect::<Result<_, _>>()
-            .map(Self)
+        let replicas = addresses.iter().map(pid).collect::<Result<_, _>>()?;
+        let members = addresses.iter().map(|one| (one.clone(), member(one)));
+        Ok(Self {
+            replicas,
+            members: members.collect(),
+        })
     }
 
     /// The members, of whom more than half decide.
     pub fn quorum(&self) -> Quorum {
-        Quorum::majority(self.0.keys().cloned())
+        Quorum::majority(self.replicas.keys().cloned())
     }
 
     /// How many they are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.replicas.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.replicas.is_empty()
     }
 
     /// The member at whose node a process is.
     pub fn member_of(&self, pid: &Pid) -> Option<Member> {
-        let member = member(pid.address());
-        self.0.contains_key(&member).then_some(member)
+        self.members.get(pid.address()).cloned()
     }
 
     /// Sends a request to a member's replica.
     pub fn ask<P: Process>(&self, cx: &mut Context<'_, P>, member: &Member, request: Request) {
-        let Some(to) = self.0.get(member) else {
+        let Some(to) = self.replicas.get(member) else {
             return;
         };
         match request {

@@ -98,7 +98,12 @@ impl<T: Clone> Round<T> {
             .collect();
         self.answers
             .retain(|member, answer| !is_old(member, answer.incarnation));
-        if is_old(from, voter.incarnation) {
+        // Who does not vote is not asked again for it: one that recovers says so until it has, under its former life.
+        let incarnation = match verdict {
+            Verdict::Ignored => voter.incarnation.max(latest[from]),
+            Verdict::Accept | Verdict::Reject => voter.incarnation,
+        };
+        if is_old(from, incarnation) {
             again.push(from.clone());
             return again;
         }
@@ -106,7 +111,7 @@ impl<T: Clone> Round<T> {
         let voted = |answer: &Answer<T>| answer.verdict != Verdict::Ignored;
         if !self.answers.get(from).is_some_and(voted) {
             let answer = Answer {
-                incarnation: voter.incarnation,
+                incarnation,
                 verdict,
                 proposal,
                 content,
@@ -190,6 +195,25 @@ mod tests {
     fn accepts(round: &mut Round<()>, index: usize, voter: &Voter) -> Vec<Member> {
         let from = member(index);
         round.count(&quorum(), &from, voter, Verdict::Accept, Proposal(1), ())
+    }
+
+    #[test]
+    fn who_recovers_under_a_former_life_is_not_asked_again_until_a_newer_one_is_known() {
+        let mut round = Round::default();
+        assert_eq!(accepts(&mut round, 0, &voter(1, &[(1, 5)])), []);
+        let ignores = |round: &mut Round<()>| {
+            let former = voter(4, &[]);
+            let verdict = Verdict::Ignored;
+            round.count(&quorum(), &member(1), &former, verdict, Proposal(0), ())
+        };
+        assert_eq!(ignores(&mut round), []);
+        assert_eq!(ignores(&mut round), []);
+        assert_eq!(accepts(&mut round, 2, &voter(1, &[(1, 6)])), [member(1)]);
+        assert_eq!(accepts(&mut round, 1, &voter(6, &[])), []);
+        assert_eq!(
+            round.outcome(&quorum()),
+            Some(Outcome::Accepted(vec![(); 3]))
+        );
     }
 
     #[test]

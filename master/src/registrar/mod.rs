@@ -22,8 +22,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use meseta_protocol::agent::MasterInfo;
 use meseta_runtime::{
-    Ask, AskError, Context, ExitReason, Message, Pid, Process, Receive, ReplyTo, Request, Response,
-    Routes, Time,
+    Ask, AskError, Context, ExitReason, Message, OWN_NODE, Pid, Process, Receive, ReplyTo, Request,
+    Response, Routes, Time,
 };
 use serde::{Deserialize, Serialize};
 use tracing::{debug, error, info};
@@ -65,7 +65,7 @@ pub struct Recover {
 
 impl Message for Recover {
     const NAME: &'static str = "meseta.registrar.Recover";
-    const SENDERS: &'static [&'static str] = crate::OWN_NODE;
+    const SENDERS: &'static [&'static str] = OWN_NODE;
 }
 
 /// Registrar → master: the registry, with the master in it.
@@ -77,7 +77,7 @@ pub struct RegistryRecovered {
 
 impl Message for RegistryRecovered {
     const NAME: &'static str = "meseta.registrar.RegistryRecovered";
-    const SENDERS: &'static [&'static str] = crate::OWN_NODE;
+    const SENDERS: &'static [&'static str] = OWN_NODE;
 }
 
 impl Ask for Recover {
@@ -93,7 +93,7 @@ pub struct Apply {
 
 impl Message for Apply {
     const NAME: &'static str = "meseta.registrar.Apply";
-    const SENDERS: &'static [&'static str] = crate::OWN_NODE;
+    const SENDERS: &'static [&'static str] = OWN_NODE;
 }
 
 /// Registrar → master: how it went.
@@ -105,7 +105,7 @@ pub struct Applied {
 
 impl Message for Applied {
     const NAME: &'static str = "meseta.registrar.Applied";
-    const SENDERS: &'static [&'static str] = crate::OWN_NODE;
+    const SENDERS: &'static [&'static str] = OWN_NODE;
 }
 
 impl Ask for Apply {

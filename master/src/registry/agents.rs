@@ -18,9 +18,13 @@ use std::sync::Arc;
 use meseta_protocol::AgentId;
 use meseta_protocol::agent::{AgentInfo, DrainConfig, DrainInfo, DrainState, MasterCapability};
 use meseta_protocol::common::DurationInfo;
+use meseta_runtime::planted::mistake;
 use serde::{Deserialize, Serialize};
 
 use super::{Admitted, Change, Registry, Unreachable};
+
+/// A mistake for tests to plant here and where agents register again.
+pub(crate) const LETS_IN: &str = "master lets in who is gone";
 
 /// Why an operation on an agent does not apply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -93,6 +97,11 @@ impl Registry {
         &mut self,
         info: &Arc<AgentInfo>,
     ) -> Result<Change, AgentRejection> {
+        if let Some(id) = &info.id
+            && mistake(LETS_IN)
+        {
+            self.gone.remove(id);
+        }
         let id = self.returning(info)?;
         if self.admitted.contains_key(&id) {
             return Ok(Change::Unchanged);

@@ -103,20 +103,33 @@ impl Registry {
         Ok(Change::when(changed))
     }
 
+    /// The keys of these machines, which are all on the schedule and in this mode; another mode is refused so.
+    fn all_in(
+        &self,
+        mode: MachineMode,
+        ids: &[MachineId],
+        other: fn(String) -> MaintenanceRejection,
+    ) -> Result<BTreeSet<MachineId>, MaintenanceRejection> {
+        let keys = keys(ids)?;
+        for key in &keys {
+            match self.machines.get(key) {
+                None => return Err(MaintenanceRejection::NotScheduled(print(key))),
+                Some(machine) if machine.mode != mode => return Err(other(print(key))),
+                Some(_) => {}
+            }
+        }
+        Ok(keys)
+    }
+
     pub(super) fn start_maintenance(
         &mut self,
         ids: &[MachineId],
     ) -> Result<Change, MaintenanceRejection> {
-        let keys = keys(ids)?;
-        for key in &keys {
-            match self.machines.get(key).map(|machine| machine.mode) {
-                None => return Err(MaintenanceRejection::NotScheduled(print(key))),
-                Some(MachineMode::Draining) => {}
-                Some(MachineMode::Up | MachineMode::Down | MachineMode::Unknown) => {
-                    return Err(MaintenanceRejection::NotDraining(print(key)));
-                }
-            }
-        }
+        let keys = self.all_in(
+            MachineMode::Draining,
+            ids,
+            MaintenanceRejection::NotDraining,
+        )?;
         for key in &keys {
             if let Some(machine) = self.machines.get_mut(key) {
                 machine.mode = MachineMode::Down;
@@ -129,16 +142,7 @@ impl Registry {
         &mut self,
         ids: &[MachineId],
     ) -> Result<Change, MaintenanceRejection> {
-        let keys = keys(ids)?;
-        for key in &keys {
-            match self.machines.get(key).map(|machine| machine.mode) {
-                None => return Err(MaintenanceRejection::NotScheduled(print(key))),
-                Some(MachineMode::Down) => {}
-                Some(MachineMode::Up | MachineMode::Draining | MachineMode::Unknown) => {
-                    return Err(MaintenanceRejection::NotDown(print(key)));
-                }
-            }
-        }
+        let keys = self.all_in(MachineMode::Down, ids, MaintenanceRejection::NotDown)?;
         self.machines.retain(|key, _| !keys.contains(key));
         if let Some(schedule) = &mut self.schedule {
             for window in &mut schedule.windows {

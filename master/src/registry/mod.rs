@@ -12,7 +12,7 @@
 //! Invariants ([`Registry::check`]): an agent id is in at most one of the three sets; a gone id never comes back while
 //! its entry is kept. Source: log.md §8.
 
-mod agents;
+pub(crate) mod agents;
 mod json;
 mod maintenance;
 mod roles;

@@ -12,13 +12,13 @@ use meseta_protocol::{AgentId, FrameworkId, OfferId, TaskId};
 use meseta_runtime::Pid;
 
 use super::frameworks::forget;
-use super::{Agent, State};
+use super::{Agent, State, end_is_forwarded};
 use crate::health::Health;
 
 /// What was on an agent that is taken out.
 #[derive(Debug, Default)]
 pub struct Removed {
-    /// Its tasks, as they were.
+    /// Its tasks of whose state their frameworks have to be told.
     pub tasks: Vec<Task>,
     /// Offers that held its resources. They must be taken back before the agent is.
     pub offers: BTreeSet<OfferId>,
@@ -49,6 +49,7 @@ impl Agent {
             tasks: BTreeMap::new(),
             executors: BTreeMap::new(),
             killed_tasks: BTreeSet::new(),
+            lingering: BTreeMap::new(),
             ping_chain: 0,
             entry: 0,
             health: Health::default(),
@@ -71,6 +72,22 @@ impl Agent {
     }
 }
 
+/// A task is over by the master's word, by which it is known should its agent come back with it. One that has ended by
+/// itself, unheard, keeps that end.
+fn declare_ended(task: &mut Task, mut state_of: impl FnMut(&Task) -> TaskState) {
+    if !task.state.is_terminal() {
+        task.state = state_of(task);
+    }
+    let reason = if task.state == TaskState::GoneByOperator {
+        StatusReason::AgentRemovedByOperator
+    } else {
+        StatusReason::AgentRemoved
+    };
+    let last = TaskStatus::new(task.task_id.clone(), task.state);
+    task.statuses
+        .push(last.because(StatusSource::Master, reason));
+}
+
 impl State {
     /// Adds an agent with what runs on it. The frameworks of its tasks and executors must be known.
     pub fn add_agent(
@@ -84,8 +101,11 @@ impl State {
             return;
         };
         self.agents_by_pid.insert(agent.pid.clone(), id.clone());
+        let mut agent = agent;
+        let lingering = std::mem::take(&mut agent.lingering);
         let replaced = self.agents.insert(id.clone(), agent);
         debug_assert!(replaced.is_none(), "an agent id is added once");
+        self.set_lingering(&id, lingering);
         for (framework_id, executor) in executors {
             self.add_executor(&framework_id, &id, executor);
         }
@@ -131,6 +151,70 @@ impl State {
         }
     }
 
+    /// What an agent holds for tasks that are over for their frameworks, as it has just listed them, each task's
+    /// framework being known. What it held for others of that kind is free.
+    pub fn set_lingering(
+        &mut self,
+        id: &AgentId,
+        listed: BTreeMap<(FrameworkId, TaskId), Resources>,
+    ) {
+        let Some(agent) = self.agents.get_mut(id) else {
+            return;
+        };
+        for ((framework, _), held) in std::mem::take(&mut agent.lingering) {
+            agent.free(&framework, &held);
+        }
+        for ((framework, _), held) in &listed {
+            agent.charge(framework, held);
+        }
+        agent.lingering = listed;
+    }
+
+    /// Whether an agent has listed this task although its framework was told that it is over.
+    pub fn lingers(&self, id: &AgentId, framework: &FrameworkId, task: &TaskId) -> bool {
+        let key = (framework.clone(), task.clone());
+        let agent = self.agents.get(id);
+        agent.is_some_and(|agent| agent.lingering.contains_key(&key))
+    }
+
+    /// A lingering task has ended; what it held until then. It stays in the list, holding nothing, until its agent lists
+    /// anew: the agent tells of the end again until that is acknowledged.
+    pub fn lingering_ended(
+        &mut self,
+        id: &AgentId,
+        framework: &FrameworkId,
+        task: &TaskId,
+    ) -> Option<Resources> {
+        let agent = self.agents.get_mut(id)?;
+        let held = agent
+            .lingering
+            .get_mut(&(framework.clone(), task.clone()))?;
+        let held = std::mem::take(held);
+        agent.free(framework, &held);
+        Some(held)
+    }
+
+    /// The unreachable tasks of an agent that will never come back are over, with `state_of` each. Returns those whose
+    /// frameworks have to be told; one whose end was forwarded has ended by that.
+    pub fn give_up_unreachable(
+        &mut self,
+        id: &AgentId,
+        state_of: impl Fn(&Task) -> TaskState,
+    ) -> Vec<Task> {
+        let ids: Vec<FrameworkId> = self.frameworks.keys().cloned().collect();
+        let mut told = Vec::new();
+        for framework_id in ids {
+            for mut task in self.take_unreachable_of(&framework_id, id) {
+                if !task.state.is_terminal() || !end_is_forwarded(&task) {
+                    declare_ended(&mut task, &state_of);
+                    told.push(task.clone());
+                }
+                self.complete_taken(&framework_id, task);
+            }
+        }
+        told
+    }
+
     /// Takes an agent out. Its tasks go to their frameworks' unreachable lists with `state_of` each, or to the
     /// completed ones when that state is terminal and `keep_unreachable` is false.
     pub fn remove_agent(
@@ -161,18 +245,17 @@ impl State {
             let Some(mut task) = self.take_task(&framework, &task) else {
                 continue;
             };
-            removed.tasks.push(task.clone());
-            let ended = if task.state.is_terminal() {
-                false
-            } else {
-                task.state = state_of(&task);
-                task.state.is_terminal()
-            };
+            let lost = state_of(&task);
+            // An end that its framework has not heard is told too, unless the agent may still tell it itself.
+            let ended = lost.is_terminal() && !end_is_forwarded(&task);
+            let is_news = ended || !task.state.is_terminal();
             if ended {
-                // By the master's word, by which it is known when its agent comes back with it.
-                let last = TaskStatus::new(task.task_id.clone(), task.state);
-                task.statuses
-                    .push(last.because(StatusSource::Master, StatusReason::AgentRemoved));
+                declare_ended(&mut task, &mut state_of);
+            } else if !task.state.is_terminal() {
+                task.state = lost;
+            }
+            if is_news {
+                removed.tasks.push(task.clone());
             }
             if keep_unreachable && !ended {
                 self.park_task(&framework, task);

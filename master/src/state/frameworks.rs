@@ -38,6 +38,7 @@ impl Framework {
             standing,
             registered: now,
             reregistered: None,
+            unregistered: None,
             subscription: 0,
             suppressed_roles: std::collections::BTreeSet::new(),
             tasks: std::collections::BTreeMap::new(),
@@ -139,7 +140,7 @@ impl State {
 
     /// Ends a framework: its tasks become KILLED, its executors and offers go. Returns its scheduler and what it held
     /// on each agent. It must hold no offers any more.
-    pub fn remove_framework(&mut self, id: &FrameworkId) -> Option<EndedFramework> {
+    pub fn remove_framework(&mut self, id: &FrameworkId, now: Duration) -> Option<EndedFramework> {
         let mut framework = self.frameworks.remove(id)?;
         debug_assert!(framework.offers.is_empty(), "offers are taken back first");
         if let Some(pid) = &framework.pid {
@@ -153,6 +154,7 @@ impl State {
             agent.tasks.remove(id);
             agent.executors.remove(id);
             agent.killed_tasks.retain(|(framework, _)| framework != id);
+            agent.lingering.retain(|(framework, _), _| framework != id);
         }
         framework.executors.clear();
         let limit = self.limits.completed_tasks;
@@ -168,6 +170,7 @@ impl State {
         }
         let scheduler = framework.pid.clone();
         framework.standing = Standing::Disconnected;
+        framework.unregistered = Some(now);
         self.completed_frameworks.push_back(framework);
         while self.completed_frameworks.len() > self.limits.completed_frameworks {
             self.completed_frameworks.pop_front();
@@ -334,6 +337,23 @@ impl State {
                 .completed_tasks
                 .retain(|task| task.task_id != *task_id || task.agent_id != *agent_id);
         }
+    }
+
+    /// Takes the unreachable tasks of an agent out of one framework's list, the oldest first.
+    pub(super) fn take_unreachable_of(
+        &mut self,
+        framework_id: &FrameworkId,
+        agent_id: &AgentId,
+    ) -> Vec<Task> {
+        let Some(framework) = self.frameworks.get_mut(framework_id) else {
+            return Vec::new();
+        };
+        let (taken, kept): (Vec<Task>, Vec<Task>) =
+            std::mem::take(&mut framework.unreachable_tasks)
+                .into_iter()
+                .partition(|task| task.agent_id == *agent_id);
+        framework.unreachable_tasks = kept.into();
+        taken
     }
 
     /// Takes the unreachable tasks of an agent back out: those it reports become ordinary ones again, the others

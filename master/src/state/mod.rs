@@ -1,9 +1,9 @@
 //! What the master knows: frameworks, agents, tasks, executors and offers.
 //!
 //! Pure: no clock, no network. The tables are changed only through the methods here and in the child modules, each
-//! of which keeps the sums right: for every agent `used` is the sum over its live tasks and executors, `offered`
-//! the sum over its outstanding offers, and both directions of every reference exist. [`State::check`] says so and
-//! runs after every step of the tests.
+//! of which keeps the sums right: for every agent `used` is the sum over its live tasks, its lingering ones and its
+//! executors, `offered` the sum over its outstanding offers, and both directions of every reference exist.
+//! [`State::check`] says so and runs after every step of the tests.
 
 mod agents;
 mod frameworks;
@@ -17,6 +17,7 @@ use meseta_protocol::executor::ExecutorInfo;
 use meseta_protocol::framework::FrameworkInfo;
 use meseta_protocol::offer::Offer;
 use meseta_protocol::resources::Resources;
+use meseta_protocol::status::TaskState;
 use meseta_protocol::task::Task;
 use meseta_protocol::{AgentId, ExecutorId, FrameworkId, OfferId, Role, TaskId};
 use meseta_runtime::Pid;
@@ -50,6 +51,8 @@ pub struct Framework {
     pub registered: Duration,
     /// Latest return, since the Unix epoch.
     pub reregistered: Option<Duration>,
+    /// When it ended, since the Unix epoch.
+    pub unregistered: Option<Duration>,
     /// Raised at each subscription: tells a fail-over timer whether its framework has come back meanwhile.
     pub subscription: u64,
     /// Roles it wants no offers for.
@@ -64,6 +67,11 @@ pub struct Framework {
     pub unreachable_tasks: VecDeque<Task>,
     /// Tasks that are over, oldest first.
     pub completed_tasks: VecDeque<Task>,
+}
+
+/// Whether the end of a task was forwarded to its framework, which may not have acknowledged it.
+pub(crate) fn end_is_forwarded(task: &Task) -> bool {
+    task.status_update_state.is_some_and(TaskState::is_terminal)
 }
 
 /// One registered agent.
@@ -87,7 +95,7 @@ pub struct Agent {
     pub reregistered: Option<Duration>,
     /// All it has.
     pub total: Resources,
-    /// Held by tasks and executors, by framework.
+    /// Held by tasks and executors, by framework, and by what has been given up and has not ended.
     pub used: BTreeMap<FrameworkId, Resources>,
     /// Outstanding offers.
     pub offers: BTreeSet<OfferId>,
@@ -99,6 +107,9 @@ pub struct Agent {
     pub executors: BTreeMap<FrameworkId, BTreeSet<ExecutorId>>,
     /// Tasks that were to be killed, in case the agent was away.
     pub killed_tasks: BTreeSet<(FrameworkId, TaskId)>,
+    /// Tasks that the agent has listed last although they are over for their frameworks, with what each holds until the
+    /// agent reports its end. What the agent says of them the master takes, and no framework hears it.
+    pub lingering: BTreeMap<(FrameworkId, TaskId), Resources>,
     /// Number of the chain of pings that is this agent's; one of an earlier stay has ended.
     pub ping_chain: u64,
     /// Its entry in the allocator's books. Allocations on an earlier one are void.
@@ -261,6 +272,12 @@ impl State {
                 {
                     *used.entry(framework_id).or_default() += &executor.resources;
                 }
+            }
+            for ((framework_id, task_id), held) in &agent.lingering {
+                if !self.frameworks.contains_key(framework_id) {
+                    return Err(format!("agent {id}: {task_id} lingers for nobody"));
+                }
+                *used.entry(framework_id).or_default() += held;
             }
             used.retain(|_, resources| !resources.is_empty());
             let recorded: BTreeMap<&FrameworkId, Resources> = agent

@@ -236,6 +236,7 @@ impl Cluster {
             proposal: Proposal(by),
             position: Position(at),
             value: meseta_master::log::action::Value::Append { bytes: entry(text) },
+            more: Vec::new(),
             chosen: None,
         };
         self.ask(node, request.into());

@@ -209,6 +209,77 @@ fn several_writes_are_under_way_and_acknowledged_in_their_order() {
     assert_eq!(cluster.said_by(0)[1..], [written(1), written(2)]);
 }
 
+fn round(mail: &Mail) -> Option<(Position, Position)> {
+    match mail {
+        Mail::Ask(_, 0, Request::Write(write)) => Some((write.position, write.last())),
+        Mail::Ask(..) | Mail::Answer(..) => None,
+    }
+}
+
+#[test]
+fn what_comes_while_two_rounds_are_under_way_leaves_together_when_one_ends() {
+    let mut cluster = Cluster::voting();
+    cluster.elect(0);
+    for text in ["one", "two", "three", "four", "five"] {
+        cluster.append(0, text);
+    }
+    let one = |at| (Position(at), Position(at));
+    let rounds: Vec<_> = cluster.mail.iter().filter_map(round).collect();
+    assert_eq!(rounds, [one(1), one(2)]);
+    // The first round reaches a quorum and ends: one more begins, with all that waits.
+    let first = |mail: &Mail| match mail {
+        Mail::Ask(_, to, Request::Write(write)) => write.position == Position(1) && *to != 2,
+        Mail::Ask(..) => false,
+        Mail::Answer(..) => true,
+    };
+    cluster.deliver(first);
+    assert_eq!(cluster.said_by(0)[1..], [written(1)]);
+    let rounds: Vec<_> = cluster.mail.iter().filter_map(round).collect();
+    assert_eq!(rounds, [one(2), (Position(3), Position(5))]);
+    cluster.settle();
+    assert_eq!(cluster.said_by(0)[1..], [1, 2, 3, 4, 5].map(written));
+    let all = ["one", "two", "three", "four", "five"].map(entry);
+    assert_eq!(cluster.read(0, 1, 5), Ok(all.to_vec()));
+}
+
+#[test]
+fn a_replica_that_takes_the_first_of_several_values_for_the_only_one_has_not_accepted_them() {
+    let mut cluster = Cluster::voting();
+    cluster.elect(0);
+    for text in ["one", "two", "three", "four"] {
+        cluster.append(0, text);
+    }
+    let earlier = |mail: &Mail| match mail {
+        Mail::Ask(_, _, Request::Write(write)) => write.position < Position(3),
+        Mail::Ask(..) => false,
+        Mail::Answer(..) => true,
+    };
+    cluster.deliver(earlier);
+    assert_eq!(cluster.said_by(0)[1..], [written(1), written(2)]);
+    // Nobody reads what stands behind the first value.
+    for mail in &mut cluster.mail {
+        if let Mail::Ask(_, _, Request::Write(write)) = mail {
+            write.more.clear();
+        }
+    }
+    cluster.settle();
+    assert_eq!(cluster.said_by(0)[3..], []);
+    cluster.time_passes(1);
+    assert_eq!(cluster.said_by(0)[3..], [written(3), written(4)]);
+}
+
+#[test]
+fn a_lost_leadership_loses_what_waits_too() {
+    let mut cluster = Cluster::voting();
+    cluster.elect(0);
+    for text in ["one", "two", "three", "four"] {
+        cluster.append(0, text);
+    }
+    cluster.tell(0, Input::Resign);
+    assert_eq!(cluster.said_by(0)[1..5], vec![Said::Lost { token: 7 }; 4]);
+    assert_eq!(cluster.said_by(0)[5..], [Said::Demoted]);
+}
+
 #[test]
 fn a_lost_write_is_sent_again_and_takes_no_second_place() {
     let mut cluster = Cluster::voting();

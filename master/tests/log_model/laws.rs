@@ -233,41 +233,31 @@ impl Laws {
 
 /// All laws, and what must be reachable so that they are not kept by doing nothing.
 pub(crate) fn properties(world: &World) -> Vec<Property<World>> {
-    let mut properties = vec![
-        Property::always("L-1 agreement", |_, state: &State| {
-            state.laws.holds(Law::Agreement)
-        }),
-        Property::always("L-2 acknowledged stays", |_, state: &State| {
-            state.laws.holds(Law::AcknowledgedStays)
-        }),
-        Property::always("L-3 promises never fall", |_, state: &State| {
-            state.laws.holds(Law::PromisesNeverFall)
-        }),
-        Property::always("L-4 synced first", |_, state: &State| {
-            state.laws.holds(Law::SyncedFirst)
-        }),
-        Property::always("L-5 only voters vote", |_, state: &State| {
-            state.laws.holds(Law::OnlyVotersVote)
-        }),
-        Property::always("L-6 demoted is not acknowledged", |_, state: &State| {
-            state.laws.holds(Law::DemotedIsNotAcknowledged)
-        }),
-        Property::always("L-7 truncation hides nothing else", |_, state: &State| {
-            state.laws.holds(Law::TruncationHidesNothingElse)
-        }),
-        Property::always("L-8 no gaps", |_, state: &State| {
-            state.laws.holds(Law::NoGaps)
-        }),
-        Property::always("the cores' own checks", |_, state: &State| {
-            state.laws.holds(Law::Check)
-        }),
-        Property::sometimes("an append succeeds", |_, state: &State| {
+    macro_rules! laws {
+        ($($name:literal: $law:ident),* $(,)?) => {
+            vec![$(Property::always($name, |_, state: &State| state.laws.holds(Law::$law))),*]
+        };
+    }
+    let mut properties = laws![
+        "L-1 agreement": Agreement,
+        "L-2 acknowledged stays": AcknowledgedStays,
+        "L-3 promises never fall": PromisesNeverFall,
+        "L-4 synced first": SyncedFirst,
+        "L-5 only voters vote": OnlyVotersVote,
+        "L-6 demoted is not acknowledged": DemotedIsNotAcknowledged,
+        "L-7 truncation hides nothing else": TruncationHidesNothingElse,
+        "L-8 no gaps": NoGaps,
+        "the cores' own checks": Check,
+    ];
+    properties.push(Property::sometimes(
+        "an append succeeds",
+        |_, state: &State| {
             state
                 .writers
                 .iter()
                 .any(|writer| writer.acknowledged.is_some())
-        }),
-    ];
+        },
+    ));
     if world.writes.len() > 1 {
         properties.push(Property::sometimes("fail-over", |_, state: &State| {
             let acknowledged = |node: usize| state.writers[node].acknowledged;

@@ -222,6 +222,7 @@ fn write(proposal: u64, position: u64, text: &'static str) -> Request {
         proposal: Proposal(proposal),
         position: Position(position),
         value: Value::Append { bytes: entry(text) },
+        more: Vec::new(),
         chosen: None,
     }
     .into()

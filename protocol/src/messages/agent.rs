@@ -51,6 +51,9 @@ record! {
         pub frameworks: Vec<FrameworkInfo>,
         /// Frameworks that once had something on the agent.
         pub completed_frameworks: Vec<FrameworkInfo>,
+        /// The leadership that the agent has detected; 0 when nobody says which it is. A master that leads under another
+        /// one ignores the message: it was on its way for long, and other things run on the agent now.
+        pub leader_epoch: u64,
     }
 }
 

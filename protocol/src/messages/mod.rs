@@ -68,7 +68,7 @@ impl<M: MasterMessage> Message for Led<M> {
 // crate that sends or takes the message.
 macro_rules! catalogue {
     (
-        plain { $( $module:ident :: $plain:ident from $( $sender:literal )+ ; )* }
+        plain { $( $module:ident :: $plain:ident from $( $sender:literal )+ $( version $version:literal )? ; )* }
         led { $( $led_module:ident :: $led:ident ; )* }
         election { $( $elector:ident from $( $asker:literal )+ ; )* }
     ) => {
@@ -81,6 +81,7 @@ macro_rules! catalogue {
         $(
             impl Message for $module::$plain {
                 const NAME: &'static str = concat!("meseta.", stringify!($plain));
+                $( const VERSION: u16 = $version; )?
                 const SENDERS: &'static [&'static str] = &[ $( $sender ),+ ];
 
                 fn write_body(&self, out: &mut Vec<u8>) -> Result<(), CodecError> {
@@ -131,7 +132,7 @@ catalogue! {
         scheduler::FrameworkMessage from "scheduler";
         scheduler::RequestResources from "scheduler";
         agent::RegisterAgent from "agent";
-        agent::ReregisterAgent from "agent";
+        agent::ReregisterAgent from "agent" version 2;
         agent::UnregisterAgent from "agent";
         agent::UpdateAgent from "agent";
         agent::UpdateStatus from "agent";

@@ -7,16 +7,23 @@
 //! | file | holds |
 //! |---|---|
 //! | `scalar.rs`, `ranges.rs`, `set.rs` | the three kinds of value |
-//! | `resource.rs` | one resource, its wire form and its rules |
+//! | `resource.rs` | one resource and its rules |
+//! | `reservation.rs`, `disk.rs` | for whom it is reserved, what disk it is |
+//! | `wire.rs` | its wire form |
 //! | `quantities.rs` | sums by name: quantities and limits |
 //! | `parse.rs` | the text and JSON forms |
+//! | `show.rs` | as it is shown over HTTP |
 
+mod disk;
 mod parse;
 mod quantities;
 mod ranges;
+mod reservation;
 mod resource;
 mod scalar;
 mod set;
+mod show;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,15 +32,16 @@ use std::ops::{Add, AddAssign, Sub, SubAssign};
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use disk::{DiskInfo, DiskRoot, DiskSource, DiskSourceType, Persistence};
 pub use parse::{ParseError, ValueText, parse_quantities, parse_value};
 pub use quantities::{ResourceLimits, ResourceQuantities};
 pub use ranges::{Range, Ranges};
-pub use resource::{
-    DiskInfo, DiskRoot, DiskSource, DiskSourceType, Malformed, Persistence, Reservation,
-    ReservationStack, ReservationType, Resource, ResourceError, Value, ValueType, resource_name,
-};
+pub use reservation::{Reservation, ReservationStack, ReservationType};
+pub use resource::{Malformed, Resource, ResourceError, Value, resource_name};
 pub use scalar::Scalar;
 pub use set::Set;
+pub use show::{ReservedSums, Sums};
+pub use wire::ValueType;
 
 use crate::ids::Role;
 use crate::wire::Presence;

@@ -1,9 +1,12 @@
 //! What a message to another node costs: actor to actor through PID, router, encoding, QUIC with mutual TLS, decoding
 //! and handler, beside raw quinn with the same settings and raw TCP in the same run.
 //!
-//! Two operating-system processes: this program starts itself again as the other side. Each figure is the median of five
-//! runs, ours and raw by turns, as one line: name, metric, median, unit, smallest, largest, number of runs. A line
-//! `ratio` follows each pair.
+//! Two operating-system processes: this program starts itself again as the other side. Each has a core of its own where
+//! there are two, as two machines have, so that no figure depends on where the scheduler happens to put them. A figure
+//! is one line: name, metric, median, unit, smallest, largest, number of runs.
+//!
+//! Ours and raw quinn's run by turns of a few tenths of a second, since what the machine gives changes within seconds.
+//! The line `ratio` is the median of the ratios of neighbours, with the quartiles and the number of turns.
 //!
 //! ```sh
 //! cargo bench -p meseta-runtime --bench remote -- oneway-100 ping connect    # or no names for all
@@ -29,12 +32,14 @@ mod side;
 
 use std::time::Duration;
 
-use side::{Child, Folder, median, report};
+use side::{Child, Folder, Turns, report};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Runs of each figure.
+/// Turns of each figure that is compared with raw quinn's.
+const TURNS: usize = 25;
+/// Runs of each other figure.
 const RUNS: usize = 5;
 const PARTS: [&str; 8] = [
     "oneway-100",
@@ -67,6 +72,7 @@ fn main() {
         .map(String::as_str)
         .filter(|name| PARTS.contains(name))
         .collect();
+    side::pin(std::process::id(), 0);
     let folder = Folder::new();
     for part in PARTS {
         if chosen.is_empty() || chosen.contains(&part) {
@@ -77,9 +83,9 @@ fn main() {
 
 fn run(part: &str, folder: &Folder) {
     match part {
-        "oneway-100" => oneway(folder, 100, 1_500_000),
-        "oneway-1024" => oneway(folder, 1024, 500_000),
-        "oneway-65536" => oneway(folder, 65_536, 8_000),
+        "oneway-100" => oneway(folder, 100, 400_000),
+        "oneway-1024" => oneway(folder, 1024, 150_000),
+        "oneway-65536" => oneway(folder, 65_536, 4_000),
         "ping" => ping(folder),
         "inflight" => in_flight(folder),
         "connect" => connect(folder),
@@ -91,103 +97,116 @@ fn run(part: &str, folder: &Folder) {
 
 fn oneway(folder: &Folder, size: usize, count: u64) {
     let (ours, raw) = (ours::Pair::new(folder), raw::Pair::new(folder));
-    ours.oneway(size, count / 10);
-    raw.oneway(raw::Wire::Quinn, size, count / 10);
-    let (mut mine, mut quinn, mut tcp) = (Vec::new(), Vec::new(), Vec::new());
-    let mut costs = (Vec::new(), Vec::new());
-    for _ in 0..RUNS {
-        let before = (side::cpu("self"), side::cpu(&ours.child.id().to_string()));
-        mine.push(count as f64 / ours.oneway(size, count));
-        let after = (side::cpu("self"), side::cpu(&ours.child.id().to_string()));
-        costs.0.push((after.0 - before.0) * 1e9 / count as f64);
-        costs.1.push((after.1 - before.1) * 1e9 / count as f64);
-        quinn.push(count as f64 / raw.oneway(raw::Wire::Quinn, size, count));
-        tcp.push(count as f64 / raw.oneway(raw::Wire::Tcp, size, count));
+    ours.oneway(size, count);
+    raw.oneway(raw::Wire::Quinn, size, count);
+    let (mut turns, mut tcp) = (Turns::default(), Vec::new());
+    let ids = [&ours.child, &raw.child].map(|child| child.id().to_string());
+    let (mut mine, mut quinn) = ([0.0; 2], [0.0; 2]);
+    let timed = |spent: &mut [f64; 2], id: &str, run: &dyn Fn() -> f64| {
+        let cpu = || [side::cpu("self"), side::cpu(id)];
+        let (before, took, after) = (cpu(), run(), cpu());
+        for side in 0..2 {
+            spent[side] += after[side] - before[side];
+        }
+        count as f64 / took
+    };
+    for turn in 0..TURNS {
+        turns.take(
+            turn,
+            || timed(&mut mine, &ids[0], &|| ours.oneway(size, count)),
+            || {
+                timed(&mut quinn, &ids[1], &|| {
+                    raw.oneway(raw::Wire::Quinn, size, count)
+                })
+            },
+        );
+        if turn % 5 == 0 {
+            tcp.push(count as f64 / raw.oneway(raw::Wire::Tcp, size, count));
+        }
     }
     let name = format!("one way {size} B");
-    let ratio = median(&mut mine) / median(&mut quinn);
-    report("meseta", &name, "msg/s", mine);
-    report("raw quinn", &name, "msg/s", quinn);
     report("raw tcp", &name, "msg/s", tcp);
-    report(
-        "meseta",
-        &format!("{name}, cpu of sender"),
-        "ns/msg",
-        costs.0,
-    );
-    report(
-        "meseta",
-        &format!("{name}, cpu of receiver"),
-        "ns/msg",
-        costs.1,
-    );
-    println!("ratio\t{name}\t{ratio:.3}\tx raw quinn");
+    for (who, spent) in [("meseta", mine), ("raw quinn", quinn)] {
+        for (side, spent) in ["sender", "receiver"].into_iter().zip(spent) {
+            let each = spent * 1e9 / (count * TURNS as u64) as f64;
+            report(who, &format!("{name}, cpu of {side}"), "ns/msg", vec![each]);
+        }
+    }
+    turns.report(&name, "msg/s");
 }
 
 fn ping(folder: &Folder) {
     let (ours, raw) = (ours::Pair::new(folder), raw::Pair::new(folder));
-    let count = 10_000;
-    ours.ping(count / 10);
-    raw.ping(raw::Wire::Quinn, count / 10);
-    let mut all: [(Vec<f64>, Vec<f64>); 3] = Default::default();
-    for _ in 0..RUNS {
-        for (place, mut times) in [
-            ours.ping(count),
-            raw.ping(raw::Wire::Quinn, count),
-            raw.ping(raw::Wire::Tcp, count),
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            times.sort_unstable();
-            let at = |share: f64| times[(times.len() as f64 * share) as usize] as f64 / 1e3;
-            all[place].0.push(at(0.5));
-            all[place].1.push(at(0.99));
+    let count = 4_000;
+    ours.ping(count);
+    raw.ping(raw::Wire::Quinn, count);
+    let (mut halves, mut tails) = (Turns::default(), Turns::default());
+    let mut all: [Vec<u64>; 3] = Default::default();
+    for turn in 0..TURNS {
+        let (mut mine, mut quinn) = (Vec::new(), Vec::new());
+        if turn % 2 == 0 {
+            mine = ours.ping(count);
+        }
+        quinn.extend(raw.ping(raw::Wire::Quinn, count));
+        if turn % 2 == 1 {
+            mine = ours.ping(count);
+        }
+        for (turns, share) in [(&mut halves, 0.5), (&mut tails, 0.99)] {
+            turns.mine.push(micros(&mut mine, share));
+            turns.raw.push(micros(&mut quinn, share));
+        }
+        all[0].append(&mut mine);
+        all[1].append(&mut quinn);
+        if turn % 5 == 0 {
+            all[2].extend(raw.ping(raw::Wire::Tcp, count));
         }
     }
-    let ratios = [
-        median(&mut all[0].0) / median(&mut all[1].0),
-        median(&mut all[0].1) / median(&mut all[1].1),
-    ];
-    for (name, (p50, p99)) in ["meseta", "raw quinn", "raw tcp"].into_iter().zip(all) {
-        report(name, "ping-pong 100 B p50", "us", p50);
-        report(name, "ping-pong 100 B p99", "us", p99);
+    for (name, all) in ["meseta", "raw quinn", "raw tcp"].into_iter().zip(&mut all) {
+        for (metric, share) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
+            let metric = format!("ping-pong 100 B {metric} of all turns");
+            report(name, &metric, "us", vec![micros(all, share)]);
+        }
     }
-    println!("ratio\tping-pong 100 B p50\t{:.3}\tx raw quinn", ratios[0]);
-    println!("ratio\tping-pong 100 B p99\t{:.3}\tx raw quinn", ratios[1]);
+    halves.report("ping-pong 100 B p50", "us");
+    tails.list("ping-pong 100 B p99", "us");
+    tails.report("ping-pong 100 B p99", "us");
+}
+
+/// The time at this place among all, in microseconds.
+fn micros(times: &mut [u64], share: f64) -> f64 {
+    times.sort_unstable();
+    times[(times.len() as f64 * share) as usize] as f64 / 1e3
 }
 
 fn in_flight(folder: &Folder) {
     let (ours, raw) = (ours::Pair::new(folder), raw::Pair::new(folder));
-    let count = 400_000;
-    ours.in_flight(count / 10);
-    raw.in_flight(count / 10);
-    let (mut mine, mut quinn) = (Vec::new(), Vec::new());
-    for _ in 0..RUNS {
-        mine.push(count as f64 / ours.in_flight(count));
-        quinn.push(count as f64 / raw.in_flight(count));
+    let count = 150_000;
+    ours.in_flight(count);
+    raw.in_flight(count);
+    let mut turns = Turns::default();
+    for turn in 0..TURNS {
+        turns.take(
+            turn,
+            || count as f64 / ours.in_flight(count),
+            || count as f64 / raw.in_flight(count),
+        );
     }
-    let ratio = median(&mut mine) / median(&mut quinn);
-    let name = "1,000 in flight, 100 B";
-    report("meseta", name, "round trips/s", mine);
-    report("raw quinn", name, "round trips/s", quinn);
-    println!("ratio\t{name}\t{ratio:.3}\tx raw quinn");
+    turns.report("1,000 in flight, 100 B", "round trips/s");
 }
 
 fn connect(folder: &Folder) {
     let count = 40;
     let servers = Child::start("ours", folder, &[]);
     let raw = raw::Pair::new(folder);
-    let (mut mine, mut quinn) = (Vec::new(), Vec::new());
-    for _ in 0..count {
-        mine.push(ours::connect(folder, &servers.line).as_secs_f64() * 1e6);
-        quinn.push(raw.connect().as_secs_f64() * 1e6);
+    let mut turns = Turns::default();
+    for turn in 0..count {
+        turns.take(
+            turn,
+            || ours::connect(folder, &servers.line).as_secs_f64() * 1e6,
+            || raw.connect().as_secs_f64() * 1e6,
+        );
     }
-    let ratio = median(&mut mine) / median(&mut quinn);
-    let name = "connect with mutual TLS to first reply";
-    report("meseta", name, "us", mine);
-    report("raw quinn", name, "us", quinn);
-    println!("ratio\t{name}\t{ratio:.3}\tx raw quinn");
+    turns.report("connect with mutual TLS to first reply", "us");
     peers::cpu_per_connect(folder);
 }
 

@@ -193,7 +193,8 @@ fn transport() -> Arc<quinn::TransportConfig> {
     let mut discovery = quinn::MtuDiscoveryConfig::default();
     discovery.upper_bound(6500);
     transport
-        .max_idle_timeout(Some(Duration::from_secs(5).try_into().unwrap()))
+        // Longer than there, for nobody sends keep-alives while it is the other's turn.
+        .max_idle_timeout(Some(crate::LIMIT.try_into().unwrap()))
         .keep_alive_interval(Some(Duration::from_secs(1)))
         .datagram_receive_buffer_size(None)
         .initial_rtt(Duration::from_millis(100))
@@ -298,7 +299,7 @@ pub fn serve(folder: &str) {
 
 /// A client here and a server in another process.
 pub struct Pair {
-    _child: Child,
+    pub child: Child,
     runtime: tokio::runtime::Runtime,
     folder: std::path::PathBuf,
     quinn: SocketAddr,
@@ -314,7 +315,7 @@ impl Pair {
         Self {
             quinn: at(quinn),
             tcp: at(tcp),
-            _child: child,
+            child,
             runtime: runtime(),
             folder: folder.path().to_owned(),
             connection: std::cell::OnceCell::new(),

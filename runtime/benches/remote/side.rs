@@ -57,6 +57,8 @@ impl Child {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        // Before its first line: by then it has made no more than a thread or two.
+        pin(child.id(), 1);
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut line)
@@ -115,6 +117,57 @@ pub fn resident(pid: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Keeps a process on this core.
+pub fn pin(process: u32, core: usize) {
+    let pinned = Command::new("taskset")
+        .args(["-a", "-c", "-p", &core.to_string(), &process.to_string()])
+        .stdout(Stdio::null())
+        .status();
+    if !pinned.is_ok_and(|status| status.success()) {
+        eprintln!("no taskset or no core {core}: the scheduler places {process} as it likes");
+    }
+}
+
+/// What was measured by turns.
+#[derive(Default)]
+pub struct Turns {
+    pub mine: Vec<f64>,
+    pub raw: Vec<f64>,
+}
+
+impl Turns {
+    /// Runs both; who is first changes each time.
+    pub fn take(&mut self, turn: usize, mine: impl FnOnce() -> f64, raw: impl FnOnce() -> f64) {
+        if turn.is_multiple_of(2) {
+            self.mine.push(mine());
+            self.raw.push(raw());
+        } else {
+            self.raw.push(raw());
+            self.mine.push(mine());
+        }
+    }
+
+    /// Prints each turn.
+    pub fn list(&self, metric: &str, unit: &str) {
+        for (name, values) in [("meseta", &self.mine), ("raw quinn", &self.raw)] {
+            let values: Vec<String> = values.iter().map(|value| format!("{value:.0}")).collect();
+            println!("{name}\t{metric} by turns\t{}\t{unit}", values.join(" "));
+        }
+    }
+
+    /// Prints both figures and the ratio of neighbours.
+    pub fn report(self, metric: &str, unit: &str) {
+        let pairs = self.mine.iter().zip(&self.raw);
+        let mut ratios: Vec<f64> = pairs.map(|(mine, raw)| mine / raw).collect();
+        let middle = median(&mut ratios);
+        let (turns, quarter) = (ratios.len(), ratios.len() / 4);
+        let (low, high) = (ratios[quarter], ratios[turns - 1 - quarter]);
+        report("meseta", metric, unit, self.mine);
+        report("raw quinn", metric, unit, self.raw);
+        println!("ratio\t{metric}\t{middle:.3}\tx raw quinn\t{low:.3}\t{high:.3}\t{turns}");
+    }
 }
 
 pub fn median(values: &mut [f64]) -> f64 {

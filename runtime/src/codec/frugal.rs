@@ -20,19 +20,20 @@ use serde::de::{
 pub const EXPANSION: usize = 24;
 /// What every body may take up whatever its length, in bytes.
 pub const ALLOWANCE: usize = 24 << 10;
-/// Charged for each text or blob besides its length, which the body has paid for.
-const TEXT: usize = 32;
+/// Charged for each text or blob that is not empty, for the room it has besides its length.
+const TEXT: usize = 24;
 /// Values from this size on are charged when they are made, smaller ones as elements of a list.
 const SMALL: usize = 64;
 /// A list makes room for as many elements as the budget has for values of this size, in bytes, and then grows as they
 /// come. So lists of large records seldom move.
 const LARGE: usize = 1024;
-/// Elements below this size are charged for the room that a growing list holds in vain: as often as this says.
+/// Elements below this size are charged for the room that a growing list holds in vain: as often as this says. Small
+/// ones are not: a list of numbers, short texts or empty lists is what it is, and its bytes pay for it.
 const MOVING: (usize, usize) = (512, 3);
 /// A map's first entry makes room for this many.
 const FIRST_ENTRY: usize = 12;
 
-/// Charge for a value of this size that a list or a record holds.
+/// Charge for a value of this size, which is not small, that a list or a record holds.
 const fn price(size: usize) -> usize {
     if size < MOVING.0 {
         size * MOVING.1
@@ -224,7 +225,9 @@ macro_rules! visit {
 macro_rules! visit_text {
     ($($method:ident $ty:ty),* $(,)?) => { $(
         fn $method<E: Error>(self, value: $ty) -> Result<V::Value, E> {
-            self.budget.charge(TEXT)?;
+            if !value.is_empty() {
+                self.budget.charge(TEXT)?;
+            }
             self.inner.$method(value)
         }
     )* };
@@ -300,12 +303,14 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Watched<'_, A> {
         &mut self,
         seed: S,
     ) -> Result<Option<S::Value>, A::Error> {
+        let next = self
+            .inner
+            .next_element_seed(Watched::new(seed, self.budget))?;
         let size = size_of::<S::Value>();
-        if size < SMALL {
-            self.budget.charge(price(size))?;
+        if next.is_some() && size < SMALL {
+            self.budget.charge(size)?;
         }
-        self.inner
-            .next_element_seed(Watched::new(seed, self.budget))
+        Ok(next)
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -378,5 +383,41 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Watched<'_, A> {
     ) -> Result<V::Value, A::Error> {
         let visitor = Watched::new(visitor, self.budget);
         self.inner.struct_variant(fields, visitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Serialize;
+    use serde::de::DeserializeOwned;
+
+    use crate::codec::{decode_body, encode_body};
+
+    fn passes<T: Serialize + DeserializeOwned>(list: Vec<T>) -> bool {
+        let body = encode_body(&list).unwrap();
+        decode_body::<Vec<T>>(&body).is_ok_and(|back| back.len() == list.len())
+    }
+
+    #[test]
+    fn long_lists_of_small_values_pass() {
+        const MANY: usize = 100_000;
+        assert!(passes(vec![1_u8; MANY]));
+        assert!(passes(vec![None::<u64>; MANY]));
+        assert!(passes(vec![Vec::<u64>::new(); MANY]));
+        assert!(passes(vec![String::new(); MANY]));
+        assert!(passes(vec!["a".to_owned(); MANY]));
+        assert!(passes(vec![("a".to_owned(), 1_u64); MANY]));
+    }
+
+    #[test]
+    fn a_list_of_large_records_with_all_fields_missing_does_not_pass() {
+        #[derive(serde::Deserialize)]
+        struct Lean {
+            #[serde(default)]
+            _all: [u64; 32],
+        }
+        let mut body = vec![0xdc, 0x03, 0xe8];
+        body.resize(body.len() + 1_000, 0x80);
+        assert!(decode_body::<Vec<Lean>>(&body).is_err());
     }
 }

@@ -52,6 +52,18 @@ pub enum Input {
     RetryDue(Pid, u64),
 }
 
+impl Input {
+    /// What a candidate has said.
+    pub fn told(from: &Pid, epoch: u64, leader: Option<Pid>) -> Self {
+        let from = from.clone();
+        Self::Told {
+            from,
+            epoch,
+            leader,
+        }
+    }
+}
+
 /// What the process has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {

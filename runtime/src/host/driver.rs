@@ -166,8 +166,10 @@ pub(crate) struct Driver {
     inbox: Arc<Inbox>,
     cell: Option<Box<dyn Hosted>>,
     node: NodeHandle,
-    /// Effects that wait for an operation under `Gate::HoldUser`; none at other times.
+    /// Effects that wait for an operation under a gate that holds them; none at other times.
     line: Line,
+    /// Whether the inbox was told to hold user messages back.
+    is_held: bool,
     timers: Numbered<TimerId, TimerKey>,
     /// Made with the first ask.
     deadlines: Option<Box<Deadlines>>,
@@ -182,6 +184,7 @@ impl Driver {
             cell: Some(cell),
             node,
             line: Line::default(),
+            is_held: false,
             timers: Numbered::default(),
             deadlines: None,
             stride: 1,
@@ -408,22 +411,47 @@ impl Driver {
             self.end(reason);
             return true;
         }
-        self.line.release(effects);
-        self.inbox.hold(false);
-        self.inbox.stats.hold(None);
-        let mut all = self.line.take();
-        self.perform(&mut all)
+        self.line.release(number, effects);
+        self.advance()
+    }
+
+    /// Carries out what waits in line and may go.
+    fn advance(&mut self) -> bool {
+        let mut asked = None;
+        let mut holds = None;
+        while let Some(effect) = self.line.pop() {
+            if let Effect::Run {
+                op,
+                gate: Gate::HoldUser,
+                ..
+            } = &effect
+            {
+                holds = Some(op.name);
+            }
+            if self.carry_out(effect, &mut asked) {
+                return true;
+            }
+        }
+        let is_held = self.line.is_held();
+        if !is_held || holds.is_some() {
+            self.inbox.stats.hold(holds.filter(|_| is_held));
+        }
+        if is_held != self.is_held {
+            self.is_held = is_held;
+            self.inbox.hold(is_held);
+        }
+        false
     }
 
     fn perform(&mut self, effects: &mut Vec<Effect>) -> bool {
         // An ask waits from now on, not from the last reading, which was before the handler ran.
         let mut asked = None;
         let mut effects = effects.drain(..);
+        if self.line.is_closed() {
+            self.line.push(effects);
+            return self.advance();
+        }
         while let Some(effect) = effects.next() {
-            if self.line.is_held() {
-                self.line.push([effect]);
-                continue;
-            }
             match effect {
                 Effect::Send(envelope) => {
                     let more = effects.as_slice().iter();
@@ -437,58 +465,85 @@ impl Driver {
                         self.node.deliver_run(envelope, more);
                     }
                 }
-                Effect::Stop(reason) => {
-                    self.end(reason);
-                    return true;
-                }
-                Effect::Run { number, op, gate } => {
-                    if gate == Gate::HoldUser {
-                        self.line.hold(number);
-                        self.inbox.hold(true);
-                        self.inbox.stats.hold(Some(op.name));
-                    }
-                    self.node.operate(&self.inbox, number, op);
-                }
-                Effect::After { timer, delay } => {
-                    let inbox = Arc::clone(&self.inbox);
-                    let clock = self.node.clock();
-                    let key = clock.at(clock.now() + delay, move || {
-                        inbox.push_control(Control::Timer(timer));
-                    });
-                    self.timers.insert(timer, key);
-                }
-                Effect::Cancel(timer) => {
-                    if let Some(key) = self.timers.remove(&timer) {
-                        self.node.clock().cancel(key);
-                    }
-                }
-                Effect::Ask {
-                    request,
-                    number,
-                    limit,
+                Effect::Run {
+                    gate: Gate::HoldUser | Gate::HoldEffects,
+                    ..
                 } => {
-                    let now = *asked.get_or_insert_with(|| self.node.clock().now());
-                    self.open(number, now + limit);
-                    if !self.node.deliver(request) {
-                        let error = AskError::Undelivered;
-                        self.inbox
-                            .push_control(Control::AskFailed { number, error });
-                    }
+                    self.line.push(std::iter::once(effect).chain(effects));
+                    return self.advance();
                 }
-                Effect::AskRefused { number } => {
-                    let error = AskError::TooMany;
-                    self.node.metrics().count("runtime/asks_refused");
-                    self.inbox
-                        .push_control(Control::AskFailed { number, error });
-                }
-                other @ (Effect::Link(_)
+                other @ (Effect::Stop(_)
+                | Effect::Run { .. }
+                | Effect::After { .. }
+                | Effect::Cancel(_)
+                | Effect::Ask { .. }
+                | Effect::AskRefused { .. }
+                | Effect::Link(_)
                 | Effect::Unlink(_)
                 | Effect::Spawn { .. }
                 | Effect::Terminate(_)
                 | Effect::Respond(..)
                 | Effect::Pin(_)
-                | Effect::Unpin(_)) => self.node.carry_out(&self.inbox, other),
+                | Effect::Unpin(_)) => {
+                    if self.carry_out(other, &mut asked) {
+                        return true;
+                    }
+                }
             }
+        }
+        false
+    }
+
+    /// Carries one effect out; `true` when it has ended the process.
+    fn carry_out(&mut self, effect: Effect, asked: &mut Option<Time>) -> bool {
+        match effect {
+            Effect::Send(envelope) => {
+                self.node.deliver(envelope);
+            }
+            Effect::Stop(reason) => {
+                self.end(reason);
+                return true;
+            }
+            Effect::Run { number, op, .. } => self.node.operate(&self.inbox, number, op),
+            Effect::After { timer, delay } => {
+                let inbox = Arc::clone(&self.inbox);
+                let clock = self.node.clock();
+                let key = clock.at(clock.now() + delay, move || {
+                    inbox.push_control(Control::Timer(timer));
+                });
+                self.timers.insert(timer, key);
+            }
+            Effect::Cancel(timer) => {
+                if let Some(key) = self.timers.remove(&timer) {
+                    self.node.clock().cancel(key);
+                }
+            }
+            Effect::Ask {
+                request,
+                number,
+                limit,
+            } => {
+                let now = *asked.get_or_insert_with(|| self.node.clock().now());
+                self.open(number, now + limit);
+                if !self.node.deliver(request) {
+                    let error = AskError::Undelivered;
+                    self.inbox
+                        .push_control(Control::AskFailed { number, error });
+                }
+            }
+            Effect::AskRefused { number } => {
+                let error = AskError::TooMany;
+                self.node.metrics().count("runtime/asks_refused");
+                self.inbox
+                    .push_control(Control::AskFailed { number, error });
+            }
+            other @ (Effect::Link(_)
+            | Effect::Unlink(_)
+            | Effect::Spawn { .. }
+            | Effect::Terminate(_)
+            | Effect::Respond(..)
+            | Effect::Pin(_)
+            | Effect::Unpin(_)) => self.node.carry_out(&self.inbox, other),
         }
         false
     }

@@ -26,7 +26,7 @@ use crate::inbox::User;
 use crate::links::ExitReason;
 use crate::message::{Correlation, Mail};
 use crate::pid::Pid;
-use crate::process::{Handler, Process, Routes};
+use crate::process::{Handler, Process, Routes, Takes};
 use crate::supervisor::Leashed;
 
 /// Builds a process on the thread that will host it.
@@ -152,11 +152,17 @@ impl<P: Process> Hosted for Cell<P> {
                 }
             }
             Turn::Http(request, responder) => {
-                let Some(handler) = self.routes.http_handler(&request.path) else {
+                let Some((takes, handler)) = self.routes.http_handler(&request.path) else {
                     let missing = Response::text(404, "404 Not Found.");
                     effects.push(Effect::Respond(responder, missing));
                     return;
                 };
+                // Clients who lose their patience ask again: what nobody takes would keep the process from the rest.
+                if takes == Takes::Query && responder.is_abandoned() {
+                    let metrics = self.surroundings.home.metrics();
+                    metrics.count("runtime/http_requests_abandoned");
+                    return;
+                }
                 let mut response = None;
                 self.with(now, effects, None, |process, cx| {
                     response = Some(handler(process, cx, &request));

@@ -267,18 +267,17 @@ pub(crate) fn note_time(now: Option<Time>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::mpsc::{self, SyncSender};
     use std::task::Wake;
-    use std::thread::{self, Thread};
+    use std::thread;
     use std::time::Duration;
 
-    struct Unpark {
-        thread: Thread,
-        woken: AtomicBool,
-    }
-    impl Wake for Unpark {
+    /// A waker that leaves a word each time: who waits for it misses none, and is not woken by an older one's echo.
+    struct Bell(SyncSender<()>);
+
+    impl Wake for Bell {
         fn wake(self: Arc<Self>) {
-            self.woken.store(true, Ordering::SeqCst);
-            self.thread.unpark();
+            self.0.send(()).expect("the sleeper listens");
         }
     }
 
@@ -299,11 +298,9 @@ mod tests {
             }
         });
         queue.settle_here();
-        let wake = Arc::new(Unpark {
-            thread: thread::current(),
-            woken: AtomicBool::new(false),
-        });
-        let waker = Waker::from(Arc::clone(&wake));
+        // A waker is taken once for each time that the thread falls asleep.
+        let (bell, wakes) = mpsc::sync_channel(1);
+        let waker = Waker::from(Arc::new(Bell(bell)));
         let mut next = 0;
         while next < ENTRIES {
             queue.collect();
@@ -313,15 +310,8 @@ mod tests {
             }
             served.store(next as usize, Ordering::SeqCst);
             if next < ENTRIES && queue.sleep(&waker) {
-                while !wake.woken.swap(false, Ordering::SeqCst) {
-                    let before = wake.woken.load(Ordering::SeqCst);
-                    thread::park_timeout(Duration::from_secs(20));
-                    let woken = wake.woken.load(Ordering::SeqCst);
-                    assert!(
-                        before || woken || !queue.waits(),
-                        "asleep over entry {next}"
-                    );
-                }
+                let woken = wakes.recv_timeout(Duration::from_secs(60));
+                assert!(woken.is_ok(), "asleep over entry {next}");
             }
         }
         poster.join().unwrap();

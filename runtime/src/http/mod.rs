@@ -7,26 +7,51 @@
 //! without asking them. `/logging` is its process [`crate::logging::Logging`].
 
 mod connections;
+mod dress;
+pub(crate) mod path;
 pub(crate) mod server;
 mod status;
+mod stream;
+mod version;
 
 use std::collections::BTreeMap;
 
 use tokio::sync::oneshot;
 
+pub use stream::{Stream, StreamClosed, StreamEnd, StreamSender, stream};
+pub use version::Version;
+
 /// One request, as a handler sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Request {
+    /// Method: `GET`, `POST` …
+    pub method: String,
     /// Path below the process's id; `/state` for `/master/state`.
     pub path: String,
     /// Query parameters, percent-decoded; of a repeated one the last counts.
     pub query: BTreeMap<String, String>,
     /// Path and query as the client asked for them, to send it elsewhere.
     pub target: String,
+    /// Headers by name in lower case; of a repeated one all values, with commas between. Only for [`Routes::call`].
+    ///
+    /// [`Routes::call`]: crate::Routes::call
+    pub headers: BTreeMap<String, String>,
+    /// The body. Only for [`Routes::call`](crate::Routes::call).
+    pub body: bytes::Bytes,
+    /// Whether it can only come from this machine, and from no web page that somebody looks at: nobody proves over HTTP
+    /// who they are, so only such a request may change something.
+    pub is_local: bool,
+}
+
+impl Request {
+    /// The value of a header, whose name is given in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
 }
 
 /// One answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Response {
     /// Status code.
     pub status: u16,
@@ -36,6 +61,24 @@ pub struct Response {
     pub body: bytes::Bytes,
     /// Value of `Location`: where to ask instead.
     pub location: Option<String>,
+    /// Further headers.
+    pub headers: Vec<(&'static str, String)>,
+    /// What follows the body, if the answer goes on.
+    pub stream: Option<Stream>,
+    /// Set when this is not the answer yet.
+    pub(crate) later: Option<oneshot::Receiver<Response>>,
+}
+
+/// Gives the answer to a request that could not be answered in the turn it came in. When it is dropped, the client is
+/// told that the process has not answered.
+#[derive(Debug)]
+pub struct Later(oneshot::Sender<Response>);
+
+impl Later {
+    /// Answers. The client may have gone; then the answer is dropped.
+    pub fn answer(self, response: Response) {
+        Responder(self.0).respond(response);
+    }
 }
 
 /// Splits the path of a request into the id of a process and the path below it: `/master/state` into `master` and
@@ -54,11 +97,47 @@ impl Response {
     /// 200 with a JSON body.
     pub fn json(value: &serde_json::Value) -> Self {
         Self {
-            status: 200,
             content_type: Some(JSON),
             body: value.to_string().into(),
-            location: None,
+            ..Self::empty()
         }
+    }
+
+    /// 200 with whatever serde can write as JSON. It is written straight to bytes.
+    pub fn serialized<T: serde::Serialize + ?Sized>(value: &T) -> Self {
+        match serde_json::to_vec(value) {
+            Ok(body) => Self::body(JSON, body),
+            Err(error) => Self::text(500, error.to_string()),
+        }
+    }
+
+    /// 200 with a body.
+    pub fn body(content_type: &'static str, body: impl Into<bytes::Bytes>) -> Self {
+        Self {
+            content_type: Some(content_type),
+            body: body.into(),
+            ..Self::empty()
+        }
+    }
+
+    /// For a request whose answer needs more than this turn: what a handler returns, and what answers it later.
+    pub fn later() -> (Later, Self) {
+        let (sender, receiver) = oneshot::channel();
+        let response = Self {
+            later: Some(receiver),
+            ..Self::empty()
+        };
+        (Later(sender), response)
+    }
+
+    /// 405: the path takes these methods only.
+    pub fn method_not_allowed(allowed: &[&str], got: &str) -> Self {
+        let all: Vec<String> = allowed.iter().map(|method| format!("'{method}'")).collect();
+        let text = format!(
+            "405 Method Not Allowed. Expecting one of {{ {} }}, but received '{got}'.",
+            all.join(", ")
+        );
+        Self::text(405, text).with_header("allow", allowed.join(", "))
     }
 
     /// Any status with a text body.
@@ -67,8 +146,31 @@ impl Response {
             status,
             content_type: Some(TEXT),
             body: text.into().into(),
-            location: None,
+            ..Self::empty()
         }
+    }
+
+    /// 200 with an answer that goes on: each record of the stream is a chunk of it.
+    pub fn stream(content_type: &'static str, stream: Stream) -> Self {
+        Self {
+            content_type: Some(content_type),
+            stream: Some(stream),
+            ..Self::empty()
+        }
+    }
+
+    /// The same with another status.
+    #[must_use]
+    pub fn with_status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// The same with one more header.
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
     }
 
     /// 200 without a body.
@@ -78,6 +180,9 @@ impl Response {
             content_type: None,
             body: bytes::Bytes::new(),
             location: None,
+            headers: Vec::new(),
+            stream: None,
+            later: None,
         }
     }
 
@@ -98,6 +203,11 @@ impl Responder {
     pub(crate) fn new() -> (Self, oneshot::Receiver<Response>) {
         let (sender, receiver) = oneshot::channel();
         (Self(sender), receiver)
+    }
+
+    /// Whether nobody waits for the answer any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.0.is_closed()
     }
 
     /// Answers. The client may have gone; then the answer is dropped.

@@ -4,6 +4,7 @@
 //! anybody, so their connections are bounded: in number ([`super::connections`] decides who gives way), and in how long
 //! one may take to send the head of a request, or to send none.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -15,7 +16,7 @@ use axum::Router;
 use axum::extract::{ConnectInfo, Extension, Query, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{any, get};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -29,17 +30,22 @@ use tracing::{debug, info, warn};
 
 use super::connections::{Admission, Connections, Number};
 use super::status::NodeStatus;
-use super::{JSON, Response};
+use super::{JSON, Request, Response, Version, dress, path};
 use crate::backoff::Backoff;
 use crate::clock::Time;
+use crate::inbox::Inbox;
 use crate::metrics::Metrics;
 use crate::node::NodeHandle;
 use crate::pid::Address;
+use crate::process::Takes;
 use crate::transport::pause;
 use crate::transport::quic::probe::PATH as PROBE_PATH;
 
 /// How long a process may take to answer before the client gets 503.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// Longest body of a call, in bytes.
+const MAX_BODY: usize = 32 << 20;
 
 /// Waits after the system refused to accept: up to the first, later up to the second, so that it can recover and the
 /// thread does not spin.
@@ -151,6 +157,10 @@ impl Clients {
 
     /// Takes a new connection, or closes it when none gives way for it.
     fn welcome(self: &Arc<Self>, stream: TcpStream, from: SocketAddr, router: &Router) {
+        // Else a short answer behind another waits for the client's word that it has the first.
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%error, %from, "a connection sends small answers late");
+        }
         let mut book = self.book.lock();
         let Admission::Taken { number, instead } = book.connections.admit() else {
             self.metrics.count("runtime/http_connections_refused");
@@ -197,6 +207,12 @@ struct Client {
 }
 
 impl Client {
+    /// Its request is no longer in hand.
+    fn answered(&self) {
+        let mut book = self.clients.book.lock();
+        book.connections.answered(self.number);
+    }
+
     /// It is a peer's probe, which is held open for as long as the peer likes and counts no more. An older one of the
     /// same peer ends: the peer has given it up.
     fn is_probe(&self, probe: Probe) {
@@ -217,6 +233,19 @@ impl Drop for Client {
         book.tasks.remove(&self.number);
         book.probes.retain(|_, number| *number != self.number);
         self.clients.show(&book);
+    }
+}
+
+/// Marks an answer that is a stream.
+#[derive(Clone, Copy)]
+struct GoesOn;
+
+/// A request in hand for as long as its answer goes on.
+struct InHand(Arc<Client>);
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.0.answered();
     }
 }
 
@@ -271,22 +300,31 @@ async fn carry(stream: TcpStream, client: Client, router: Router) {
     let service = hyper::service::service_fn(|mut request: hyper::Request<_>| {
         let client = Arc::clone(&client);
         client.clients.book.lock().connections.began(client.number);
+        let wishes = dress::Wishes::of(&request);
+        if let Some(plain) = plain_uri(request.uri()) {
+            *request.uri_mut() = plain;
+        }
         request.extensions_mut().insert(ConnectInfo(client.from));
         request.extensions_mut().insert(Arc::clone(&client));
         let answer = hyper::service::Service::call(&router, request);
         async move {
-            let answer: Result<_, Infallible> = answer.await;
-            client
-                .clients
-                .book
-                .lock()
-                .connections
-                .answered(client.number);
+            let answer: Result<axum::response::Response, Infallible> = answer.await;
+            // An answer that goes on is in hand until its stream ends.
+            let goes_on =
+                |answer: &axum::response::Response| answer.extensions().get::<GoesOn>().is_some();
+            if !answer.as_ref().is_ok_and(goes_on) {
+                client.answered();
+                return match answer {
+                    Ok(answer) => Ok(wishes.dress(answer).await),
+                };
+            }
             answer
         }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
+        // As Mesos writes them: some clients take a name by its letters.
+        .title_case_headers(true)
         // Runs between two requests as well, so that a silent connection ends with it.
         .header_read_timeout(patience)
         .serve_connection(TokioIo::new(stream), service);
@@ -295,13 +333,25 @@ async fn carry(stream: TcpStream, client: Client, router: Router) {
     }
 }
 
+/// What a request asks for, if its path is written in an unusual way.
+fn plain_uri(uri: &Uri) -> Option<Uri> {
+    let plain = match path::plain(uri.path()) {
+        Cow::Owned(plain) => plain,
+        Cow::Borrowed(_) => return None,
+    };
+    let query = uri.query().map(|query| format!("?{query}"));
+    // What is no path any more is looked up as it was written.
+    format!("{plain}{}", query.unwrap_or_default()).parse().ok()
+}
+
 fn router(node: NodeHandle, on_loopback: bool) -> Router {
     let started = node.clock().now();
     Router::new()
-        .route("/health", get(|| async { Response::empty() }))
-        .route("/version", get(version))
+        .route("/health", any(|| async { Response::empty() }))
+        .route("/version", any(version))
         .route("/metrics", get(prometheus))
-        .route("/metrics/snapshot", get(snapshot))
+        .route("/metrics/snapshot", any(snapshot))
+        .route("/system/stats.json", any(system))
         .route(
             "/__processes__",
             get(move |State(node), Query(query)| processes(node, started, query)),
@@ -313,31 +363,49 @@ fn router(node: NodeHandle, on_loopback: bool) -> Router {
                     return Response::text(403, why);
                 }
                 match each_once(all) {
-                    Ok(query) => process(state, uri, Query(query)).await,
+                    Ok(query) => toggle(state, uri, query).await,
                     Err(why) => Response::text(400, why),
                 }
             }),
         )
         .route(PROBE_PATH, get(probe))
-        .fallback(get(process))
+        .fallback(move |state, client, request| process(state, client, request, on_loopback))
         .with_state(node)
 }
 
 async fn version() -> Response {
-    Response::json(&serde_json::json!({ "version": env!("CARGO_PKG_VERSION") }))
+    Response::serialized(&Version::of_program())
 }
 
 async fn prometheus(State(node): State<NodeHandle>) -> Response {
     Response {
-        status: 200,
         content_type: Some("text/plain; version=0.0.4"),
         body: node.metrics().prometheus().into(),
-        location: None,
+        ..Response::empty()
     }
 }
 
-async fn snapshot(State(node): State<NodeHandle>) -> Response {
+/// How long a look at the metrics may take; they are there at once, so it only has to be a duration.
+#[derive(serde::Deserialize)]
+struct Patience {
+    timeout: Option<String>,
+}
+
+async fn snapshot(State(node): State<NodeHandle>, Query(patience): Query<Patience>) -> Response {
+    if let Some(text) = patience.timeout
+        && crate::flags::duration(&text).is_err()
+    {
+        let text = format!("Invalid timeout '{text}': Invalid duration '{text}'.\n");
+        return Response::text(400, text);
+    }
     Response::json(&serde_json::Value::Object(node.metrics().snapshot()))
+}
+
+async fn system() -> Response {
+    match tokio::task::spawn_blocking(super::status::system).await {
+        Ok(system) => Response::serialized(&system),
+        Err(error) => Response::text(500, error.to_string()),
+    }
 }
 
 /// `/__processes__`, or one process with `?id=`.
@@ -360,10 +428,9 @@ async fn processes(node: NodeHandle, started: Time, query: BTreeMap<String, Stri
             ),
         ),
         Ok(Ok(Some(body))) => Response {
-            status: 200,
             content_type: Some(JSON),
             body: body.into(),
-            location: None,
+            ..Response::empty()
         },
         Ok(Err(error)) => Response::text(500, error.to_string()),
         Err(error) => Response::text(500, error.to_string()),
@@ -393,17 +460,90 @@ async fn probe(
     std::future::pending().await
 }
 
-async fn process(
+/// A change of the log filter, whose parameters are looked at already.
+async fn toggle(
     State(node): State<NodeHandle>,
     uri: Uri,
-    Query(query): Query<BTreeMap<String, String>>,
+    query: BTreeMap<String, String>,
 ) -> Response {
-    let target = uri.path_and_query().map_or(uri.path(), |all| all.as_str());
-    let Some(answer) = node.http(uri.path(), query, target) else {
+    let Some((inbox, path, _)) = node.serves(uri.path()) else {
         return Response::text(404, "404 Not Found.");
     };
-    let limit = tokio::time::timeout(ANSWER_LIMIT, answer);
-    match limit.await {
+    let request = Request {
+        method: "GET".to_owned(),
+        path: path.to_owned(),
+        query,
+        ..Request::default()
+    };
+    answer(&inbox, request).await
+}
+
+async fn process(
+    State(node): State<NodeHandle>,
+    Extension(client): Extension<Arc<Client>>,
+    request: axum::extract::Request,
+    on_loopback: bool,
+) -> Response {
+    let (head, body) = request.into_parts();
+    let uri = head.uri;
+    let Some((inbox, path, takes)) = node.serves(uri.path()) else {
+        return Response::text(404, "404 Not Found.");
+    };
+    let Ok(Query(query)) = Query::<BTreeMap<String, String>>::try_from_uri(&uri) else {
+        return Response::text(
+            400,
+            "The query cannot be read: write ?name=value&name=value.",
+        );
+    };
+    let mut request = Request {
+        method: head.method.as_str().to_owned(),
+        path: path.to_owned(),
+        query,
+        target: (uri.path_and_query())
+            .map_or(uri.path(), |all| all.as_str())
+            .to_owned(),
+        ..Request::default()
+    };
+    if takes == Takes::Call {
+        let Ok(body) = axum::body::to_bytes(body, MAX_BODY).await else {
+            let text = format!(
+                "The body is cut off, or longer than {MAX_BODY} bytes: send less at a time."
+            );
+            return Response::text(413, text);
+        };
+        request.body = body;
+        request.is_local = may_change(on_loopback, &head.headers).is_ok();
+        request.headers = gather(&head.headers);
+    }
+    let mut response = answer(&inbox, request).await;
+    response.stream = (response.stream.take()).map(|stream| stream.holding(InHand(client)));
+    response
+}
+
+/// Headers as handlers see them.
+fn gather(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let mut all: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in headers {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        all.entry(name.as_str().to_owned())
+            .and_modify(|known| {
+                known.push_str(", ");
+                known.push_str(&value);
+            })
+            .or_insert_with(|| value.into_owned());
+    }
+    all
+}
+
+async fn answer(inbox: &Inbox, request: Request) -> Response {
+    let answered = async {
+        let mut response = NodeHandle::http(inbox, request).await?;
+        while let Some(later) = response.later.take() {
+            response = later.await?;
+        }
+        Ok::<_, oneshot::error::RecvError>(response)
+    };
+    match tokio::time::timeout(ANSWER_LIMIT, answered).await {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => Response::text(503, "The process ended before it answered: try again."),
         Err(_) => Response::text(503, "The process is too busy to answer: try again."),
@@ -455,13 +595,28 @@ fn each_once(all: Vec<(String, String)>) -> Result<BTreeMap<String, String>, Str
 impl IntoResponse for Response {
     fn into_response(self) -> axum::response::Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut answer = match self.content_type {
-            Some(kind) => (status, [(header::CONTENT_TYPE, kind)], self.body).into_response(),
-            None => (status, self.body).into_response(),
+        let mut answer = match self.stream {
+            Some(stream) => {
+                let mut answer = axum::body::Body::from_stream(stream).into_response();
+                answer.extensions_mut().insert(GoesOn);
+                answer
+            }
+            None => self.body.into_response(),
         };
+        *answer.status_mut() = status;
+        let headers = answer.headers_mut();
+        headers.remove(header::CONTENT_TYPE);
+        if let Some(kind) = self.content_type {
+            headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+        }
         // One with characters that no header may have is nowhere to go.
         if let Some(location) = self.location.and_then(|text| text.parse().ok()) {
-            answer.headers_mut().insert(header::LOCATION, location);
+            headers.insert(header::LOCATION, location);
+        }
+        for (name, value) in self.headers {
+            if let Ok(value) = value.parse() {
+                headers.insert(header::HeaderName::from_static(name), value);
+            }
         }
         answer
     }

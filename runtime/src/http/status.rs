@@ -81,11 +81,7 @@ fn drops(node: &NodeHandle) -> BTreeMap<String, u64> {
 
 fn resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kilobytes = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"))
-        .and_then(|number| number.trim().parse::<u64>().ok());
-    kilobytes.unwrap_or(0) * 1024
+    kilobytes(&status, "VmRSS:") * 1024
 }
 
 /// All threads that can be read; one may end meanwhile.
@@ -122,6 +118,44 @@ fn thread(stat: &str) -> Option<ThreadStatus> {
     })
 }
 
+/// The machine as `/system/stats.json` shows it.
+#[derive(Debug, Serialize)]
+pub(crate) struct System {
+    avg_load_15min: f64,
+    avg_load_1min: f64,
+    avg_load_5min: f64,
+    cpus_total: usize,
+    mem_free_bytes: u64,
+    mem_total_bytes: u64,
+}
+
+/// What the kernel says of the machine; 0 where it says nothing.
+pub(crate) fn system() -> System {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let (loads, memory) = (read("/proc/loadavg"), read("/proc/meminfo"));
+    let load = |place| {
+        let word = loads.split(' ').nth(place);
+        word.and_then(|word| word.parse().ok()).unwrap_or(0.0)
+    };
+    System {
+        avg_load_15min: load(2),
+        avg_load_1min: load(0),
+        avg_load_5min: load(1),
+        cpus_total: std::thread::available_parallelism().map_or(0, Into::into),
+        mem_free_bytes: kilobytes(&memory, "MemFree:") * 1024,
+        mem_total_bytes: kilobytes(&memory, "MemTotal:") * 1024,
+    }
+}
+
+fn kilobytes(text: &str, name: &str) -> u64 {
+    let number = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"));
+    number
+        .and_then(|number| number.trim().parse().ok())
+        .unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,5 +185,8 @@ mod tests {
         let short: String = name.chars().take(15).collect();
         assert!(threads().iter().any(|thread| thread.name == short));
         assert!(resident_bytes() > 100_000);
+        let system = system();
+        assert!(system.cpus_total > 0 && system.mem_total_bytes >= system.mem_free_bytes);
+        assert!(system.mem_free_bytes > 0 && system.avg_load_15min >= 0.0);
     }
 }

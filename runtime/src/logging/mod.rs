@@ -17,6 +17,9 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
+use crate::context::AskError;
+use crate::http::Response;
+
 pub use directives::BadDirectives;
 pub use process::{LOGGING, LogFilter, Logging, ResetLogFilter, SetLogFilter};
 
@@ -67,6 +70,44 @@ pub struct InForce {
 /// Names one change, so that its end does not take back a later one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Change(u64);
+
+/// How much this program logs, as a number: 0 is what it was started with.
+///
+/// # Errors
+/// [`LogError::NotOurs`].
+pub fn level() -> Result<u32, LogError> {
+    let in_force = Filter::of_program().ok_or(LogError::NotOurs)?.in_force();
+    Ok(directives::as_verbosity(
+        &in_force.base,
+        &in_force.directives,
+    ))
+}
+
+/// What to send to [`LOGGING`] so that the program logs at this level for a time, of which whole seconds count.
+///
+/// # Errors
+/// [`LogError::NotOurs`].
+pub fn at_level(level: u32, limit: Duration) -> Result<SetLogFilter, LogError> {
+    let base = Filter::of_program()
+        .ok_or(LogError::NotOurs)?
+        .in_force()
+        .base;
+    Ok(SetLogFilter {
+        directives: directives::verbosity(&base, level),
+        seconds: limit.as_secs() + u64::from(limit.subsec_nanos() > 0 || limit.is_zero()),
+    })
+}
+
+/// The answer over HTTP to who asked for a change, once [`LOGGING`] has answered.
+pub fn outcome(answer: Result<LogFilter, AskError>) -> Response {
+    match answer {
+        Ok(LogFilter { refused: None, .. }) => Response::empty(),
+        Ok(LogFilter {
+            refused: Some(why), ..
+        }) => Response::text(400, why),
+        Err(error) => Response::text(503, error.to_string()),
+    }
+}
 
 type Exchange = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
 

@@ -72,7 +72,7 @@ pub enum NodeError {
     /// Development certificates are for loopback only.
     #[error(
         "address {0} is not loopback and no certificate is given: make some with `meseta certs` and pass \
-         --ca_file, --cert_file and --key_file"
+         --ca_file, --cert_file and --key_file (`NodeBuilder::credentials`)"
     )]
     NeedsCertificates(String),
     /// The certificate cannot be used.
@@ -94,7 +94,7 @@ pub enum NodeError {
     },
     /// A socket cannot be bound.
     #[error(
-        "cannot listen on {address}: is another process using the port? choose another with --port"
+        "cannot listen on {address}: is another process using the port? choose another with --port (`NodeBuilder::port`)"
     )]
     Bind {
         /// The address asked for.
@@ -372,10 +372,13 @@ impl NodeBuilder {
             Wire::Memory(_) | Wire::Unix(..) => None,
         };
         let (started, outcome) = std::sync::mpsc::channel();
+        let (running, ended) = std::sync::mpsc::channel();
         let name = format!("node-{address}");
         let thread = std::thread::Builder::new()
             .name(name)
             .spawn(move || {
+                // Its drop tells that the thread has ended.
+                let _running = running;
                 self.run(
                     address,
                     incarnation,
@@ -389,7 +392,7 @@ impl NodeBuilder {
         let node = outcome.recv().map_err(|_| {
             NodeError::System(std::io::Error::other("the node's thread ended at once"))
         })??;
-        *node.0.0.thread.lock() = Some(thread);
+        *node.0.0.thread.lock() = Some((thread, ended));
         Ok(node)
     }
 

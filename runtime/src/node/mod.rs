@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
-use tracing::warn;
+use tracing::{error, warn};
 
 pub use builder::{Credentials, NodeBuilder, NodeError};
 pub use status::{Drops, HandlerStatus, ProcessStatus};
@@ -34,19 +35,26 @@ use crate::context::{AnyOp, AskError, Effect, Home, Outside, Reserved, Surroundi
 use crate::host::driver::Start;
 use crate::host::worker::Entry;
 use crate::host::{self, Factory};
-use crate::http::{Request, Responder, Response, split_path};
+use crate::http::{Request, Responder, Response, path, split_path};
 use crate::identity::{GuestKey, IdentityError};
 use crate::inbox::{Control, Inbox, Settings, User};
 use crate::links::{ExitReason, Links};
 use crate::message::{Ask, Correlation, Envelope, Kind, Message, Parcel, Payload};
 use crate::metrics::Metrics;
 use crate::pid::{Address, ParsePidError, Pid};
+use crate::process::Takes;
 use crate::process::{Process, Profile, open};
 use crate::testing::{Filters, Testing};
 use crate::transport::{Kinds, PeerKey, PeerStatus, Transport};
 
+/// Longest wait for the first thread at a shutdown: it may wait for others in turn, each for ten seconds.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(30);
+
+/// Closed when a thread has ended.
+type Ended = std::sync::mpsc::Receiver<std::convert::Infallible>;
+
 /// Id under which code outside all actors sends and asks.
-const OUTSIDE: &str = "node";
+pub(crate) const OUTSIDE: &str = "node";
 
 /// Why a process was not started.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,6 +65,9 @@ pub enum SpawnError {
     /// The name cannot be an id.
     #[error("bad process name")]
     BadName(#[from] ParsePidError),
+    /// The name stands for code outside all processes.
+    #[error("{0} stands for the code of its node outside all processes: use another name")]
+    Reserved(Pid),
     /// Two message names hash to one number.
     #[error("messages {0} and {1} have the same wire number: rename one")]
     KindClash(&'static str, &'static str),
@@ -91,12 +102,13 @@ pub(crate) struct Shared {
     kinds: Kinds,
     /// Processes started so far.
     spawns: AtomicU64,
-    outside_asks: DashMap<u64, (Pid, oneshot::Sender<Payload>)>,
+    outside_asks: DashMap<u64, (Pid, oneshot::Sender<Result<Payload, AskError>>)>,
     end_waiters: Mutex<HashMap<Pid, Vec<oneshot::Sender<ExitReason>>>>,
     delegate: OnceLock<Arc<str>>,
     filters: Filters,
     stop: Mutex<Option<oneshot::Sender<()>>>,
-    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// The first thread, and what tells that it has ended.
+    thread: Mutex<Option<(std::thread::JoinHandle<()>, Ended)>>,
 }
 
 /// A running node. Clones are the same node.
@@ -115,7 +127,7 @@ impl std::fmt::Debug for Node {
 
 /// The answer to an ask made from outside all actors.
 pub struct Pending<R> {
-    answer: oneshot::Receiver<Payload>,
+    answer: oneshot::Receiver<Result<Payload, AskError>>,
     reply: std::marker::PhantomData<fn() -> R>,
 }
 
@@ -123,22 +135,20 @@ impl<R: Message> Pending<R> {
     /// Waits for the answer.
     ///
     /// # Errors
-    /// [`AskError`] when none came in time or it is of another type.
+    /// [`AskError`] when the question could not be delivered, no answer came in time, or it is of another type.
     pub async fn answer(self) -> Result<R, AskError> {
-        let payload = self.answer.await.map_err(|_| AskError::TimedOut)?;
-        open(payload).map_err(|_| AskError::BadAnswer)
+        let answer = self.answer.await.unwrap_or(Err(AskError::TimedOut));
+        open(answer?).map_err(|_| AskError::BadAnswer)
     }
 
-    /// Waits for the answer and blocks the thread, which must not be the node's.
+    /// Waits for the answer and blocks the thread, which must not be the node's. The limit is counted by the node's
+    /// clock: while that is paused and nobody advances it, a question that nobody answers blocks for good.
     ///
     /// # Errors
     /// As [`Pending::answer`].
     pub fn wait(self) -> Result<R, AskError> {
-        let payload = self
-            .answer
-            .blocking_recv()
-            .map_err(|_| AskError::TimedOut)?;
-        open(payload).map_err(|_| AskError::BadAnswer)
+        let answer = self.answer.blocking_recv();
+        open(answer.unwrap_or(Err(AskError::TimedOut))?).map_err(|_| AskError::BadAnswer)
     }
 }
 
@@ -239,8 +249,11 @@ impl Node {
                     shared.outside_asks.remove(&number);
                 }
             });
-            if !self.0.deliver(request) {
-                shared.outside_asks.remove(&number);
+            if !self.0.deliver(request)
+                && let Some((_, (_, asker))) = shared.outside_asks.remove(&number)
+            {
+                // The asker may have dropped the answer.
+                let _gone = asker.send(Err(AskError::Undelivered));
             }
         }
         Pending {
@@ -249,18 +262,18 @@ impl Node {
         }
     }
 
-    /// Ends a process of this node after what is in its mailbox now.
+    /// Ends a process of this node after what is in its mailbox now. A PID of another node changes nothing.
     pub fn terminate(&self, pid: &Pid) {
         self.0.terminate(pid, ExitReason::Terminated);
     }
 
-    /// Waits until a process of this node has ended; at once when there is none.
+    /// Waits until a process of this node has ended; at once when there is none, as for a PID of another node.
     pub fn ended(&self, pid: &Pid) -> impl Future<Output = ExitReason> + Send + use<> {
         let (sender, receiver) = oneshot::channel();
         {
             // Under the lock, so that the process cannot end between the look and the registration.
             let mut waiters = self.0.0.end_waiters.lock();
-            if self.0.0.inboxes.contains_key(pid.id()) {
+            if pid.address() == self.address() && self.0.0.inboxes.contains_key(pid.id()) {
                 waiters.entry(pid.clone()).or_default().push(sender);
             }
         }
@@ -289,8 +302,9 @@ impl Node {
         self.0.peers()
     }
 
-    /// Ends all processes, tells linked ones elsewhere, closes connections and joins the node's thread. Blocks;
-    /// must not be called on the node's own thread. Later calls return at once.
+    /// Ends all processes, tells linked ones elsewhere, closes connections and joins the node's thread. Blocks, at
+    /// most 30 s when a process does not return from its handler, whose thread is then left behind; must not be called
+    /// on the node's own thread. Later calls return at once.
     pub fn shutdown(&self) {
         let stop = self.0.0.stop.lock().take();
         if let Some(stop) = stop {
@@ -298,10 +312,15 @@ impl Node {
             let told = stop.send(());
             debug_assert!(told.is_ok(), "the node's thread waits for this");
         }
-        let thread = self.0.0.thread.lock().take();
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
+        let Some((thread, ended)) = self.0.0.thread.lock().take() else {
+            return;
+        };
+        if ended.recv_timeout(SHUTDOWN_LIMIT) == Err(RecvTimeoutError::Timeout) {
+            error!(
+                node = %self.address(),
+                "a process does not return from its handler: the node's first thread is left behind"
+            );
+        } else if thread.join().is_err() {
             warn!(node = %self.address(), "the node's thread panicked");
         }
     }
@@ -338,6 +357,9 @@ impl Home for Shared {
         placement: Placement,
     ) -> Result<Pid, SpawnError> {
         let pid = Pid::new(id, self.address.clone())?;
+        if id == OUTSIDE {
+            return Err(SpawnError::Reserved(pid));
+        }
         if let Some((one, other)) = profile.clash {
             return Err(SpawnError::KindClash(one, other));
         }
@@ -541,6 +563,10 @@ impl NodeHandle {
     }
 
     pub(crate) fn terminate(&self, pid: &Pid, reason: ExitReason) {
+        if *pid.address() != self.0.address {
+            warn!(%pid, node = %self.0.address, "only a process of the own node can be terminated");
+            return;
+        }
         if let Some(inbox) = self.inbox(pid.id())
             && inbox.push(User::Terminate(reason)).is_err()
         {
@@ -548,36 +574,31 @@ impl NodeHandle {
         }
     }
 
-    /// Puts a request into the inbox of the process that serves its path; `None` when there is none.
-    pub(crate) fn http(
-        &self,
-        path: &str,
-        query: std::collections::BTreeMap<String, String>,
-        target: &str,
-    ) -> Option<oneshot::Receiver<Response>> {
+    /// The process that serves a path, with the path below its id and what of a request it wants.
+    pub(crate) fn serves<'a>(&self, path: &'a str) -> Option<(Arc<Inbox>, &'a str, Takes)> {
         let (id, rest) = split_path(path);
+        let takes = |inbox: &Inbox, path: &'a str| {
+            let served = &inbox.profile().http_paths;
+            path::and_above(path).find_map(|path| Some((path, *served.get(path)?)))
+        };
         let named = self
             .inbox(id)
-            .filter(|inbox| inbox.profile().http_paths.contains(&rest))
-            .map(|inbox| (inbox, rest));
-        let (inbox, path) = named.or_else(|| {
-            let inbox = self.inbox(self.0.delegate.get()?)?;
-            inbox
-                .profile()
-                .http_paths
-                .contains(&path)
-                .then_some((inbox, path))
-        })?;
+            .and_then(|inbox| Some((takes(&inbox, rest)?, inbox)));
+        if let Some(((rest, wants), inbox)) = named {
+            return Some((inbox, rest, wants));
+        }
+        let inbox = self.inbox(self.0.delegate.get()?)?;
+        let (path, wants) = takes(&inbox, path)?;
+        Some((inbox, path, wants))
+    }
+
+    /// Puts a request into the inbox of the process that serves it.
+    pub(crate) fn http(inbox: &Inbox, request: Request) -> oneshot::Receiver<Response> {
         let (responder, answer) = Responder::new();
-        let request = Request {
-            path: path.to_owned(),
-            query,
-            target: target.to_owned(),
-        };
         if let Some(refused) = inbox.push_http(request, responder) {
             let text = "Too many requests wait for this process: try again.";
             refused.respond(Response::text(503, text));
         }
-        Some(answer)
+        answer
     }
 }

@@ -11,7 +11,7 @@ use crate::codec::{self, Class, CodecError, Frame};
 use crate::host::stats::DropCause;
 use crate::inbox::{Inbox, Refused, User};
 use crate::links::{Effect, ExitReason, Input};
-use crate::message::{Correlation, Envelope, Payload};
+use crate::message::{Correlation, Envelope, Mail, Payload};
 use crate::pid::Pid;
 use crate::transport::{Body, Known, Loss, Peer, PeerKey, Route, SendError, Upcalls, Violation};
 
@@ -20,6 +20,9 @@ static NOTHING: Bytes = Bytes::new();
 
 /// Messages of one turn to one process that are put into its mailbox at once.
 const RUN: usize = 64;
+
+/// Messages from a peer that are put into a mailbox at once: fewer, for each is copied out of what was read meanwhile.
+const ARRIVED_RUN: usize = 16;
 
 enum Place {
     Here,
@@ -85,6 +88,14 @@ impl NodeHandle {
     /// Delivers a message and those that follow it to the same process, in this order. As long as there is room, a run
     /// of them takes the lock of their mailbox once.
     pub(crate) fn deliver_run(&self, first: Envelope, mut more: impl Iterator<Item = Envelope>) {
+        if *first.to.address() != self.0.address {
+            // All of them to the same peer.
+            let peer = PeerKey::Node(first.to.address().clone());
+            for envelope in std::iter::once(first).chain(more) {
+                self.deliver_to_peer(&peer, envelope);
+            }
+            return;
+        }
         let to = first.to.clone();
         let mut next = Some(first);
         while let Some(envelope) = next {
@@ -145,6 +156,7 @@ impl NodeHandle {
 
     fn deliver_outside(&self, envelope: Envelope) -> bool {
         let Correlation::Answer(number) = envelope.correlation else {
+            self.0.metrics.count("runtime/messages_dropped/no_process");
             debug!(from = %envelope.from, "message to the node itself dropped");
             return false;
         };
@@ -153,7 +165,7 @@ impl NodeHandle {
             .outside_asks
             .remove_if(&number, |_, (asked, _)| *asked == envelope.from);
         match asked {
-            Some((_, (_, answer))) => answer.send(envelope.payload).is_ok(),
+            Some((_, (_, answer))) => answer.send(Ok(envelope.payload)).is_ok(),
             None => false,
         }
     }
@@ -395,13 +407,8 @@ impl NodeHandle {
                         known.kind = Some(kind);
                     }
                 }
-                let dropped = !self.push(&inbox, envelope);
-                if dropped
-                    && !inbox.is_closed()
-                    && let Some(transport) = self.0.transport.get()
-                {
-                    transport.overloaded(&peer.key, &inbox.pid());
-                }
+                let pushed = inbox.push(User::Message(envelope.into()));
+                self.pushed_for(peer, &inbox, pushed);
             }
             Class::Link => self.links_with(|| {
                 Some(Input::RemoteWatch {
@@ -424,6 +431,70 @@ impl NodeHandle {
                 });
             }
         }
+    }
+
+    /// Logs and counts what became of a peer's message, and tells the peer of a full mailbox.
+    fn pushed_for(&self, peer: &Peer, inbox: &Inbox, pushed: Result<(), Refused>) {
+        if !self.pushed(inbox, pushed)
+            && !inbox.is_closed()
+            && let Some(transport) = self.0.transport.get()
+        {
+            transport.overloaded(&peer.key, &inbox.pid());
+        }
+    }
+
+    /// Puts messages into the mailbox that the route was found to lead to, a run of them under one lock. The first that
+    /// has to be looked at is handed back.
+    fn push_run(
+        &self,
+        peer: &Peer,
+        route: &Route,
+        messages: &mut dyn Iterator<Item = (Class, Bytes)>,
+    ) -> Option<(Class, Bytes)> {
+        let Some(known) = &route.known else {
+            return messages.next();
+        };
+        let Some(inbox) = known.inbox.upgrade().filter(|inbox| !inbox.is_closed()) else {
+            return messages.next();
+        };
+        let mut pushing = inbox.pushing();
+        let mut room = ARRIVED_RUN;
+        for (class, body) in &mut *messages {
+            let (kind, correlation) = match class {
+                Class::Message { kind, correlation }
+                    if known.kind == Some(kind)
+                        || matches!(correlation, Correlation::Answer(_)) =>
+                {
+                    (kind, correlation)
+                }
+                Class::Message { .. } | Class::Link | Class::Unlink | Class::Exited => {
+                    pushing.finish();
+                    return Some((class, body));
+                }
+            };
+            let mail = Mail {
+                from: route.from.clone(),
+                kind,
+                correlation,
+                payload: Payload::Wire(body),
+            };
+            let pushed = pushing.push(User::Message(mail));
+            room -= 1;
+            if room > 0 && pushed.is_ok() {
+                continue;
+            }
+            // What is dropped is dropped without the lock.
+            pushing.finish();
+            self.pushed_for(peer, &inbox, pushed.map_err(|(refused, _event)| refused));
+            if inbox.is_closed() {
+                // Another may have the name by now.
+                return messages.next();
+            }
+            pushing = inbox.pushing();
+            room = ARRIVED_RUN;
+        }
+        pushing.finish();
+        None
     }
 
     /// The receiver of a route and its mailbox, if such a process lives; `None` when the id cannot be one.
@@ -497,6 +568,25 @@ impl Upcalls for Uplink {
     ) -> Result<(), Violation> {
         if let Some(shared) = self.0.upgrade() {
             NodeHandle(shared).arrived(peer, route, class, body);
+        }
+        Ok(())
+    }
+
+    fn arrived_run(
+        &self,
+        peer: &Peer,
+        route: &mut Route,
+        messages: &mut dyn Iterator<Item = (Class, Bytes)>,
+    ) -> Result<(), Violation> {
+        let Some(shared) = self.0.upgrade() else {
+            for message in messages {
+                drop(message);
+            }
+            return Ok(());
+        };
+        let node = NodeHandle(shared);
+        while let Some((class, body)) = node.push_run(peer, route, messages) {
+            node.arrived(peer, route, class, body);
         }
         Ok(())
     }

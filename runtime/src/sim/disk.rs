@@ -139,6 +139,11 @@ impl Disk {
         self.seen.get(name).map(Vec::as_slice)
     }
 
+    /// Whether a record that the node sees stands there after a crash too, as it is seen or in an older form.
+    pub fn is_durable(&self, name: &str) -> bool {
+        self.durable.contains_key(name)
+    }
+
     /// Names of all records, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.seen.keys().map(String::as_str)

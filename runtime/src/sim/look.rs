@@ -1,6 +1,5 @@
 //! Looking at a world between two steps: its nodes, processes, disks and counters; and speaking to it from outside.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rand::Rng;
@@ -106,6 +105,11 @@ impl Sim {
         &mut self.nodes[node.0].disk
     }
 
+    /// Disk of a node, to look at.
+    pub fn disk_of(&self, node: NodeId) -> &Disk {
+        &self.nodes[node.0].disk
+    }
+
     /// Metrics of a node's present run.
     pub fn metrics(&self, node: NodeId) -> &Metrics {
         self.nodes[node.0].metrics()
@@ -206,13 +210,14 @@ impl Sim {
     /// ([`crate::Gate::HoldUser`]), which holds its answers as well.
     pub fn get(&mut self, pid: &Pid, path: &str) -> Option<Response> {
         let process = self.reference(pid)?;
-        if !self.slot(&process)?.profile.http_paths.contains(&path) {
+        if !self.slot(&process)?.profile.http_paths.contains_key(path) {
             return None;
         }
         let request = Request {
+            method: "GET".to_owned(),
             path: path.to_owned(),
-            query: BTreeMap::new(),
             target: format!("/{}{path}", pid.id()),
+            ..Request::default()
         };
         let (responder, mut answer) = Responder::new();
         let effects = self.turn(&process, Turn::Http(request, responder))?;

@@ -20,7 +20,7 @@ use crate::inbox::{DEFAULT_MAILBOX, OWN_RESERVE};
 use crate::links::{ExitReason, Links};
 use crate::message::{Correlation, Kind, Parcel};
 use crate::metrics::Metrics;
-use crate::node::{Placement, SpawnError};
+use crate::node::{OUTSIDE, Placement, SpawnError};
 use crate::pid::{Address, Pid};
 use crate::process::Profile;
 
@@ -291,7 +291,7 @@ impl SimHome {
         Self {
             clock,
             max_asks,
-            outside: Pid::known(Arc::from("node"), address.clone()),
+            outside: Pid::known(Arc::from(OUTSIDE), address.clone()),
             address,
             metrics: Metrics::default(),
             state: Mutex::default(),
@@ -352,6 +352,9 @@ impl Home for SimHome {
 
     fn reserve(&self, id: &str, profile: Arc<Profile>, _: Placement) -> Result<Pid, SpawnError> {
         let pid = Pid::new(id, self.address.clone())?;
+        if pid == self.outside {
+            return Err(SpawnError::Reserved(pid));
+        }
         if let Some((one, other)) = profile.clash {
             return Err(SpawnError::KindClash(one, other));
         }

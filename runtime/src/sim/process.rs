@@ -119,7 +119,7 @@ impl Sim {
                 };
                 if let Some(slot) = self.slot(process) {
                     if held {
-                        slot.line.release(effects);
+                        slot.line.release(number, effects);
                     } else {
                         slot.line.push(effects);
                     }
@@ -274,7 +274,8 @@ impl Sim {
             }
             Effect::Spawn { reserved, factory } => self.start(node, &reserved.starts(), factory),
             Effect::Terminate(pid) => {
-                if let Some(slot) = self.nodes[node.0].slots.get_mut(pid.id()) {
+                let slot = self.nodes[node.0].slots.get_mut(pid.id());
+                if let Some(slot) = slot.filter(|slot| slot.pid == pid) {
                     slot.user.push_back(User::Terminate(ExitReason::Terminated));
                     let id = slot.pid.shared_id();
                     self.wake(node, &id);

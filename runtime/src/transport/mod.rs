@@ -358,6 +358,23 @@ pub trait Upcalls: Send + Sync + 'static {
         self.received(peer, frame)
     }
 
+    /// As [`Upcalls::arrived`] for each of these messages, which came in this order. All must be taken, unless there is an
+    /// error.
+    ///
+    /// # Errors
+    /// As [`Upcalls::received`].
+    fn arrived_run(
+        &self,
+        peer: &Peer,
+        route: &mut Route,
+        messages: &mut dyn Iterator<Item = (Class, Bytes)>,
+    ) -> Result<(), Violation> {
+        for (class, body) in messages {
+            self.arrived(peer, route, class, body)?;
+        }
+        Ok(())
+    }
+
     /// Whether a link between a process here and one of the peer's stands, in either direction. Its connection is kept
     /// then, even when it is silent.
     fn is_linked(&self, _peer: &PeerKey) -> bool {

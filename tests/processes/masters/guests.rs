@@ -1,7 +1,7 @@
 //! Writes to the registry, one after another: agents without resources that register and go. An id that was given is
 //! an acknowledged write, and must never be missing from the registry again.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -33,6 +33,7 @@ pub(super) struct Admitted {
 /// The guests of a trial.
 pub(super) struct Guests {
     admitted: Arc<Mutex<Vec<Admitted>>>,
+    bulk: Arc<AtomicUsize>,
     over: Arc<AtomicBool>,
     inviting: Option<JoinHandle<()>>,
 }
@@ -52,7 +53,9 @@ impl Guests {
         let masters = candidates(masters, ELECTION).unwrap();
         let admitted = Arc::new(Mutex::new(Vec::new()));
         let over = Arc::new(AtomicBool::new(false));
+        let bulk = Arc::new(AtomicUsize::new(bulk));
         let (clock, list, end) = (clock.clone(), Arc::clone(&admitted), Arc::clone(&over));
+        let size = Arc::clone(&bulk);
         let inviting = std::thread::spawn(move || {
             let (tell, told) = channel();
             while !end.load(Ordering::Relaxed) {
@@ -60,7 +63,7 @@ impl Guests {
                     detector: Detector::new(&masters),
                     master: None,
                     epoch: 0,
-                    bulk,
+                    bulk: size.load(Ordering::Relaxed),
                     tell: tell.clone(),
                 };
                 node.spawn_numbered("slave", move || guest).unwrap();
@@ -74,6 +77,7 @@ impl Guests {
         });
         Self {
             admitted,
+            bulk,
             over,
             inviting: Some(inviting),
         }
@@ -82,6 +86,11 @@ impl Guests {
     /// All that were admitted by now.
     pub(super) fn admitted(&self) -> Vec<Admitted> {
         self.admitted.lock().unwrap().clone()
+    }
+
+    /// Those who come from now on are described in a few bytes.
+    pub(super) fn be_small(&self) {
+        self.bulk.store(0, Ordering::Relaxed);
     }
 
     /// No more are wanted.
@@ -189,11 +198,7 @@ impl Follower for Guest {
 
 impl Receive<Leader> for Guest {
     fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, word: Leader) {
-        let told = detector::Input::Told {
-            from: from.clone(),
-            epoch: word.epoch,
-            leader: word.leader,
-        };
+        let told = detector::Input::told(from, word.epoch, word.leader);
         detect(self, cx, told);
     }
 }

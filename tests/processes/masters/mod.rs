@@ -6,15 +6,14 @@
 
 mod cuts;
 mod guests;
-mod load;
 mod trial;
 mod watch;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
 
 use meseta_runtime::identity::CertificateAuthority;
+use meseta_tests::small_disk::SmallDisk;
 use meseta_tests::{Cluster, dev_ca, skipped};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -110,52 +109,6 @@ fn a_wiped_replica_comes_back_and_is_one_of_the_quorum() {
     });
     trial.ends_well();
     cluster.stop();
-}
-
-/// A small file system in memory, in the place of a directory.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(at: PathBuf) -> Self {
-        std::fs::create_dir_all(&at).unwrap();
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=16m", "meseta-test"])
-            .arg(&at)
-            .output()
-            .unwrap();
-        assert!(mount.status.success(), "{mount:?}");
-        Self(at)
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.0.join("filler")
-    }
-
-    /// Leaves no room.
-    fn fill(&self) {
-        use std::io::Write as _;
-        let mut filler = std::fs::File::create(self.filler()).unwrap();
-        let zeros = [0; 4096];
-        let full = loop {
-            if let Err(error) = filler.write_all(&zeros) {
-                break error;
-            }
-        };
-        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
-    }
-
-    fn make_room(&self) {
-        std::fs::remove_file(self.filler()).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
-        if !unmounted.is_ok_and(|status| status.success()) {
-            eprintln!("{} stays mounted", self.0.display());
-        }
-    }
 }
 
 #[test]

@@ -15,11 +15,18 @@ use meseta_tests::wait_for;
 use serde_json::Value;
 
 use super::guests::Guests;
-use super::load::Load;
 use super::watch::{Watch, json};
+use crate::load::{Load, Pace};
 
 /// Tasks launched after a disturbance that must have finished before the next one.
 const COME_THROUGH: usize = 25;
+
+/// What its framework does.
+const PACE: Pace = Pace {
+    rate: 50.0,
+    under_way: 400,
+    checkpoint: false,
+};
 
 /// Where the parts of the trial itself are.
 pub(super) struct Place {
@@ -57,7 +64,8 @@ pub(super) struct Trial {
 
 impl Trial {
     /// Begins when these masters have a leader and that many agents.
-    /// What is written to the registry is at least so long.
+    /// What is written to the registry is at least so long, until the leader has changed for the first time: the disks of
+    /// the others are no larger.
     pub(super) fn begin(
         masters: &str,
         agents: usize,
@@ -77,7 +85,7 @@ impl Trial {
             (known.len() == agents).then_some(known)
         });
         let mut trial = Self {
-            load: Load::start(config, directory.join("ran"), &clock),
+            load: Load::start(config, directory.join("ran"), &clock, PACE),
             guests: Guests::invite(masters, place, bulk, &clock),
             clock,
             masters: list,
@@ -95,6 +103,7 @@ impl Trial {
         let (old, since) = (self.leader, self.clock.now());
         disturb(old);
         (self.leader, self.epoch) = self.watch.leader(self.epoch);
+        self.guests.be_small();
         self.comes_through(what, since);
     }
 

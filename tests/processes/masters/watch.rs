@@ -9,8 +9,10 @@ use meseta_runtime::{Clock, Time};
 use meseta_tests::{http_try, wait_for};
 use serde_json::Value;
 
-/// How long a master may take to answer.
+/// How long a master may take to say what it does.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How long it may take to write down all that it knows.
+const MUCH_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a master does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +39,7 @@ pub(super) struct Watch {
 
 /// What the election of a master says, if it answers.
 fn ask(master: &str) -> Option<Doing> {
-    let state = json(master, "/election(1)/state")?;
+    let state = json_within(PATIENCE, master, "/election(1)/state")?;
     Some(Doing {
         what: state["doing"].as_str()?.to_owned(),
         epoch: state["epoch"].as_u64()?,
@@ -46,7 +48,11 @@ fn ask(master: &str) -> Option<Doing> {
 
 /// JSON that a master answers with status 200.
 pub(super) fn json(master: &str, path: &str) -> Option<Value> {
-    let (status, body) = http_try(master, path, PATIENCE).ok()?;
+    json_within(MUCH_PATIENCE, master, path)
+}
+
+fn json_within(patience: Duration, master: &str, path: &str) -> Option<Value> {
+    let (status, body) = http_try(master, path, patience).ok()?;
     (status == 200)
         .then(|| serde_json::from_str(&body).ok())
         .flatten()
@@ -120,6 +126,11 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            for line in self.lines(Time::ZERO) {
+                eprintln!("{line}");
+            }
+        }
         self.over.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
             thread.thread().unpark();

@@ -1,7 +1,7 @@
 //! what an agent has is what is free and what is held, exact to the thousandth; and when everything was given
 //! back, all of it is free again.
 //!
-//! Pure. About the allocator's books (`master/src/allocator/core.rs`).
+//! Pure. About the allocator's books (`master/src/allocator/core/`).
 
 use meseta_protocol::resources::Resources;
 

@@ -12,6 +12,10 @@
 //! | T-3 after a task's end only copies of it follow | [`nothing_after_the_end`] |
 //! | T-4 states follow the table | [`state_table`] |
 //! | T-5 the next update comes after the acknowledgement of the last | [`one_in_flight`] |
+//! | T-6 an update is kept until it is acknowledged, over restarts | [`updates_are_kept`], [`told_is_kept`] |
+//! | T-7 what is acknowledged is never sent again | [`acknowledged_is_over`] |
+//! | T-8 what an agent has written down lives on over its restart | `sim/hosts.rs` |
+//! | T-9 what has to end has ended in time | [`ended_in_time`] |
 //! | A-1 no more is offered and used than there is | [`no_overcommitment`] |
 //! | A-2 a resource is in one offer at most | [`one_offer_each`] |
 //! | A-3 the books balance, to the thousandth | [`books_balance`] |
@@ -30,6 +34,7 @@
 //! | R-1 the registry forgets nothing that was acknowledged | [`registry_forgets_nothing`] |
 //! | R-2 nothing shows before it is durable | [`nothing_shows_before_it_is_durable`] |
 //! | R-3 an agent is in one place of the registry | [`one_place_for_an_agent`] |
+//! | R-4 who is gone does not come back | [`gone_stays_gone`] |
 //! | M-1 one leader writes, and who leads no more stops | [`old_leaders_write_nothing`], [`who_leads_no_more_stops`] |
 //! | M-2 agents and schedulers act on the latest leader only | [`only_the_latest_leader`] |
 //!
@@ -37,8 +42,11 @@
 //! reads the history, a line in [`Laws::new`].
 
 pub mod acknowledged_entries_stay;
+pub mod acknowledged_is_over;
 pub mod books_balance;
 pub mod convergence;
+pub mod ended_in_time;
+pub mod gone_stays_gone;
 pub mod no_launch_lost;
 pub mod no_overcommitment;
 pub mod no_panics;
@@ -58,7 +66,9 @@ pub mod readers_see_no_gaps;
 pub mod registry_forgets_nothing;
 pub mod started_once;
 pub mod state_table;
+pub mod told_is_kept;
 pub mod truncation_is_asked_for;
+pub mod updates_are_kept;
 pub mod votes_are_durable;
 pub mod who_leads_no_more_stops;
 
@@ -104,8 +114,10 @@ pub enum Event {
         /// The update.
         uuid: UpdateId,
     },
-    /// A master begins to lead. It knows nothing of what an earlier one has told frameworks.
+    /// A master begins to lead.
     MasterStarted,
+    /// A framework follows another master than before. That knows nothing of what an earlier one has told frameworks.
+    Followed(FrameworkNumber),
     /// A framework ends by its own wish, or nobody speaks for it any more: nobody is owed anything.
     FrameworkOver(FrameworkNumber),
 }
@@ -121,6 +133,8 @@ pub struct Heard {
     pub state: TaskState,
     /// Set when the update is one that has to be acknowledged.
     pub uuid: Option<UpdateId>,
+    /// Whether it answers a question of the framework.
+    pub answer: bool,
 }
 
 impl Event {
@@ -134,6 +148,7 @@ impl Event {
             Self::Heard(_) => "states heard",
             Self::Acknowledged { .. } => "acknowledged",
             Self::MasterStarted => "masters",
+            Self::Followed(_) => "masters followed",
             Self::FrameworkOver(_) => "frameworks over",
         }
     }
@@ -155,6 +170,7 @@ impl fmt::Display for Event {
                     task,
                     state,
                     uuid,
+                    answer: _,
                 } = heard;
                 match uuid {
                     Some(uuid) => write!(f, "framework {framework} hears {task} {state} ({uuid})"),
@@ -163,6 +179,7 @@ impl fmt::Display for Event {
             }
             Self::Acknowledged { task, uuid } => write!(f, "{task} acknowledged ({uuid})"),
             Self::MasterStarted => write!(f, "a master begins to lead"),
+            Self::Followed(framework) => write!(f, "framework {framework} follows another master"),
             Self::FrameworkOver(framework) => write!(f, "framework {framework} is over"),
         }
     }
@@ -298,6 +315,7 @@ pub(crate) mod tests {
             task: task.into(),
             state,
             uuid: Some(UpdateId::from_bytes([uuid; 16])),
+            answer: false,
         })
     }
 
@@ -307,6 +325,17 @@ pub(crate) mod tests {
             task: task.into(),
             state,
             uuid: None,
+            answer: false,
+        })
+    }
+
+    pub(crate) fn answered(task: &str, state: TaskState) -> Event {
+        Event::Heard(Heard {
+            framework: 0,
+            task: task.into(),
+            state,
+            uuid: None,
+            answer: true,
         })
     }
 

@@ -48,7 +48,8 @@ impl Law for NoLaunchLost {
             Event::Started { .. }
             | Event::Stopped { .. }
             | Event::Acknowledged { .. }
-            | Event::MasterStarted => {}
+            | Event::MasterStarted
+            | Event::Followed(_) => {}
         }
         Ok(())
     }

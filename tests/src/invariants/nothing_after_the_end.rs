@@ -1,26 +1,32 @@
 //! T-3: after a task's end only copies of it follow.
 //!
 //! Pure. Promised in `docs/decisions/0006`: a framework hears no more of a task after its end. A copy is the same
-//! update once more, or the same state where one of the two has no uuid, as reconciliation answers. Two exceptions:
+//! update once more, or the same state where one of the two has no uuid, as reconciliation answers. Three exceptions:
 //!
-//! - Until the registry outlives a master, an end that the master itself declared (it has no uuid) is not known to the
-//!   next master, under which what really became of the task may still be heard.
+//! - An end that a master itself declared (it has no uuid) is in its memory only. Once the framework follows another
+//!   master, what really became of the task may still be heard.
 //! - The master keeps nothing of a task that it refused: TASK_ERROR without a uuid, or TASK_DROPPED without one when the
 //!   offers were not valid any more. Whoever asked about it before the refusal was heard is told that nothing is known of
 //!   it.
+//! - A master without the registry of its predecessor does not know of agents that stay away. Whoever asks about a task
+//!   there after its ping window is told that nothing is known of it, in the words of frameworks that know no better:
+//!   TASK_LOST. The agent may come back with the task.
 
 use std::collections::BTreeMap;
 
 use meseta_protocol::status::TaskState;
 use meseta_protocol::{TaskId, UpdateId};
 
-use super::{Event, Heard, Law};
+use super::{Event, FrameworkNumber, Heard, Law};
 
 #[derive(Debug)]
 struct End {
     state: TaskState,
     uuid: Option<UpdateId>,
-    /// How many masters there had been.
+    /// Whether it was the answer to a question.
+    answer: bool,
+    /// How many masters its framework had followed. Not how many had begun to lead: one that has lost the leadership, and
+    /// does not know yet, is followed for a while beside the next.
     masters: usize,
 }
 
@@ -28,35 +34,42 @@ struct End {
 #[derive(Debug, Default)]
 pub struct NothingAfterTheEnd {
     ends: BTreeMap<TaskId, End>,
-    masters: usize,
+    masters: BTreeMap<FrameworkNumber, usize>,
 }
 
 impl NothingAfterTheEnd {
     fn heard(&mut self, heard: &Heard) -> Result<(), String> {
+        let masters = self.masters.get(&heard.framework).copied().unwrap_or(0);
         let end = End {
             state: heard.state,
             uuid: heard.uuid,
-            masters: self.masters,
+            answer: heard.answer,
+            masters,
         };
         if let Some(known) = self.ends.get_mut(&heard.task) {
             let copy = match (heard.uuid, known.uuid) {
                 (Some(uuid), Some(first)) => uuid == first,
                 (None, _) | (_, None) => heard.state == known.state,
             };
-            let forgotten = known.uuid.is_none() && known.masters < self.masters;
+            let forgotten = known.uuid.is_none() && known.masters < masters;
             if copy {
                 known.uuid = known.uuid.or(heard.uuid);
             }
             let unknown = matches!(
                 heard.state,
-                TaskState::Unknown | TaskState::Gone | TaskState::Lost | TaskState::Unreachable
+                TaskState::Unknown
+                    | TaskState::Gone
+                    | TaskState::GoneByOperator
+                    | TaskState::Lost
+                    | TaskState::Unreachable
             );
             let refused = matches!(known.state, TaskState::Error | TaskState::Dropped);
             let refused = refused && known.uuid.is_none();
             if copy || refused && unknown && heard.uuid.is_none() {
                 return Ok(());
             }
-            if !forgotten {
+            let guessed = known.answer && known.uuid.is_none() && known.state == TaskState::Lost;
+            if !forgotten && !guessed {
                 return Err(format!(
                     "framework {} heard that {} ended as {}, and now hears {}",
                     heard.framework, heard.task, known.state, heard.state
@@ -79,11 +92,12 @@ impl Law for NothingAfterTheEnd {
     fn read(&mut self, event: &Event) -> Result<(), String> {
         match event {
             Event::Heard(heard) => self.heard(heard),
-            Event::MasterStarted => {
-                self.masters += 1;
+            Event::Followed(framework) => {
+                *self.masters.entry(*framework).or_default() += 1;
                 Ok(())
             }
-            Event::Launched { .. }
+            Event::MasterStarted
+            | Event::Launched { .. }
             | Event::Started { .. }
             | Event::Stopped { .. }
             | Event::Acknowledged { .. }
@@ -94,7 +108,7 @@ impl Law for NothingAfterTheEnd {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{heard, told, verdict};
+    use super::super::tests::{answered, heard, told, verdict};
     use super::*;
 
     #[test]
@@ -122,9 +136,20 @@ mod tests {
                 told("t", TaskState::Gone),
             ],
             vec![
-                heard("t", TaskState::Killed, 1),
-                Event::MasterStarted,
                 told("t", TaskState::Lost),
+                answered("t", TaskState::Lost),
+                heard("t", TaskState::Failed, 1),
+            ],
+            vec![
+                heard("t", TaskState::Killed, 1),
+                Event::Followed(0),
+                told("t", TaskState::Lost),
+            ],
+            vec![
+                told("t", TaskState::Lost),
+                Event::MasterStarted,
+                Event::Followed(1),
+                heard("t", TaskState::Running, 1),
             ],
         ] {
             assert!(
@@ -146,10 +171,13 @@ mod tests {
             told("late", TaskState::Dropped),
             told("late", TaskState::Gone),
             told("u", TaskState::Lost),
-            told("u", TaskState::Lost),
             Event::MasterStarted,
+            told("u", TaskState::Lost),
+            Event::Followed(0),
             heard("u", TaskState::Running, 3),
             heard("u", TaskState::Finished, 4),
+            answered("away", TaskState::Lost),
+            heard("away", TaskState::Failed, 5),
         ];
         assert_eq!(verdict(NothingAfterTheEnd::default(), &good), Ok(()));
     }

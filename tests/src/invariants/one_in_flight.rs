@@ -74,6 +74,7 @@ impl Law for OneInFlight {
             | Event::Started { .. }
             | Event::Stopped { .. }
             | Event::MasterStarted
+            | Event::Followed(_)
             | Event::FrameworkOver(_) => {}
         }
         Ok(())

@@ -1,8 +1,7 @@
 //! a resource that cannot be shared is in one outstanding offer at most, and in none while it is used.
 //!
 //! Pure. Amounts are law A-1's; this is about what has an identity, such as a port: sums of ranges would hide that one
-//! is there twice. One exception: what an earlier master declared lost with its agent's connection, and gave away when the
-//! agent was back, may not have ended there yet when a new master comes, which then finds both on the agent.
+//! is there twice.
 
 use std::collections::BTreeMap;
 

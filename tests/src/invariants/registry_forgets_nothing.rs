@@ -79,7 +79,7 @@ fn all_places(registry: &Registry) -> BTreeMap<AgentId, Place> {
 }
 
 /// Where an operation that changes something puts agents.
-fn places(operation: &RegistryOperation) -> Vec<(AgentId, Place)> {
+pub(super) fn places(operation: &RegistryOperation) -> Vec<(AgentId, Place)> {
     use RegistryOperation as Op;
     let one = |id: &AgentId, place| vec![(id.clone(), place)];
     match operation {

@@ -6,7 +6,12 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use meseta_agent::containerizer::{ContainerEnded, Destroy, Exits, Launch, LaunchError, Sweep};
+use meseta_agent::checkpoint::memory;
+use meseta_agent::checkpoint::records::{AGENT, executor_key};
+use meseta_agent::containerizer::process_tree::Identity;
+use meseta_agent::containerizer::{
+    Adopt, ContainerEnded, Destroy, Exits, Launch, LaunchError, Sweep,
+};
 use meseta_executor::command::core::Signal;
 use meseta_executor::command::{AwaitEnd, CommandExecutor, SignalTree, StartProcess};
 use meseta_executor::driver::ExecutorDriver;
@@ -31,6 +36,8 @@ pub const START_FAILS: &str = "start of a task's process fails";
 pub const DESTROY_FAILS: &str = "end of a container fails";
 /// An executor was killed.
 pub const EXECUTOR_KILLED: &str = "executor killed";
+/// An executor was found again by an agent that was restarted.
+pub const ADOPTED: &str = "executor found again by a restarted agent";
 /// An executor never spoke to its agent.
 pub const EXECUTOR_HANGS: &str = "executor hangs before it subscribes";
 
@@ -50,6 +57,9 @@ pub struct Troubles {
 /// The first process of a container.
 struct First {
     host: usize,
+    identity: Identity,
+    /// Whether it has ended, told or not.
+    has_ended: bool,
     guest: Option<NodeId>,
     exits: Option<Exits>,
 }
@@ -90,6 +100,11 @@ impl Hosts {
         self.inner.borrow_mut().hosts.insert(agent, host);
     }
 
+    /// Whether anything of this container is on any machine.
+    pub fn has(&self, container: &str) -> bool {
+        self.inner.borrow().containers.contains_key(container)
+    }
+
     /// From now on machines do what they are told.
     pub fn heal(&self) {
         self.inner.borrow_mut().troubles = Troubles::default();
@@ -102,7 +117,10 @@ impl Hosts {
         let me = self.clone();
         sim.model(move |sim, node, op: Destroy, reply| me.destroy(sim, node, &op, reply));
         let me = self.clone();
-        sim.model(move |sim, node, _: Sweep, reply| me.sweep(sim, node, reply));
+        sim.model(move |sim, node, op: Sweep, reply| me.sweep(sim, node, op, reply));
+        let me = self.clone();
+        sim.model(move |sim, node, op: Adopt, reply| me.adopt(sim, node, op, reply));
+        memory::model(sim);
         let me = self.clone();
         sim.model(move |sim, node, op: StartProcess, reply| me.start(sim, node, &op, reply));
         let me = self.clone();
@@ -165,8 +183,14 @@ impl Hosts {
         Self::while_alive(sim, agent, delay, move |sim| {
             let host = me.host(agent);
             let process = me.shared.lock().machines[host].launch(&launch.container);
+            let identity = Identity {
+                process: u32::try_from(process).unwrap_or(1),
+                started: sim.now().0,
+            };
             let first = First {
                 host,
+                identity,
+                has_ended: false,
                 guest: None,
                 exits: Some(launch.exits),
             };
@@ -174,11 +198,7 @@ impl Hosts {
             let mut inner = me.inner.borrow_mut();
             inner.containers.insert(container.clone(), first);
             drop(inner);
-            sim.answer(
-                reply,
-                Duration::ZERO,
-                Ok(u32::try_from(process).unwrap_or(1)),
-            );
+            sim.answer(reply, Duration::ZERO, Ok(identity));
             if !hangs {
                 let start = Duration::from_millis(sim.random().random_range(1..200));
                 sim.later(start, move |sim| {
@@ -221,10 +241,10 @@ impl Hosts {
     /// Tells the agent that a container's first process has ended.
     fn first_ended(&self, container: &str, status: i32) {
         let mut inner = self.inner.borrow_mut();
-        let exits = inner
-            .containers
-            .get_mut(container)
-            .and_then(|first| first.exits.take());
+        let exits = inner.containers.get_mut(container).and_then(|first| {
+            first.has_ended = true;
+            first.exits.take()
+        });
         drop(inner);
         if let Some(exits) = exits {
             exits.tell(ContainerEnded {
@@ -270,7 +290,36 @@ impl Hosts {
         }
     }
 
-    fn sweep(&self, sim: &mut Sim, agent: NodeId, reply: OpReply<Sweep>) {
+    /// What an earlier run of an agent has launched is its own again; a process that has ended is not.
+    fn adopt(&self, sim: &mut Sim, agent: NodeId, adopt: Adopt, reply: OpReply<Adopt>) {
+        let delay = sim.op_delay();
+        let me = self.clone();
+        Self::while_alive(sim, agent, delay, move |sim| {
+            let found = {
+                let mut inner = me.inner.borrow_mut();
+                let first = inner.containers.get_mut(&adopt.container);
+                first.filter(|first| !first.has_ended).map(|first| {
+                    first.exits = Some(adopt.exits);
+                    first.identity
+                })
+            };
+            if let (Some(known), Some(found)) = (adopt.process, found)
+                && known != found
+            {
+                let what = format!(
+                    "{} is taken for {known:?}, and is {found:?}",
+                    adopt.container
+                );
+                sim.fail("T-8", &what);
+            }
+            if found.is_some() {
+                me.shared.lock().bite(ADOPTED);
+            }
+            sim.answer(reply, Duration::ZERO, found);
+        });
+    }
+
+    fn sweep(&self, sim: &mut Sim, agent: NodeId, sweep: Sweep, reply: OpReply<Sweep>) {
         let delay = sim.op_delay();
         let me = self.clone();
         Self::while_alive(sim, agent, delay, move |sim| {
@@ -283,12 +332,26 @@ impl Hosts {
                 .containers
                 .iter()
                 .filter_map(of_host)
+                .filter(|container| !sweep.keep.contains_key(container))
                 .collect();
             for container in all {
+                if !sweep.leaving {
+                    me.may_be_ended(sim, agent, &container);
+                }
                 me.end_container(sim, &container);
             }
             sim.answer(reply, Duration::ZERO, Ok(()));
         });
+    }
+
+    /// T-8: what an agent has written down lives on over its restart.
+    fn may_be_ended(&self, sim: &mut Sim, agent: NodeId, container: &str) {
+        let disk = sim.disk(agent);
+        let written = |key: &str| disk.read(&format!("checkpoint/{key}")).is_some();
+        if written(AGENT) && written(&executor_key(container)) {
+            let what = format!("{container} is ended by the restart of its agent");
+            sim.fail("T-8", &what);
+        }
     }
 
     /// A guest has gone without a word: with its machine, all of whose containers are gone, or killed.

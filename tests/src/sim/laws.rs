@@ -1,18 +1,17 @@
 //! The laws, held to a simulated cluster after every step: those about tasks as they read the history, those about
 //! resources in the tables and books of the process that has just had its turn.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use meseta_master::Master;
 use meseta_master::allocator::AllocatorProcess;
 use meseta_master::election::messages::Recovered;
 use meseta_master::state::Agent as Entry;
-use meseta_protocol::messages::Led;
-use meseta_protocol::messages::agent::RunTask;
 use meseta_protocol::resources::Resources;
 use meseta_runtime::sim::{Invariant, Seen, Sim};
 use meseta_runtime::{Message as _, Pid};
 
+use super::agent_laws::AgentLaws;
 use super::hosts::Hosts;
 use super::notes::Shared;
 use crate::invariants::no_overcommitment::Held;
@@ -28,12 +27,8 @@ pub struct ClusterLaws {
     shared: Shared,
     hosts: Hosts,
     tasks: Laws,
+    agents: AgentLaws,
     read: usize,
-    /// Tasks and executors that masters have launched, under their epochs.
-    given: BTreeSet<(u64, String)>,
-    /// Agents on which a master has found something given away twice, under its epoch: its tables and books are wrong
-    /// there until the agent is entered anew.
-    doubled: BTreeSet<(u64, String)>,
     /// Number of the law that was broken.
     broken: &'static str,
 }
@@ -43,27 +38,12 @@ impl ClusterLaws {
     pub fn new(shared: Shared, hosts: Hosts) -> Self {
         Self {
             shared,
+            agents: AgentLaws::new(hosts.clone()),
             hosts,
             tasks: Laws::new(),
             read: 0,
-            given: BTreeSet::new(),
-            doubled: BTreeSet::new(),
             broken: "cluster",
         }
-    }
-
-    /// Whether too much is held only because of what this master has found on the agent when it came: what an earlier one
-    /// declared lost and gave away may not have ended yet. Nothing that this master gives away may meet any of it.
-    fn is_inherited(&self, id: &str, master: &Master, agent: &Entry, holders: &[Holder]) -> bool {
-        let is_own = |(name, _, is_offer): &&Holder| {
-            *is_offer || self.given.contains(&(master.epoch(), name.clone()))
-        };
-        let (own, found): (Vec<_>, Vec<_>) = holders.iter().partition(is_own);
-        let meets_nothing = |one: &&Holder| {
-            let with: Vec<Holder> = own.iter().copied().chain([*one]).cloned().collect();
-            share_out(id, agent, &with).1.is_ok()
-        };
-        found.len() > 1 && found.iter().all(meets_nothing)
     }
 
     fn breaks(&mut self, law: &'static str, verdict: Result<(), String>) -> Result<(), String> {
@@ -78,25 +58,10 @@ impl ClusterLaws {
             for (id, agent) in master.state().agents() {
                 let holders = holders(master, agent);
                 let (law, verdict) = share_out(id.as_str(), agent, &holders);
-                let here = (master.epoch(), id.to_string());
-                if self.doubled.contains(&here) {
-                    continue;
-                }
-                if verdict.is_err() && self.is_inherited(id.as_str(), master, agent, &holders) {
-                    self.doubled.insert(here);
-                    continue;
-                }
                 self.breaks(law, verdict)?;
             }
         } else if let Some(allocator) = sim.process::<AllocatorProcess>(pid) {
             for (id, agent) in allocator.books().holdings() {
-                if self
-                    .doubled
-                    .iter()
-                    .any(|(_, doubled)| doubled == id.as_str())
-                {
-                    continue;
-                }
                 let held = agent.held.values();
                 let verdict = books_balance::check(id.as_str(), agent.total, agent.free, held);
                 self.breaks("A-3", verdict)?;
@@ -125,6 +90,8 @@ fn holders(master: &Master, agent: &Entry) -> Vec<Holder> {
             }
         }
     }
+    let lingering = agent.lingering.iter();
+    all.extend(lingering.map(|((_, id), held)| (id.to_string(), held.clone(), false)));
     for (framework_id, executors) in &agent.executors {
         let framework = state.framework(framework_id);
         let of_agent = agent.info.id.as_ref();
@@ -173,6 +140,9 @@ impl Invariant for ClusterLaws {
     }
 
     fn seen(&mut self, sim: &Sim, seen: &Seen<'_>) -> Result<(), String> {
+        if let Err((law, what)) = self.agents.seen(sim, seen) {
+            return self.breaks(law, Err(what));
+        }
         match seen {
             Seen::Turned(pid) => self.turned(sim, pid),
             Seen::Ended(pid, reason) => {
@@ -192,14 +162,6 @@ impl Invariant for ClusterLaws {
             Seen::Sent(letter) => {
                 if letter.name == Recovered::NAME {
                     self.shared.lock().note(Event::MasterStarted);
-                } else if letter.name == Led::<RunTask>::NAME
-                    && let Some(led) = letter.read::<Led<RunTask>>()
-                {
-                    let (epoch, run) = (led.leader_epoch, led.message);
-                    self.given.insert((epoch, run.task.task_id.to_string()));
-                    let executor = run.executor.filter(|_| run.launch_executor);
-                    let executor = executor.map(|info| (epoch, info.executor_id.to_string()));
-                    self.given.extend(executor);
                 }
                 Ok(())
             }

@@ -16,17 +16,18 @@ use meseta_master::log::messages::{PromiseResponse, Status, Verdict, WriteRespon
 use meseta_master::log::replica::core::{Change, Metadata, Stored};
 use meseta_master::log::storage::StorageError;
 use meseta_master::log::storage::ops::Happened;
-use meseta_master::registrar::{Applied, Apply, Registrar, RegistryRecovered};
-use meseta_master::registry::Change as Done;
+use meseta_master::registrar::{Applied, Apply, Recover, Registrar, RegistryRecovered};
+use meseta_master::registry::{Change as Done, RegistryOperation};
 use meseta_protocol::messages::election::ELECTION;
 use meseta_runtime::message::Correlation;
 use meseta_runtime::sim::{Invariant, Letter, NodeId, Seen, Sim};
 use meseta_runtime::{Message, Pid};
 use meseta_scheduler_driver::Driver;
 
-use super::masters::{DISK_FULL, FLIPPED, SYNC_FAILS};
+use super::masters::{DISK_FULL, FLIPPED, MARKED_GONE, SYNC_FAILS};
 use super::notes::Shared;
 use crate::invariants::acknowledged_entries_stay::AcknowledgedEntriesStay;
+use crate::invariants::gone_stays_gone::GoneStaysGone;
 use crate::invariants::nothing_shows_before_it_is_durable::NothingShowsBeforeItIsDurable;
 use crate::invariants::old_leaders_write_nothing::OldLeadersWriteNothing;
 use crate::invariants::one_value_each::OneValueEach;
@@ -80,8 +81,11 @@ struct Watch {
     epochs: BTreeMap<Pid, Proposal>,
     writes: BTreeMap<Ask, Asked>,
     reads: BTreeMap<Ask, ReadLog>,
-    operations: BTreeMap<Ask, u64>,
+    gone: GoneStaysGone,
+    operations: BTreeMap<Ask, (u64, RegistryOperation)>,
     next_operation: u64,
+    /// Under which epoch each registrar has begun last.
+    registrars: BTreeMap<Pid, u64>,
     broken: Option<(&'static str, String)>,
 }
 
@@ -118,8 +122,10 @@ impl MasterLaws {
             epochs: BTreeMap::new(),
             writes: BTreeMap::new(),
             reads: BTreeMap::new(),
+            gone: GoneStaysGone::default(),
             operations: BTreeMap::new(),
             next_operation: 0,
+            registrars: BTreeMap::new(),
             broken: None,
         };
         Self {
@@ -284,8 +290,15 @@ impl Watch {
         } else if name == Apply::NAME {
             if let (Some(ask), Some(apply)) = (ask, letter.read::<Apply>()) {
                 self.next_operation += 1;
-                self.operations.insert(ask, self.next_operation);
-                self.registry.asked(self.next_operation, apply.operation);
+                let number = self.next_operation;
+                let operation = apply.operation;
+                self.operations.insert(ask, (number, operation.clone()));
+                self.registry.asked(number, operation);
+            }
+            Ok(())
+        } else if name == Recover::NAME {
+            if let Some(recover) = letter.read::<Recover>() {
+                self.registrars.insert(letter.to.clone(), recover.epoch);
             }
             Ok(())
         } else if name == Applied::NAME {
@@ -332,16 +345,26 @@ impl Watch {
             return Ok(());
         };
         if answer.verdict == Verdict::Accept {
-            let vote = Vote::Accept(answer.position);
-            let held = held(disk, Some(answer.position));
-            let is_learned = held.record.is_some_and(|record| record.learned);
-            if !is_learned {
-                of("L-4", votes_are_durable::check(vote, answer.proposal, held))?;
+            for position in (answer.position.0..=answer.last().0).map(Position) {
+                let held = held(disk, Some(position));
+                let is_learned = held.record.is_some_and(|record| record.learned);
+                if !is_learned && !self.holds_chosen(position, held) {
+                    let vote = Vote::Accept(position);
+                    of("L-4", votes_are_durable::check(vote, answer.proposal, held))?;
+                }
             }
         }
         let status = disk.metadata.status;
         let verdict = only_voters_vote::check(status, disk.damaged, answer.verdict);
         of("L-5", verdict)
+    }
+
+    /// Whether a disk holds the value that is chosen at a position. That it is learned may be stored later, and a replica that
+    /// knows it says so to every proposal: none can choose another value there.
+    fn holds_chosen(&self, position: Position, held: Held<'_>) -> bool {
+        let performed = held.record.and_then(|record| record.performed.as_ref());
+        let mut chosen = self.values.chosen(position, position);
+        performed.is_some_and(|performed| chosen.any(|(_, value)| *value == performed.value))
     }
 
     fn elected(&mut self, letter: &Letter) -> Verdicts {
@@ -384,14 +407,19 @@ impl Watch {
     }
 
     fn applied(&mut self, letter: &Letter, ask: Option<Ask>) -> Verdicts {
-        let number = ask.and_then(|ask| self.operations.remove(&ask));
+        let asked = ask.and_then(|ask| self.operations.remove(&ask));
         if let Some(Applied { result: Ok(done) }) = letter.read()
-            && let Some(number) = number
+            && let Some((number, operation)) = asked
         {
             let changed = done == Done::Changed;
             self.registry.acknowledged(&number, changed);
             if changed {
                 of("R-2", self.durable.tells(&letter.from))?;
+                if matches!(operation, RegistryOperation::MarkAgentGone { .. }) {
+                    self.shared.lock().bite(MARKED_GONE);
+                }
+                let epoch = self.registrars.get(&letter.from).copied().unwrap_or(0);
+                of("R-4", self.gone.acknowledged(epoch, &operation))?;
             }
         }
         Ok(())
@@ -404,6 +432,7 @@ impl Watch {
         match registry {
             Ok(registry) => {
                 of("R-2", self.durable.tells(&letter.from))?;
+                of("R-4", self.gone.found(&registry))?;
                 of("R-1", self.registry.found(&registry))
             }
             Err(_) => Ok(()),
@@ -436,7 +465,9 @@ impl Watch {
             let election = election.and_then(|pid| sim.process::<Election>(&pid));
             let elected = election.and_then(Election::core).and_then(Core::elected);
             let elected = elected == Some(master.epoch());
-            of("M-1", self.leaders.acts(pid.clone(), elected))
+            of("M-1", self.leaders.acts(pid.clone(), elected))?;
+            let agents = master.state().agents().map(|(id, _)| id);
+            of("R-4", self.gone.has(master.epoch(), agents))
         } else if let Some(registrar) = sim.process::<Registrar>(pid) {
             of("R-3", one_place_for_an_agent::check(registrar.registry()))
         } else if let Some(agent) = sim.process::<Agent>(pid) {

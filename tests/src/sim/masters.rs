@@ -10,6 +10,7 @@ use meseta_master::log::post::{COORDINATOR, REPLICA};
 use meseta_master::log::replica::ReplicaProcess;
 use meseta_master::log::storage::ops;
 use meseta_master::{Config, MASTER, Master, Replicated, SUPERVISOR};
+use meseta_protocol::AgentId;
 use meseta_protocol::messages::election::ELECTION;
 use meseta_runtime::detector::Candidates;
 use meseta_runtime::sim::{Bites, Boot, Kept, NodeId, NodeSettings, Sim, State};
@@ -18,10 +19,14 @@ use rand::RngExt;
 
 use super::master_laws::MasterLaws;
 use super::notes::Shared;
+use super::operator::Operator;
 use super::plan::{self, Plan};
 
 /// What must live on the node of one of several masters: else its program ends.
 const PARTS: [&str; 3] = [REPLICA, COORDINATOR, SUPERVISOR];
+
+/// The registrar on the node of a leader.
+const REGISTRAR: &str = "registrar(1)";
 
 /// A disk was lost with all that was on it.
 pub const DISK_LOST: &str = "lost disk of a master";
@@ -32,6 +37,9 @@ pub const SYNC_FAILS: &str = "failed sync of a master's disk";
 /// A disk was full.
 pub const DISK_FULL: &str = "full disk of a master";
 
+/// An operator has marked an agent gone.
+pub const MARKED_GONE: &str = "agent marked gone";
+
 /// Where records of the log are on a disk.
 const RECORDS: &str = "log/";
 
@@ -40,7 +48,7 @@ const RECORDS: &str = "log/";
 pub fn fault_kinds() -> Vec<&'static str> {
     let all = Bites::ALL.iter().copied();
     let all = all.filter(|kind| *kind != "crash of a machine with guests");
-    all.chain([DISK_LOST, FLIPPED, SYNC_FAILS, DISK_FULL])
+    all.chain([DISK_LOST, FLIPPED, SYNC_FAILS, DISK_FULL, MARKED_GONE])
         .collect()
 }
 
@@ -169,7 +177,7 @@ impl Masters {
         self.nodes.iter().filter(has_ended).copied().collect()
     }
 
-    /// One second of what may go wrong with their disks.
+    /// One second of what may go wrong with their disks, and of what an operator does with agents.
     pub fn go_wrong(&self, sim: &mut Sim, plan: &plan::Masters) {
         let drawn = |sim: &mut Sim, a_minute: f64| {
             let share = (a_minute / 60.0).min(1.0);
@@ -203,6 +211,34 @@ impl Masters {
             disk.set_capacity(Some(used + 500));
             let lasts = Duration::from_millis(sim.random().random_range(1_000..15_000));
             sim.later(lasts, move |sim| sim.disk(node).set_capacity(None));
+        }
+        if drawn(sim, plan.marked_gone) {
+            self.mark_gone(sim);
+        }
+    }
+
+    /// An operator, beside the leader, marks one of its agents gone, three times out of four by its call.
+    fn mark_gone(&self, sim: &mut Sim) {
+        let Some((master, leader)) = self.leader(sim) else {
+            return;
+        };
+        let (master, agents) = (master.clone(), leader.state().agents());
+        let agents: Vec<AgentId> = agents.map(|(id, _)| id.clone()).collect();
+        let mut nodes = self.nodes.iter().copied();
+        let node = nodes.find(|node| sim.address(*node) == master.address());
+        let Some(node) = node.filter(|node| sim.state(*node) == State::Up) else {
+            return;
+        };
+        if !agents.is_empty() {
+            let at = sim.random().random_range(0..agents.len());
+            let behind = sim.random().random_bool(0.25);
+            let operator = Operator {
+                registrar: behind.then(|| sim.pid(node, REGISTRAR)),
+                master,
+                agent_id: agents[at].clone(),
+            };
+            let name = format!("operator-{}", sim.steps());
+            sim.spawn(node, &name, operator);
         }
     }
 

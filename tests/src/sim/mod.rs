@@ -12,6 +12,7 @@
 //! | [`scheduler`], [`executor`] | what frameworks do |
 //! | [`machine`] | pure: containers and processes of one machine |
 //! | [`masters`] | the master, or several with their log and election |
+//! | [`operator`] | what an operator does with agents |
 //! | [`hosts`] | models of the operations by which agents and executors use machines |
 //! | [`notes`] | what is remembered outside of all nodes: the history, the books of frameworks |
 //! | [`laws`] | the laws, as the engine asks for them |
@@ -25,6 +26,7 @@
 //!
 //! Every draw comes from the seed: from the engine's `Sim::random`, or from a source seeded with it.
 
+pub mod agent_laws;
 pub mod batch;
 pub mod executor;
 pub mod hosts;
@@ -33,6 +35,7 @@ pub mod machine;
 pub mod master_laws;
 pub mod masters;
 pub mod notes;
+pub mod operator;
 pub mod plan;
 pub mod scheduler;
 pub mod world;
@@ -47,7 +50,9 @@ pub fn fault_kinds() -> Vec<&'static str> {
         hosts::DESTROY_FAILS,
         hosts::EXECUTOR_KILLED,
         hosts::EXECUTOR_HANGS,
+        hosts::ADOPTED,
         world::FAILED_OVER,
+        world::SYNC_FAILS,
     ];
     Bites::ALL.iter().copied().chain(own).collect()
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use meseta_protocol::ids::MasterId;
 use meseta_protocol::status::{TaskState, TaskStatus};
 use meseta_protocol::{AgentId, FrameworkId, TaskId};
 use meseta_runtime::Time;
@@ -38,6 +39,8 @@ impl Task {
 pub struct Book {
     /// Its id, once it has one.
     pub id: Option<FrameworkId>,
+    /// The master that has taken it in last.
+    pub master: Option<MasterId>,
     /// Number of the driver that speaks for it; an older one is told that it was replaced.
     pub driver: usize,
     /// How many tasks it has launched; the next id counts on from it.

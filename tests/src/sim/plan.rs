@@ -29,6 +29,8 @@ pub struct Plan {
     pub executor_kills: f64,
     /// Schedulers replaced by another program of their framework, a minute.
     pub failovers: f64,
+    /// Syncs that fail on an agent's disk, a minute.
+    pub agent_failed_syncs: f64,
     /// How long the master waits for an agent that is away.
     pub agent_reregister_timeout: Duration,
     /// When the master takes unanswered offers back.
@@ -54,6 +56,8 @@ pub struct Masters {
     pub failed_syncs: f64,
     /// Disks that are full for a while, a minute.
     pub full_disks: f64,
+    /// Agents that an operator marks gone, a minute.
+    pub marked_gone: f64,
 }
 
 impl Plan {
@@ -77,6 +81,7 @@ impl Plan {
             },
             executor_kills: share(random, 4.0),
             failovers: share(random, 1.0),
+            agent_failed_syncs: share(random, 3.0),
             agent_reregister_timeout: Duration::from_secs([60, 600][random.random_range(0..2)]),
             offer_timeout: random
                 .random_bool(0.5)
@@ -111,6 +116,7 @@ impl Plan {
             flipped_bits: share(random, 6.0),
             failed_syncs: share(random, 6.0),
             full_disks: share(random, 3.0),
+            marked_gone: share(random, 2.0),
         });
         plan
     }
@@ -122,11 +128,13 @@ impl Plan {
         self.troubles = Troubles::default();
         self.executor_kills = 0.0;
         self.failovers = 0.0;
+        self.agent_failed_syncs = 0.0;
         if let Some(masters) = &mut self.masters {
             masters.lost_disks = 0.0;
             masters.flipped_bits = 0.0;
             masters.failed_syncs = 0.0;
             masters.full_disks = 0.0;
+            masters.marked_gone = 0.0;
         }
         self
     }

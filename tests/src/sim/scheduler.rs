@@ -11,7 +11,7 @@ use meseta_protocol::framework::{FrameworkCapabilities, FrameworkCapability, Fra
 use meseta_protocol::messages::scheduler::TaskQuestion;
 use meseta_protocol::offer::{Filters, Offer};
 use meseta_protocol::resources::Resources;
-use meseta_protocol::status::{TaskState, TaskStatus};
+use meseta_protocol::status::{StatusReason, TaskState, TaskStatus};
 use meseta_protocol::task::{KillPolicy, TaskInfo};
 use meseta_protocol::{FrameworkId, TaskId};
 use meseta_runtime::Time;
@@ -36,6 +36,8 @@ pub struct Character {
     pub aware: bool,
     /// Whether it hears of TASK_KILLING.
     pub killing: bool,
+    /// Whether its tasks outlive their agent's program.
+    pub checkpoint: bool,
     /// How long the master waits for it, seconds.
     pub failover_timeout: f64,
     /// Its role.
@@ -87,6 +89,7 @@ impl Character {
             greedy: share(random, 0.2),
             suppresses: random.random_bool(0.5),
             asks_every: Duration::from_secs(random.random_range(10..=40)),
+            checkpoint: random.random_bool(0.6),
         }
     }
 
@@ -103,6 +106,7 @@ impl Character {
         let has = capabilities.into_iter().filter(|(has, _)| *has);
         info.capabilities = FrameworkCapabilities::of(has.map(|(_, capability)| capability));
         info.failover_timeout = self.failover_timeout;
+        info.checkpoint = self.checkpoint;
         info.id = id;
         info
     }
@@ -151,6 +155,14 @@ impl Player {
             next_question: Time::default(),
             next_kill: BTreeMap::new(),
             owed: Vec::new(),
+        }
+    }
+
+    fn follow(&self, master: &MasterInfo) {
+        let mut notes = self.shared.lock();
+        let known = notes.books[self.number].master.replace(master.id.clone());
+        if known.as_ref() != Some(&master.id) {
+            notes.note(Event::Followed(self.number));
         }
     }
 
@@ -389,12 +401,14 @@ impl Player {
 }
 
 impl Scheduler for Player {
-    fn registered(&mut self, driver: &mut Handle<'_>, id: &FrameworkId, _: &MasterInfo) {
+    fn registered(&mut self, driver: &mut Handle<'_>, id: &FrameworkId, master: &MasterInfo) {
         self.shared.lock().books[self.number].id = Some(id.clone());
+        self.follow(master);
         self.begin(driver);
     }
 
-    fn reregistered(&mut self, driver: &mut Handle<'_>, _: &MasterInfo) {
+    fn reregistered(&mut self, driver: &mut Handle<'_>, master: &MasterInfo) {
+        self.follow(master);
         self.begin(driver);
     }
 
@@ -407,12 +421,17 @@ impl Scheduler for Player {
     fn status_update(&mut self, driver: &mut Handle<'_>, status: &TaskStatus) {
         {
             let mut notes = self.shared.lock();
-            notes.note(Event::Heard(Heard {
-                framework: self.number,
-                task: status.task_id.clone(),
-                state: status.state,
-                uuid: status.uuid,
-            }));
+            // An answer may be on its way to a driver that was replaced, while its successor has heard more.
+            let is_late = notes.books[self.number].driver != self.driver && status.uuid.is_none();
+            if !is_late {
+                notes.note(Event::Heard(Heard {
+                    framework: self.number,
+                    task: status.task_id.clone(),
+                    state: status.state,
+                    uuid: status.uuid,
+                    answer: status.reason == Some(StatusReason::Reconciliation),
+                }));
+            }
             let over = notes.hear(self.number, status);
             let lost = matches!(
                 status.state,

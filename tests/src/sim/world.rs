@@ -32,6 +32,9 @@ use crate::invariants::{History, books_balance};
 /// A scheduler was replaced by another program of its framework.
 pub const FAILED_OVER: &str = "scheduler fails over";
 
+/// A sync of an agent's disk fails.
+pub const SYNC_FAILS: &str = "failed sync of an agent's disk";
+
 /// Virtual time in which a cluster must have converged when faults have stopped. The longest that anything is waited
 /// for is the last retry of an update, 10 minutes.
 const CONVERGES: Duration = Duration::from_secs(15 * 60);
@@ -187,6 +190,11 @@ impl World {
             if self.drawn(per_second(self.plan.failovers)) {
                 self.fail_over();
             }
+            if self.drawn(per_second(self.plan.agent_failed_syncs)) {
+                let at = self.sim.random().random_range(0..self.agents.len());
+                self.sim.disk(self.agents[at]).fail_syncs(1);
+                self.shared.lock().bite(SYNC_FAILS);
+            }
         }
         Ok(())
     }
@@ -238,6 +246,9 @@ impl World {
     fn heal(&mut self) {
         self.sim.heal();
         self.hosts.heal();
+        for agent in &self.agents {
+            self.sim.disk(*agent).fail_syncs(0);
+        }
         self.masters.heal(&mut self.sim);
         self.shared.lock().draining = true;
     }
@@ -494,6 +505,7 @@ fn add_agent(
             is_root: false,
             user: "nobody".to_owned(),
             freezer: None,
+            boot_id: "simulated".to_owned(),
         };
         boot.spawn("slave(1)", Agent::new(config, machine));
     })

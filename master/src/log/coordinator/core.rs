@@ -10,13 +10,14 @@
 //!                                                            writes at e+1, e+2, …
 //! ```
 //!
-//! Several positions are written at once and acknowledged in their order. One rejected write ends the leadership: all
-//! that is not acknowledged by then is answered with `Demoted`, and whether it will be in the log is open.
+//! What comes while [`ROUNDS`] rounds are under way waits and leaves together as the next one. Rounds are acknowledged in
+//! their order. One rejected write ends the leadership: all that is not acknowledged by then is answered with `Demoted`,
+//! and whether it will be in the log is open.
 //!
 //! Invariants: nothing is acknowledged that a quorum has not accepted under this proposal together with everything
 //! before it; after a demotion nothing is acknowledged at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,12 +29,16 @@ use crate::log::catchup::{self, Asks, CatchUp, Timer};
 use crate::log::members::Member;
 use crate::log::messages::{
     Chosen, ChosenMessage, PromiseRequest, PromiseResponse, Request, Response, Span, StatusRequest,
-    WriteRequest, WriteResponse,
+    Verdict, WriteRequest, WriteResponse,
 };
 use crate::log::rounds::{Outcome, Quorum, Round};
 
-/// Most positions written at once.
+/// Most values that are not acknowledged yet.
 pub const IN_FLIGHT: usize = 256;
+/// Most rounds under way. A second one keeps the disks busy while the answers to the first are on their way.
+pub const ROUNDS: usize = 2;
+/// Bytes of values after which a round takes no more of them.
+pub const ROUND_BYTES: usize = 256 * 1024;
 /// How long a quorum may take to promise.
 pub const ELECTION_PATIENCE: Duration = Duration::from_secs(5);
 /// After this a write is sent again to those that have not answered.
@@ -149,11 +154,14 @@ pub enum Refusal {
     },
 }
 
+/// A round: values for one position after another, at least one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Write {
-    token: u64,
+    /// Of the values, in order.
+    tokens: Vec<u64>,
     ask: u64,
     value: Value,
+    more: Vec<Value>,
     round: Round<()>,
     accepted: bool,
 }
@@ -173,8 +181,10 @@ struct Leadership {
     first: Position,
     /// The next to write.
     next: Position,
-    /// Not yet acknowledged, all positions from the first of them to `next`.
+    /// Not yet acknowledged, by their first positions: all from the first of them to `next`.
     writes: BTreeMap<Position, Write>,
+    /// What the next round takes, in order, with the callers' tokens.
+    waiting: VecDeque<(u64, Value)>,
     /// How far the other replicas have been told what is chosen.
     told: Position,
     resend: Option<Timer>,
@@ -377,6 +387,7 @@ impl Coordinator {
             first: ending.next(),
             next: ending.next(),
             writes: BTreeMap::new(),
+            waiting: VecDeque::new(),
             told: ending,
             resend: None,
             flush: None,
@@ -405,33 +416,42 @@ impl Coordinator {
             effects.push(Effect::Refused { token, reason });
             return;
         };
-        if leadership.writes.len() >= IN_FLIGHT {
+        if leadership.open() >= IN_FLIGHT {
             let reason = Refusal::Busy;
             effects.push(Effect::Refused { token, reason });
             return;
         }
-        let position = leadership.next;
-        // Before the position is counted as begun: it is not chosen yet.
-        let chosen = leadership.chosen(self.proposal);
-        leadership.told = leadership.acknowledged();
-        leadership.next = position.next();
-        let write = Write {
-            token,
-            ask: self.asks.draw(),
-            value,
-            round: Round::default(),
-            accepted: false,
+        leadership.waiting.push_back((token, value));
+        self.begin_rounds(effects);
+    }
+
+    /// Begins as many rounds as may be under way; true when there was one to begin.
+    fn begin_rounds(&mut self, effects: &mut Vec<Effect>) -> bool {
+        let State::Elected(leadership) = &mut self.state else {
+            return false;
         };
-        let request = write.request(self.proposal, position, chosen);
-        for member in &self.quorum.members {
-            effects.push(Effect::Send(member.clone(), request.clone().into()));
+        let mut begun = false;
+        while leadership.writes.len() < ROUNDS
+            && let Some(write) = leadership.gather(&mut self.asks)
+        {
+            begun = true;
+            let position = leadership.next;
+            // Before the positions are counted as begun: they are not chosen yet.
+            let chosen = leadership.chosen(self.proposal);
+            leadership.told = leadership.acknowledged();
+            leadership.next = write.end(position).next();
+            let request = write.request(self.proposal, position, chosen);
+            for member in &self.quorum.members {
+                effects.push(Effect::Send(member.clone(), request.clone().into()));
+            }
+            leadership.writes.insert(position, write);
         }
-        leadership.writes.insert(position, write);
-        if leadership.resend.is_none() {
+        if begun && leadership.resend.is_none() {
             let timer = Timer(self.asks.draw());
             leadership.resend = Some(timer);
             effects.push(Effect::Arm(timer, RESEND));
         }
+        begun
     }
 
     fn written(&mut self, from: &Member, answer: WriteResponse, effects: &mut Vec<Effect>) {
@@ -443,6 +463,10 @@ impl Coordinator {
             .writes
             .get_mut(&answer.position)
             .filter(|write| write.ask == answer.ask)
+            // Who has not understood that these are several has not accepted them.
+            .filter(|write| {
+                answer.verdict != Verdict::Accept || answer.last() == write.end(answer.position)
+            })
         else {
             return;
         };
@@ -481,8 +505,7 @@ impl Coordinator {
         if mistake("coordinator acknowledges out of order") {
             leadership.writes.retain(|position, write| {
                 if write.accepted {
-                    let (token, position) = (write.token, *position);
-                    effects.push(Effect::Written { token, position });
+                    write.acknowledge(*position, effects);
                 }
                 !write.accepted
             });
@@ -492,14 +515,21 @@ impl Coordinator {
                 break;
             }
             let (position, write) = first.remove_entry();
-            let token = write.token;
-            effects.push(Effect::Written { token, position });
+            write.acknowledge(position, effects);
         }
         if leadership.acknowledged() == before {
             return;
         }
+        let chosen = leadership.chosen(self.proposal);
+        // A round that begins now tells everybody.
+        if self.begin_rounds(effects) {
+            return;
+        }
+        let State::Elected(leadership) = &mut self.state else {
+            return;
+        };
         // The local replica hears at once, so that whoever reads here reads what it was told.
-        if let Some(chosen) = leadership.chosen(self.proposal) {
+        if let Some(chosen) = chosen {
             let message = ChosenMessage { chosen };
             effects.push(Effect::Send(self.me.clone(), message.into()));
         }
@@ -517,8 +547,10 @@ impl Coordinator {
                 effects.push(Effect::NotElected(NotElected::Resigned));
             }
             State::Elected(leadership) => {
-                for write in leadership.writes.values() {
-                    effects.push(Effect::Lost { token: write.token });
+                let begun = leadership.writes.values().flat_map(|write| &write.tokens);
+                let waiting = leadership.waiting.iter().map(|(token, _)| token);
+                for token in begun.chain(waiting) {
+                    effects.push(Effect::Lost { token: *token });
                 }
                 effects.push(Effect::Demoted);
             }
@@ -599,16 +631,26 @@ impl Coordinator {
             return Ok(());
         };
         let mut expected = leadership.acknowledged().next();
-        for position in leadership.writes.keys() {
+        for (position, write) in &leadership.writes {
             if *position != expected {
                 return Err(format!(
                     "position {expected} is neither written nor under way"
                 ));
             }
-            expected = position.next();
+            if write.tokens.len() != write.more.len() + 1 {
+                return Err(format!(
+                    "the round at {position} has not a token for each value"
+                ));
+            }
+            expected = write.end(*position).next();
         }
-        if leadership.writes.len() > IN_FLIGHT {
-            return Err(format!("{} writes under way", leadership.writes.len()));
+        let rounds = leadership.writes.len();
+        if rounds > ROUNDS || leadership.open() > IN_FLIGHT {
+            let open = leadership.open();
+            return Err(format!("{rounds} rounds and {open} values under way"));
+        }
+        if rounds < ROUNDS && !leadership.waiting.is_empty() {
+            return Err("a value waits for a round that could begin".to_owned());
         }
         if expected != leadership.next || leadership.next < leadership.first {
             return Err(format!("next is {} after {expected}", leadership.next));
@@ -618,6 +660,33 @@ impl Coordinator {
 }
 
 impl Leadership {
+    /// Values that are not acknowledged.
+    fn open(&self) -> usize {
+        let begun = self.writes.values().map(|write| write.tokens.len());
+        begun.sum::<usize>() + self.waiting.len()
+    }
+
+    /// A round of what waits.
+    fn gather(&mut self, asks: &mut Asks) -> Option<Write> {
+        let (token, value) = self.waiting.pop_front()?;
+        let (mut tokens, mut more, mut size) = (vec![token], Vec::new(), value.size());
+        while let Some((token, next)) = self.waiting.pop_front_if(|(_, next)| {
+            size += next.size();
+            size <= ROUND_BYTES
+        }) {
+            tokens.push(token);
+            more.push(next);
+        }
+        Some(Write {
+            tokens,
+            ask: asks.draw(),
+            value,
+            more,
+            round: Round::default(),
+            accepted: false,
+        })
+    }
+
     /// The last position up to which everything is acknowledged.
     fn acknowledged(&self) -> Position {
         self.writes.keys().next().unwrap_or(&self.next).previous()
@@ -635,6 +704,18 @@ impl Leadership {
 }
 
 impl Write {
+    /// Its last position when this is its first.
+    fn end(&self, position: Position) -> Position {
+        position.plus(self.more.len())
+    }
+
+    fn acknowledge(&self, position: Position, effects: &mut Vec<Effect>) {
+        for (place, token) in self.tokens.iter().enumerate() {
+            let (token, position) = (*token, position.plus(place));
+            effects.push(Effect::Written { token, position });
+        }
+    }
+
     fn request(
         &self,
         proposal: Proposal,
@@ -646,6 +727,7 @@ impl Write {
             proposal,
             position,
             value: self.value.clone(),
+            more: self.more.clone(),
             chosen,
         }
     }

@@ -332,21 +332,25 @@ impl Replica {
     }
 
     fn write(&mut self, request: WriteRequest) -> Vec<Effect> {
+        let last = request.last();
         let WriteRequest {
             ask,
             proposal,
             position,
             value,
+            more,
             chosen,
         } = request;
         let mut effects = chosen.map_or_else(Vec::new, |chosen| self.note_chosen(chosen));
         let voter = self.voter();
+        let through = (last > position).then_some(last);
         let answer = |verdict, proposal| {
             Effect::Reply(Response::Write(WriteResponse {
                 ask,
                 verdict,
                 proposal,
                 position,
+                through,
                 voter,
             }))
         };
@@ -354,6 +358,34 @@ impl Replica {
             effects.push(answer(Verdict::Ignored, proposal));
             return effects;
         }
+        // All or none: one answer speaks for all of them.
+        let mut actions = Vec::with_capacity(more.len() + 1);
+        let mut at = position;
+        for value in std::iter::once(value).chain(more) {
+            match self.takes(proposal, at, value) {
+                Ok(action) => actions.extend(action),
+                Err(promised) => {
+                    effects.push(answer(Verdict::Reject, promised));
+                    return effects;
+                }
+            }
+            at = at.next();
+        }
+        for action in actions {
+            self.put(action, Effect::Store, &mut effects);
+        }
+        effects.push(answer(Verdict::Accept, proposal));
+        effects
+    }
+
+    /// The record with which this value is accepted; none when it stands there for good already. Refused, the proposal
+    /// that stands against it.
+    fn takes(
+        &self,
+        proposal: Proposal,
+        position: Position,
+        value: Value,
+    ) -> Result<Option<Action>, Proposal> {
         let record = self.actions.get(&position);
         let promised = record.map_or(self.metadata.promised, |action| action.promised);
         // A truncated position has been chosen long ago; who still writes there has missed it.
@@ -364,21 +396,16 @@ impl Replica {
             proposal < promised && !mistake("replica accepts lower writes")
         };
         if gone || late {
-            effects.push(answer(Verdict::Reject, promised));
-            return effects;
+            return Err(promised);
         }
         match record {
             // What is learned stays. The same value is a repeated write; another can never be chosen here.
             Some(record) if record.learned => {
-                let same = record.value() == Some(&value);
-                let verdict = if same {
-                    Verdict::Accept
+                return if record.value() == Some(&value) {
+                    Ok(None)
                 } else {
-                    Verdict::Reject
+                    Err(promised)
                 };
-                let proposal = if same { proposal } else { promised };
-                effects.push(answer(verdict, proposal));
-                return effects;
             }
             _ => {}
         }
@@ -398,9 +425,7 @@ impl Replica {
             learned: false,
         };
         action.learned = self.is_covered(&action);
-        self.put(action, Effect::Store, &mut effects);
-        effects.push(answer(Verdict::Accept, proposal));
-        effects
+        Ok(Some(action))
     }
 
     fn learn(&mut self, message: LearnedMessage) -> Vec<Effect> {

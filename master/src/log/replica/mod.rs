@@ -42,6 +42,10 @@ use super::storage::{Committed, StorageError};
 /// Bytes of entries after which the answer to [`ReadLog`] is cut off.
 pub const READ_BYTES: usize = 4 << 20;
 
+/// After so many commits the watermarks that came meanwhile are written too. What is chosen but not marked so is learned
+/// again after a crash.
+const MARK_EVERY: u32 = 16;
+
 /// Least time between two looks for what this replica has missed.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -120,6 +124,10 @@ pub struct ReplicaProcess {
     /// Before this it is not looked again for what is missing.
     look_again: Time,
     gathering: Batch,
+    /// The latest metadata, when it says more of what is chosen than that on disk, and nothing else.
+    marks: Option<Metadata>,
+    /// Commits since the metadata was written.
+    unmarked: u32,
     /// What waits for the commit that is under way, if one is.
     committing: Option<Vec<Out>>,
     meters: Option<Meters>,
@@ -139,6 +147,8 @@ impl ReplicaProcess {
             lag: Lag::new(Asks(0)),
             look_again: Time::ZERO,
             gathering: Batch::default(),
+            marks: None,
+            unmarked: 0,
             committing: None,
             meters: None,
         }
@@ -338,6 +348,7 @@ impl ReplicaProcess {
                     self.gathering.add(change);
                     self.gathering.is_due = true;
                 }
+                Effect::StoreLater(Change::Metadata(metadata)) => self.marks = Some(metadata),
                 Effect::StoreLater(change) => self.gathering.add(change),
                 Effect::Reply(response) => self.out(cx, Out::Answer(to.clone(), response)),
             }
@@ -438,12 +449,27 @@ impl ReplicaProcess {
             return;
         }
         let mut batch = std::mem::take(&mut self.gathering);
+        self.mark(&mut batch);
         let changes = batch.changes();
         if let Some(meters) = &self.meters {
             meters.changes.add(number(changes.len()));
         }
         self.committing = Some(batch.outs);
         cx.run(Commit { changes }, Gate::Interleave, Self::committed);
+    }
+
+    /// Adds the latest watermarks when it is time, and when something is forgotten: what the log begins with stands
+    /// beside them.
+    fn mark(&mut self, batch: &mut Batch) {
+        if batch.metadata.is_some() || batch.forget.is_some() || self.unmarked >= MARK_EVERY {
+            // The state is written as it is now, so that nothing older follows.
+            if self.marks.take().is_some() {
+                batch.metadata = Some(self.replica.metadata().clone());
+            }
+            self.unmarked = 0;
+        } else {
+            self.unmarked += 1;
+        }
     }
 
     fn committed(&mut self, cx: &mut Context<'_, Self>, outcome: Result<Committed, StorageError>) {

@@ -40,11 +40,16 @@ fn promise(proposal: u64, position: Option<u64>) -> Request {
 }
 
 fn write(proposal: u64, position: u64, value: Value) -> Request {
+    write_all(proposal, position, value, Vec::new())
+}
+
+fn write_all(proposal: u64, position: u64, value: Value, more: Vec<Value>) -> Request {
     Request::Write(WriteRequest {
         ask: 1,
         proposal: Proposal(proposal),
         position: Position(position),
         value,
+        more,
         chosen: None,
     })
 }
@@ -86,6 +91,31 @@ fn written(effects: Vec<Effect>) -> WriteResponse {
         Some(Response::Write(answer)) => answer,
         other => panic!("no answer to a write: {other:?}"),
     }
+}
+
+#[test]
+fn several_values_are_accepted_together_or_not_at_all() {
+    let mut replica = replica(voting());
+    let (stored, _, answer) =
+        sorted(replica.step(write_all(2, 1, append("a"), vec![append("b"), append("c")])));
+    assert_eq!(stored.len(), 3);
+    let Some(Response::Write(answer)) = answer else {
+        panic!("no answer: {answer:?}")
+    };
+    assert_eq!(answer.verdict, Verdict::Accept);
+    assert_eq!((answer.position, answer.last()), (Position(1), Position(3)));
+    // Somebody has promised more for the second of the next.
+    replica.step(promise(5, Some(5)));
+    let (stored, _, answer) = sorted(replica.step(write_all(2, 4, append("d"), vec![append("e")])));
+    assert_eq!(stored, []);
+    let Some(Response::Write(answer)) = answer else {
+        panic!("no answer: {answer:?}")
+    };
+    assert_eq!(
+        (answer.verdict, answer.proposal),
+        (Verdict::Reject, Proposal(5))
+    );
+    assert_eq!(replica.action(Position(4)), None);
 }
 
 #[test]
@@ -344,7 +374,11 @@ fn request() -> impl Strategy<Value = Request> {
     let place = (1..9_u64, 1..9_u64);
     prop_oneof![
         (1..9_u64, proptest::option::of(1..9_u64)).prop_map(|(by, at)| promise(by, at)),
-        (place.clone(), value).prop_map(|((by, at), value)| write(by, at, value)),
+        (place.clone(), proptest::collection::vec(value, 1..4)).prop_map(|((by, at), values)| {
+            let mut more = values;
+            let value = more.remove(0);
+            write_all(by, at, value, more)
+        }),
         (place.clone(), any::<bool>()).prop_map(|((by, at), gone)| {
             let action = if gone {
                 Action::tombstone(Position(at))

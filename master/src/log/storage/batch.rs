@@ -82,7 +82,11 @@ impl Entry {
 /// # Errors
 /// [`RecordError::TooLarge`] for a record of 4 GiB or more.
 pub fn encode_batch(entries: &[Entry]) -> Result<Vec<u8>, RecordError> {
-    let mut out = Vec::new();
+    let size = entries.iter().map(|entry| match entry {
+        Entry::Put { key, record } => 2 + key.len() + 4 + record.len(),
+        Entry::Forget { .. } => 1 + 8,
+    });
+    let mut out = Vec::with_capacity(size.sum());
     for entry in entries {
         match entry {
             Entry::Put { key, record } => {

@@ -9,17 +9,19 @@
 //! Files are made under another name and renamed when they are whole and on disk, so none is ever found half made. A
 //! file that is damaged is replaced in the same way by what can still be read of it, marked as having to recover.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use meseta_runtime::lock::{DirectoryLock, LockError};
+use meseta_runtime::pages;
 
 use super::batch::{Applied, Entry, decode_batch};
+use super::journal_file::JournalFile;
 use super::lmdb::{Pending, Table};
 use super::record::{self, Record, RecordError};
-use super::{Settings, StorageError, journal, pages};
+use super::{Settings, StorageError, journal};
 use crate::log::action::Position;
 use crate::log::messages::Status;
 use crate::log::replica::core::{Change, Metadata, Stored};
@@ -35,20 +37,10 @@ pub(super) trait Medium: Send {
     fn sync(&mut self) -> io::Result<()>;
 }
 
-impl Medium for File {
-    fn write(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.write_all_at(bytes, offset)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        self.sync_data()
-    }
-}
-
 /// A directory that is open.
 pub(super) struct Files {
     pub(super) table: Table,
-    pub(super) journal: File,
+    pub(super) journal: JournalFile,
     /// The last number that a batch of the journal has had.
     pub(super) last: u64,
     pub(super) found: Found,
@@ -271,7 +263,7 @@ fn rebuild(path: &Path, settings: &Settings, pending: &Pending) -> Result<(), St
 }
 
 /// A journal of this size: a new one is all zero and on disk with all its blocks, so that no later write lacks room.
-fn make_journal(path: &Path, sectors: u64, anew: bool) -> io::Result<File> {
+fn make_journal(path: &Path, sectors: u64, anew: bool) -> io::Result<JournalFile> {
     let size = sectors * journal::SECTOR as u64;
     let fits = fs::metadata(path).is_ok_and(|metadata| metadata.len() == size);
     if anew || !fits {
@@ -280,7 +272,7 @@ fn make_journal(path: &Path, sectors: u64, anew: bool) -> io::Result<File> {
         io::copy(&mut io::repeat(0).take(size), &mut file)?;
         rename(&new, path)?;
     }
-    OpenOptions::new().write(true).open(path)
+    JournalFile::open(path)
 }
 
 /// Puts a file in its place for good.

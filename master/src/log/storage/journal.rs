@@ -1,8 +1,8 @@
 //! The journal: where a batch of changes becomes durable, with one sync of a file that never changes its size.
 //!
-//! Pure: how batches are laid out, and what a file says after a crash. The file is a ring of sectors. A batch begins at
-//! a sector of its own, lies in one piece, and each of its sectors is sealed; what the table has taken over may be
-//! overwritten. Since disks write whole sectors, each one is either as it was or as it should be, so that a torn batch
+//! Pure: how batches are laid out, and what a file says after a crash. The file is a ring of sectors. A batch has blocks
+//! of its own, lies in one piece, and each of its sectors is sealed; what the table has taken over may be
+//! overwritten. So no write touches a block with something in it that was acknowledged. Since disks write whole sectors, each one is either as it was or as it should be, so that a torn batch
 //! is told from a damaged one: a sector that is neither was damaged.
 //!
 //! ```text
@@ -19,6 +19,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Bytes that a disk writes as a whole.
 pub const SECTOR: usize = 512;
+/// Sectors of a block: what a disk may read, change and write back for less, and what goes past the page cache.
+pub const BLOCK: u64 = 8;
 const HEADER: usize = 22;
 const PAYLOAD: usize = SECTOR - HEADER;
 
@@ -27,10 +29,17 @@ pub fn sectors(bytes: usize) -> u64 {
     bytes.div_ceil(PAYLOAD).max(1) as u64
 }
 
-/// A batch as it stands in the ring from sector `start` on. None when it is longer than any ring.
+/// Sectors of the blocks that a batch of this many bytes takes.
+pub fn place_of(bytes: usize) -> u64 {
+    sectors(bytes).next_multiple_of(BLOCK)
+}
+
+/// A batch as it stands in the ring from sector `start` on, to the end of its last block. None when it is longer than any
+/// ring.
 pub fn frame(sequence: u64, start: u64, batch: &[u8]) -> Option<Vec<u8>> {
     let of = u32::try_from(sectors(batch.len())).ok()?;
-    let mut out = Vec::with_capacity(of as usize * SECTOR);
+    let size = usize::try_from(place_of(batch.len())).ok()? * SECTOR;
+    let mut out = Vec::with_capacity(size);
     let mut pieces = batch.chunks(PAYLOAD);
     for index in 0..of {
         let piece = pieces.next().unwrap_or_default();
@@ -44,10 +53,12 @@ pub fn frame(sequence: u64, start: u64, batch: &[u8]) -> Option<Vec<u8>> {
         sector[..4].copy_from_slice(&sum.to_le_bytes());
         out.extend(sector);
     }
+    out.resize(size, 0);
     Some(out)
 }
 
-fn seal(number: u64, sector: &[u8]) -> u32 {
+/// The CRC that a sector of this number begins with, over the number and all bytes behind the first four.
+pub fn seal(number: u64, sector: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&number.to_le_bytes());
     hasher.update(&sector[4..]);
@@ -146,9 +157,8 @@ pub fn scan(file: &[u8], applied: u64) -> Scan {
         scan.batches.push((sequence, batch));
     }
     // Behind the last whole batch there may be one that was under way, and nothing else.
-    let through = applied + scan.batches.len() as u64;
-    if scan.last > through + 1 && scan.damage.is_none() {
-        let missing = through + 1;
+    let missing = applied.saturating_add(scan.batches.len() as u64 + 1);
+    if scan.last > missing && scan.damage.is_none() {
         scan.damage = Some(format!("batch {missing} is missing from the journal"));
     }
     scan
@@ -225,12 +235,12 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    /// A journal of 16 sectors with these batches, one after another.
+    /// A journal of 32 sectors with these batches, one after another.
     fn journal(batches: &[(u64, usize)]) -> Vec<u8> {
-        let mut file = vec![0; 16 * SECTOR];
-        let mut ring = Ring::new(16);
+        let mut file = vec![0; 32 * SECTOR];
+        let mut ring = Ring::new(32);
         for (sequence, size) in batches {
-            let start = ring.place(*sequence, sectors(*size)).unwrap();
+            let start = ring.place(*sequence, place_of(*size)).unwrap();
             write(
                 &mut file,
                 start,
@@ -284,7 +294,7 @@ mod tests {
         for subset in 0..15_usize {
             let mut file = before.clone();
             for bit in (0..4).filter(|bit| subset >> bit & 1 == 1) {
-                let at = (3 + bit) * SECTOR;
+                let at = (16 + bit) * SECTOR;
                 file[at..at + SECTOR].copy_from_slice(&after[at..at + SECTOR]);
             }
             let found = scan(&file, 0);
@@ -299,7 +309,9 @@ mod tests {
         let file = journal(&[(1, 700), (2, 300), (3, 40)]);
         let mut random = StdRng::seed_from_u64(1);
         for _ in 0..500 {
-            let bit = random.random_range(0..4 * SECTOR * 8);
+            // The sectors of the first two batches, and the first of each other block.
+            let sector = [0, 1, 8, 16][random.random_range(0..4)];
+            let bit = sector * SECTOR * 8 + random.random_range(0..SECTOR * 8);
             let mut bad = file.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(scan(&bad, 0).damage.is_some(), "bit {bit}");
@@ -309,7 +321,7 @@ mod tests {
     #[test]
     fn a_lost_batch_before_the_last_is_damage() {
         let mut file = journal(&[(1, 10), (2, 10), (3, 10)]);
-        file[SECTOR..2 * SECTOR].fill(0);
+        file[8 * SECTOR..9 * SECTOR].fill(0);
         let found = scan(&file, 0);
         assert_eq!(found.batches.len(), 1);
         assert!(found.damage.is_some());

@@ -1,7 +1,7 @@
 //! The table: all records by key, in LMDB.
 //!
 //! Opened for one thread only and always with full sync: each commit is durable when it returns. The directory's lock
-//! keeps other processes away, so LMDB's own lock file is not needed. A file is opened only after [`super::pages`] has
+//! keeps other processes away, so LMDB's own lock file is not needed. A file is opened only after [`meseta_runtime::pages`] has
 //! found nothing wrong with it.
 #![expect(
     unsafe_code,

@@ -14,11 +14,11 @@
 pub mod batch;
 mod files;
 pub mod journal;
+mod journal_file;
 mod lmdb;
 pub mod memory;
 
 pub mod ops;
-pub mod pages;
 pub mod record;
 mod store;
 #[cfg(test)]
@@ -33,7 +33,7 @@ pub use store::{Committed, Store};
 /// How much a store may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Sectors of 512 bytes that the journal has. They are written at the first start.
+    /// Sectors of 512 bytes that the journal has, in blocks of 8. They are written at the first start.
     pub ring_sectors: u64,
     /// Most bytes of the table. It is address space, not disk.
     pub map_bytes: usize,
@@ -42,7 +42,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            // 8 MiB: the table takes over after every 2 MiB, which is about 4,000 commits of one small entry.
+            // 8 MiB: the table takes over after every 2 MiB, which is 512 commits of few small entries.
             ring_sectors: 16 * 1024,
             // 16 GiB: a truncated log is far below, and the address space of 64 bits is large.
             map_bytes: 16 << 30,

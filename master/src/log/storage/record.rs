@@ -11,6 +11,7 @@
 //!
 //! A version that is not known is not damage: a later program has written here, and this one must not touch it.
 
+use meseta_runtime::message::read_named;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -24,6 +25,8 @@ pub const METADATA_KEY: &[u8] = b"metadata";
 
 const MAGIC: &[u8; 3] = b"mlr";
 const HEADER: usize = 3 + 1 + 4 + 4;
+/// Bytes that most records have at most.
+const USUAL: usize = 512;
 /// More than any record can be: entries are far below.
 const MAX_BODY: usize = 256 * 1024 * 1024;
 
@@ -134,22 +137,42 @@ pub(super) fn write(
     key: &[u8],
     content: &impl Serialize,
 ) -> Result<(Vec<u8>, Vec<u8>), RecordError> {
-    let too_large = |size| RecordError::TooLarge {
-        key: name(key),
-        size,
-    };
-    let body = rmp_serde::to_vec_named(content).map_err(|_| too_large(0))?;
+    let mut bytes = Vec::with_capacity(USUAL);
+    bytes.extend_from_slice(&[0; HEADER]);
+    rmp_serde::encode::write_named(&mut bytes, content).map_err(|_| too_large(key, 0))?;
+    fill_in(key, &mut bytes)?;
+    Ok((key.to_vec(), bytes))
+}
+
+/// The bytes of a record with this body: its header and the body.
+///
+/// # Errors
+/// [`RecordError::TooLarge`].
+pub fn seal(key: &[u8], body: &[u8]) -> Result<Vec<u8>, RecordError> {
+    let mut bytes = [&[0; HEADER][..], body].concat();
+    fill_in(key, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Writes the header into the room before a body.
+fn fill_in(key: &[u8], bytes: &mut [u8]) -> Result<(), RecordError> {
+    let (header, body) = bytes.split_at_mut(HEADER);
     let length = u32::try_from(body.len())
         .ok()
         .filter(|_| body.len() <= MAX_BODY)
-        .ok_or_else(|| too_large(body.len()))?;
-    let mut bytes = Vec::with_capacity(HEADER + body.len());
-    bytes.extend_from_slice(MAGIC);
-    bytes.push(VERSION);
-    bytes.extend_from_slice(&checksum(key, VERSION, length, &body).to_le_bytes());
-    bytes.extend_from_slice(&length.to_le_bytes());
-    bytes.extend_from_slice(&body);
-    Ok((key.to_vec(), bytes))
+        .ok_or_else(|| too_large(key, body.len()))?;
+    header[..3].copy_from_slice(MAGIC);
+    header[3] = VERSION;
+    header[4..8].copy_from_slice(&checksum(key, VERSION, length, body).to_le_bytes());
+    header[8..].copy_from_slice(&length.to_le_bytes());
+    Ok(())
+}
+
+fn too_large(key: &[u8], size: usize) -> RecordError {
+    RecordError::TooLarge {
+        key: name(key),
+        size,
+    }
 }
 
 /// What [`write`] has sealed under this key.
@@ -179,7 +202,7 @@ pub(super) fn body<T: DeserializeOwned>(key: &[u8], bytes: &[u8]) -> Result<T, R
             version,
         });
     }
-    rmp_serde::from_slice(body).map_err(|_| damaged("its content cannot be read"))
+    read_named(body).map_err(|_| damaged("its content cannot be read"))
 }
 
 fn checksum(key: &[u8], version: u8, length: u32, body: &[u8]) -> u32 {

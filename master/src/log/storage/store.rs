@@ -3,7 +3,6 @@
 //! Both block on the disk, so neither is a thread of the node. The table's thread alone touches LMDB, whose write
 //! transactions belong to a thread. Commits come one at a time or several: each is one batch and one sync.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -14,7 +13,8 @@ use tracing::{error, warn};
 
 use super::batch::{Applied, Entry, encode_batch};
 use super::files::{self, Found, Medium};
-use super::journal::{Ring, SECTOR, frame, sectors};
+use super::journal::{Ring, SECTOR, frame, place_of};
+use super::journal_file::JournalFile;
 use super::lmdb::{Pending, Table};
 use super::{Settings, StorageError};
 use crate::log::replica::core::{Change, Stored};
@@ -178,7 +178,7 @@ fn take_over(
 }
 
 /// The journal's thread.
-pub(super) struct Writer<M = File> {
+pub(super) struct Writer<M = JournalFile> {
     pub(super) file: M,
     pub(super) path: PathBuf,
     pub(super) ring: Ring,
@@ -244,7 +244,7 @@ impl<M: Medium> Writer<M> {
             through: self.last,
             sectors: self.ring_sectors,
         };
-        let length = sectors(batch.len());
+        let length = place_of(batch.len());
         if self.ring.holds(length) {
             let start = self.place(length)?;
             let framed = frame(self.last, start, &batch).unwrap_or_default();

@@ -26,6 +26,8 @@
 //! before anything is allocated for it, and every error ends the connection: after one bad frame the position of the
 //! next is not known.
 
+mod run;
+
 use std::collections::HashMap;
 use std::hash::Hasher as _;
 use std::sync::Arc;
@@ -36,6 +38,8 @@ use super::{Class, CodecError};
 use crate::message::{Correlation, Kind};
 use crate::pid::{MAX_ID_BYTES, Pid};
 use crate::quick::{Quick, QuickState};
+
+pub use run::Run;
 
 /// Routes that one lane remembers.
 pub const MAX_ROUTES: usize = 4096;
@@ -102,6 +106,8 @@ pub struct Writer {
     routes: Vec<Named>,
     /// Whose number is given anew next.
     oldest: usize,
+    /// The number that was used last: it is often used again.
+    last: usize,
     defined: u64,
 }
 
@@ -131,7 +137,7 @@ impl Writer {
         }
         // A notice of an end is the last word on its pair: a mass death must not push others out of the table.
         let remember = class != Class::Exited;
-        let route = self.route(pair_hash(to, from.id()), to, from, remember);
+        let route = self.route(to, from, remember);
         self.write(Head::Whole(class), route, to, from, body, out);
         Ok(())
     }
@@ -156,19 +162,25 @@ impl Writer {
         } else {
             Head::NextPart
         };
-        let route = self.route(pair_hash(to, from.id()), to, from, true);
+        let route = self.route(to, from, true);
         self.write(head, route, to, from, part, out);
     }
 
     /// Form and number of a pair's route.
-    fn route(&mut self, hash: u64, to: &Arc<str>, from: &Pid, remember: bool) -> (u8, usize) {
+    fn route(&mut self, to: &Arc<str>, from: &Pid, remember: bool) -> (u8, usize) {
+        if let Some(named) = self.routes.get(self.last)
+            && Arc::ptr_eq(&named.to, to)
+            && Arc::ptr_eq(named.from.id_shared(), from.id_shared())
+            && named.from.address() == from.address()
+        {
+            return (ROUTE_KNOWN, self.last);
+        }
+        let hash = pair_hash(to, from.id());
         let known = self.numbers.get(&hash).copied();
         if let Some(number) = known {
             let named = &self.routes[number];
-            let same_to = Arc::ptr_eq(&named.to, to) || *named.to == **to;
-            let same_from = Arc::ptr_eq(named.from.id_shared(), from.id_shared())
-                || named.from.id() == from.id();
-            if same_to && same_from && named.from.address() == from.address() {
+            if named.to == *to && named.from == *from {
+                self.last = number;
                 return (ROUTE_KNOWN, number);
             }
         }
@@ -197,6 +209,7 @@ impl Writer {
             number
         };
         self.numbers.insert(hash, number);
+        self.last = number;
         (ROUTE_DEFINED, number)
     }
 
@@ -303,6 +316,8 @@ pub struct Reader<R> {
     assembly: Option<Assembly>,
     /// Bodies below this are copied and not kept as part of what was read.
     slice_from: usize,
+    /// Where the messages of the last run are.
+    run: Vec<run::Message>,
 }
 
 /// The fields before the body.
@@ -336,6 +351,7 @@ impl<R> Reader<R> {
             partial: Vec::new(),
             assembly: None,
             slice_from: SLICE_FROM,
+            run: Vec::new(),
         }
     }
 
@@ -423,11 +439,18 @@ impl<R> Reader<R> {
                 return Ok(Some((header, body)));
             }
         }
-        let Some(frame) = self.cut(input)? else {
+        let kept = !self.partial.is_empty();
+        let Some(mut frame) = self.cut(input)? else {
             return Ok(None);
         };
         let header = header(&frame)?;
-        let body = body_of(frame, header.body);
+        frame.advance(header.body);
+        // What was kept is a buffer of its own already.
+        let body = if kept || frame.len() >= SLICE_FROM {
+            frame
+        } else {
+            Bytes::copy_from_slice(&frame)
+        };
         Ok(Some((header, body)))
     }
 
@@ -499,15 +522,7 @@ impl<R> Reader<R> {
         total: usize,
         body: Bytes,
     ) -> Result<Option<(Class, Bytes)>, CodecError> {
-        let correlation = match (tag >> 3) & 3 {
-            0 => Correlation::None,
-            1 => Correlation::Request(number),
-            2 => Correlation::Answer(number),
-            value => {
-                let what = "correlation";
-                return Err(CodecError::Unknown { what, value });
-            }
-        };
+        let correlation = correlation(tag, number)?;
         let class = match tag & 7 {
             CLASS_MESSAGE => Class::Message { kind, correlation },
             CLASS_LINK => Class::Link,
@@ -570,12 +585,16 @@ impl<R> Reader<R> {
     }
 }
 
-fn body_of(mut frame: Bytes, at: usize) -> Bytes {
-    frame.advance(at);
-    if frame.len() < SLICE_FROM {
-        Bytes::copy_from_slice(&frame)
-    } else {
-        frame
+/// What a frame with this tag asks or answers, by the number in it.
+fn correlation(tag: u8, number: u64) -> Result<Correlation, CodecError> {
+    match (tag >> 3) & 3 {
+        0 => Ok(Correlation::None),
+        1 => Ok(Correlation::Request(number)),
+        2 => Ok(Correlation::Answer(number)),
+        value => {
+            let what = "correlation";
+            Err(CodecError::Unknown { what, value })
+        }
     }
 }
 
@@ -622,11 +641,7 @@ fn header(frame: &[u8]) -> Result<Header, CodecError> {
         CLASS_MESSAGE | CLASS_FIRST_PART => Kind(fields.u32()?),
         _ => Kind(0),
     };
-    let number = if (tag >> 3) & 3 == 0 {
-        0
-    } else {
-        fields.varint()?
-    };
+    let number = fields.number(tag)?;
     let total = if class == CLASS_FIRST_PART {
         usize::try_from(fields.varint()?).unwrap_or(usize::MAX)
     } else {
@@ -649,6 +664,7 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
+    #[inline]
     fn take(&mut self, length: usize) -> Result<&'a [u8], CodecError> {
         let end = self.at.checked_add(length);
         let taken = end.and_then(|end| self.all.get(self.at..end));
@@ -657,16 +673,28 @@ impl<'a> Fields<'a> {
         Ok(taken)
     }
 
+    /// Number of the request or answer that a frame with this tag is; 0 when it is neither.
+    fn number(&mut self, tag: u8) -> Result<u64, CodecError> {
+        if (tag >> 3) & 3 == 0 {
+            Ok(0)
+        } else {
+            self.varint()
+        }
+    }
+
+    #[inline]
     fn byte(&mut self) -> Result<u8, CodecError> {
         Ok(self.take(1)?[0])
     }
 
+    #[inline]
     fn u32(&mut self) -> Result<u32, CodecError> {
         let mut four = [0; 4];
         four.copy_from_slice(self.take(4)?);
         Ok(u32::from_be_bytes(four))
     }
 
+    #[inline]
     fn varint(&mut self) -> Result<u64, CodecError> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {

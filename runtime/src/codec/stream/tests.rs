@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use super::*;
 
 type Pair = (Arc<str>, Pid);
+/// Writes what ends a run.
+type End<'a> = &'a dyn Fn(&mut Writer, &mut Vec<u8>);
 
 const LIMIT: usize = 4 << 20;
 const MESSAGE: Class = Class::Message {
@@ -42,6 +44,10 @@ fn read_all(
     for piece in bytes.chunks(size) {
         let mut input = Bytes::copy_from_slice(piece);
         loop {
+            if let Some((pair, run)) = reader.run(&mut input) {
+                all.extend(run.map(|(class, body)| (class, pair.clone(), body.to_vec())));
+                continue;
+            }
             match reader.next(&mut input, |to, from| Ok::<_, Infallible>((to, from))) {
                 Ok(Some(arrived)) => {
                     all.push((arrived.class, arrived.route.clone(), arrived.body.to_vec()));
@@ -89,6 +95,75 @@ fn a_body_keeps_at_most_eight_times_its_size_in_memory() {
     assert!(body_in(large, large / 8));
     assert!(body_in(8 << 10, 5 << 10));
     assert!(!body_in(8 << 10, 1 << 10));
+}
+
+#[test]
+fn a_run_has_what_is_small_and_whole_on_one_route_and_leaves_the_rest() {
+    let (mut writer, mut reader) = (Writer::default(), reader());
+    let (one, other) = (pair("to", "from"), pair("other", "from"));
+    let mut named = Vec::new();
+    write(&mut writer, MESSAGE, &one, b"a", &mut named);
+    write(&mut writer, MESSAGE, &other, b"b", &mut named);
+    let mut input = Bytes::from(named);
+    assert!(reader.run(&mut input).is_none(), "they are named first");
+    let mut rest = input.clone();
+    for _ in 0..2 {
+        let named = reader.next(&mut rest, |to, from| Ok::<_, Infallible>((to, from)));
+        assert!(matches!(named, Ok(Some(_))));
+    }
+
+    let bodies = [[1; 20], [2; 20], [3; 20]];
+    let ends: [End<'_>; 4] = [
+        &|writer, out| write(writer, MESSAGE, &other, b"b", out),
+        &|writer, out| write(writer, MESSAGE, &one, &[0; SLICE_FROM], out),
+        &|writer, out| write(writer, Class::Link, &one, b"", out),
+        &|writer, out| {
+            write(writer, MESSAGE, &one, b"cut", out);
+            out.pop();
+        },
+    ];
+    for end in ends {
+        let mut bytes = Vec::new();
+        for body in bodies {
+            write(&mut writer, MESSAGE, &one, &body, &mut bytes);
+        }
+        let before = bytes.len();
+        end(&mut writer, &mut bytes);
+        let left = bytes.len() - before;
+        let mut input = Bytes::from(bytes);
+        let (route, run) = reader.run(&mut input).unwrap();
+        assert_eq!(*route, one);
+        let all: Vec<_> = run.collect();
+        assert_eq!(
+            all,
+            bodies.map(|body| (MESSAGE, Bytes::copy_from_slice(&body)))
+        );
+        assert_eq!(input.len(), left);
+    }
+}
+
+#[test]
+fn a_body_of_a_run_keeps_at_most_eight_times_its_size_in_memory() {
+    let (mut writer, mut reader) = (Writer::default(), reader());
+    let one = pair("to", "from");
+    let mut bytes = Vec::new();
+    for n in 0..50 {
+        write(&mut writer, MESSAGE, &one, &[n; 20], &mut bytes);
+    }
+    let mut input = Bytes::from(bytes);
+    let named = reader.next(&mut input, |to, from| Ok::<_, Infallible>((to, from)));
+    assert!(matches!(named, Ok(Some(_))));
+    let mut came = 1;
+    while let Some((_, run)) = reader.run(&mut input) {
+        let bodies: Vec<Bytes> = run.map(|(_, body)| body).collect();
+        for body in &bodies {
+            assert_eq!(**body, [came; 20]);
+            came += 1;
+        }
+        let (first, last) = (bodies[0].as_ptr(), bodies[bodies.len() - 1].as_ptr());
+        assert!((last as usize).abs_diff(first as usize) + 20 <= 8 * 20);
+    }
+    assert_eq!((came, input.len()), (50, 0));
 }
 
 #[test]

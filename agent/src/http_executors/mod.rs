@@ -1,0 +1,121 @@
+//! `POST /api/v1/executor`: executors that speak Mesos' HTTP API. Source: executor.md §1.
+//!
+//! A subscription is a process of this node ([`stream::HttpExecutor`]) under the very id that the executor would have as
+//! a guest. So everything else in the agent knows nothing of HTTP: tasks, updates and ends go the same way for both.
+
+mod stream;
+
+use meseta_api::Refusal;
+use meseta_api::executor::{self as api, Call};
+use meseta_api::negotiation::Format;
+use meseta_api::style::Style;
+use meseta_protocol::messages::executor::SubscribeExecutor;
+use meseta_runtime::http;
+use meseta_runtime::{Context, Pid, Placement, Receive, Request, Response};
+use tracing::info;
+
+use crate::agent::Agent;
+use stream::HttpExecutor;
+
+/// Bytes that may wait for an executor that does not read; then it is given up.
+const MAX_WAITING: usize = 64 << 20;
+
+impl Agent {
+    /// Answers a request to the executor API.
+    pub(crate) fn executor_api(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        request: &Request,
+    ) -> Response {
+        if request.method != "POST" {
+            return Response::method_not_allowed(&["POST"], &request.method);
+        }
+        if !request.is_local && !self.config.insecure_http {
+            return Response::text(
+                403,
+                "Executors call from this machine, and nobody proves over HTTP who they are. See --insecure_http.",
+            );
+        }
+        self.executor_call(cx, request)
+            .unwrap_or_else(|refusal| Response::text(refusal.status, refusal.text))
+    }
+
+    fn executor_call(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        request: &Request,
+    ) -> Result<Response, Refusal> {
+        let format = Format::of_body(request.header("content-type"))?;
+        let (framework_id, executor_id, call) = api::read(format, &request.body)?;
+        let answer = match &call {
+            Call::Subscribe(_) => Some(Format::of_answer(request.header("accept"))?),
+            Call::Update(_) | Call::Message(_) | Call::Heartbeat => None,
+        };
+        if call == Call::Heartbeat {
+            return Ok(Response::empty().with_status(202));
+        }
+        let Some(framework) = self.tables.framework(&framework_id) else {
+            return Err(Refusal::bad("Framework cannot be found"));
+        };
+        let style = Style::of(&framework.info);
+        let Some(executor) = self.tables.executor(&framework_id, &executor_id) else {
+            return Err(Refusal::bad("Executor cannot be found"));
+        };
+        let known = executor.process_id();
+        let me = cx
+            .local(&known)
+            .map_err(|error| Refusal::new(500, error.to_string()))?;
+        let subscribed = executor.pid.as_ref() == Some(&me);
+        match (call, answer) {
+            (Call::Subscribe(subscribe), Some(format)) => {
+                return self.subscribe_http(cx, &me, subscribe, format, style);
+            }
+            (Call::Subscribe(_), None) => {}
+            _ if !subscribed => return Err(Refusal::new(403, "Executor is not subscribed")),
+            (Call::Update(mut update), _) => {
+                update.status.executor_id = Some(executor_id);
+                update.status.agent_id = self.info.id.clone();
+                self.receive(cx, &me, update);
+            }
+            (Call::Message(message), _) => self.receive(cx, &me, message),
+            (Call::Heartbeat, _) => {}
+        }
+        Ok(Response::empty().with_status(202))
+    }
+
+    fn subscribe_http(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        me: &Pid,
+        mut subscribe: SubscribeExecutor,
+        format: Format,
+        style: Style,
+    ) -> Result<Response, Refusal> {
+        // What the executor knows of itself stands once in the call, not in each of its updates.
+        for update in &mut subscribe.unacknowledged_updates {
+            update.framework_id = subscribe.framework_id.clone();
+            update.executor_id = Some(subscribe.executor_id.clone());
+            update.agent_id.clone_from(&self.info.id);
+            update.uuid = update.status.uuid;
+            update.timestamp = (update.status.timestamp).unwrap_or_else(|| cx.wall().as_secs_f64());
+            update.status.executor_id.clone_from(&update.executor_id);
+            update.status.agent_id.clone_from(&self.info.id);
+        }
+        let (records, body) = http::stream(MAX_WAITING);
+        let agent = cx.me().clone();
+        let spawned = cx.spawn_placed(me.id(), Placement::LeastLoaded, move || {
+            HttpExecutor::new(agent, records, format, style)
+        });
+        if spawned.is_err() {
+            info!(executor = %me, "an executor subscribes again: its older stream ends first");
+            cx.terminate(me);
+            return Err(Refusal::new(
+                503,
+                "The executor's former subscription is being ended: try again.",
+            ));
+        }
+        self.receive(cx, me, subscribe);
+        let body = body.telling(cx.outside(), me.clone());
+        Ok(Response::stream(format.content_type(), body))
+    }
+}

@@ -1,0 +1,4 @@
+//! Runs the target `log_table` under libFuzzer; see `scripts/fuzz`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| meseta_fuzz::run("log_table", data));

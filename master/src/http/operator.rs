@@ -1,0 +1,244 @@
+//! `POST /api/v1`: what operators and their tools ask of a master. Source: http.md §5.1.
+
+use std::time::Duration;
+
+use meseta_api::negotiation::Format;
+use meseta_api::operator::{Api, Call};
+use meseta_api::{Mismatch, Refusal, Tree};
+use meseta_protocol::agent::MasterInfo;
+use meseta_protocol::{AgentId, FrameworkId, Role};
+use meseta_runtime::http::Version;
+use meseta_runtime::logging::{self, LOGGING, LogFilter, ResetLogFilter};
+use meseta_runtime::{AskError, Context, Request, Response};
+use serde::Serialize;
+use tracing::{error, info};
+
+use super::{summary, trees};
+use crate::handlers::NotGone;
+use crate::master::Master;
+
+const API: Api = Api::Master;
+
+/// How long a change of what is logged may take.
+const LOGGING_LIMIT: Duration = Duration::from_secs(10);
+
+#[derive(Serialize)]
+struct MasterPart<'a> {
+    master_info: &'a MasterInfo,
+    start_time: Option<f64>,
+    elected_time: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct WeightPart<'a> {
+    role: &'a Role,
+    weight: f64,
+}
+
+#[derive(Serialize)]
+struct WeightsPart<'a> {
+    weight_infos: Vec<WeightPart<'a>>,
+}
+
+fn refused(refusal: Refusal) -> Response {
+    Response::text(refusal.status, refusal.text)
+}
+
+/// An answer that the schema does not allow is a mistake of this program.
+fn unshown(why: Mismatch) -> Refusal {
+    error!(%why, "an answer cannot be shown");
+    Refusal::new(500, why.to_string())
+}
+
+impl Master {
+    /// Answers a request to the operator API.
+    pub(crate) fn operator_api(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        request: &Request,
+    ) -> Response {
+        self.as_caller(cx, request, |me, cx, request| {
+            me.operator_call(cx, request).unwrap_or_else(refused)
+        })
+    }
+
+    /// What holds for every call: only the leader answers, once it knows what there is, and only to POST.
+    pub(crate) fn as_caller(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        request: &Request,
+        answer: impl FnOnce(&mut Self, &mut Context<'_, Self>, &Request) -> Response,
+    ) -> Response {
+        if self.leadership.is_some() && !self.is_leading() {
+            Response::text(503, "Master has not finished recovery")
+        } else if !self.is_leading() {
+            self.redirect(&request.target)
+        } else if request.method == "POST" {
+            answer(self, cx, request)
+        } else {
+            Response::method_not_allowed(&["POST"], &request.method)
+        }
+    }
+
+    /// Whether a request may change something.
+    pub(crate) fn may_change(&self, request: &Request) -> Result<(), Refusal> {
+        if request.is_local || self.config.insecure_http {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            403,
+            "Changes are taken from this machine only: nobody proves over HTTP who they are. See --insecure_http.",
+        ))
+    }
+
+    fn operator_call(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        request: &Request,
+    ) -> Result<Response, Refusal> {
+        let format = API.body_format(request.header("content-type"))?;
+        let call = API.read(format, &request.body)?;
+        let format = API.answer_format(request.header("accept"))?;
+        let tree = match call {
+            Call::Get(kind) => self.look(cx, kind).map_err(unshown)?,
+            Call::GetMetrics => {
+                let all = cx.metrics().snapshot();
+                let all = all
+                    .iter()
+                    .filter_map(|(name, value)| Some((&**name, value.as_f64()?)));
+                API.metrics(all).map_err(unshown)?
+            }
+            Call::SetLoggingLevel { level, duration } => {
+                self.may_change(request)?;
+                return Self::set_logging_level(cx, level, duration);
+            }
+            // A master shows no files.
+            Call::ListFiles { .. } | Call::ReadFile { .. } => {
+                return Ok(Response::text(404, ""));
+            }
+            Call::Teardown(id) => {
+                self.may_change(request)?;
+                return self.teardown_by_operator(cx, &id);
+            }
+            Call::MarkAgentGone(id) => {
+                self.may_change(request)?;
+                return Ok(self.mark_gone_by_operator(cx, id));
+            }
+            Call::Subscribe => return Err(Refusal::new(501, "501 Not Implemented.")),
+            Call::GetContainers | Call::PruneImages | Call::Later(_) => {
+                return Err(Refusal::new(501, "501 Not Implemented."));
+            }
+        };
+        Ok(answer(format, &tree))
+    }
+
+    /// The answer to a call that asks for what there is.
+    fn look(&self, cx: &mut Context<'_, Self>, kind: &'static str) -> Result<Tree, Mismatch> {
+        let state = &self.state;
+        let awaited = self.awaited.iter().map(|(id, info)| (id, &**info));
+        let part = match kind {
+            "GET_HEALTH" => return API.health(),
+            "GET_FLAGS" => return API.flags(&self.config.flags),
+            "GET_VERSION" => return API.version(&Version::of_program()),
+            "GET_LOGGING_LEVEL" => return API.logging_level(logging::level().unwrap_or_default()),
+            "GET_STATE" => trees::get_state(state, awaited)?,
+            "GET_AGENTS" => trees::get_agents(state, awaited)?,
+            "GET_FRAMEWORKS" => trees::get_frameworks(state)?,
+            "GET_EXECUTORS" => trees::get_executors(state)?,
+            "GET_TASKS" => trees::get_tasks(state)?,
+            "GET_ROLES" => {
+                let weights = &self.config.allocator.weights;
+                let names = summary::known_roles(state, weights);
+                trees::get_roles(&summary::roles(state, &names, weights))?
+            }
+            "GET_WEIGHTS" => {
+                let weights = self.config.allocator.weights.iter();
+                let weight_infos: Vec<_> = weights
+                    .map(|(role, weight)| WeightPart {
+                        role,
+                        weight: *weight,
+                    })
+                    .collect();
+                if weight_infos.is_empty() {
+                    return Ok(API.response(kind, None));
+                }
+                return API.response_of(kind, &WeightsPart { weight_infos });
+            }
+            "GET_MASTER" => {
+                let part = MasterPart {
+                    master_info: &self.info,
+                    start_time: Some(self.started.as_secs_f64()),
+                    elected_time: self.leadership.map(|one| one.since.as_secs_f64()),
+                };
+                return API.response_of(kind, &part);
+            }
+            // What there is none of yet is shown empty.
+            "GET_MAINTENANCE_STATUS" | "GET_QUOTA" => within(kind, "status"),
+            "GET_MAINTENANCE_SCHEDULE" => within(kind, "schedule"),
+            _ => Tree::empty(),
+        };
+        debug_assert!(cx.me().id() == "master", "asked of the master");
+        Ok(API.response(kind, Some(part)))
+    }
+
+    fn set_logging_level(
+        cx: &mut Context<'_, Self>,
+        level: u32,
+        duration: Duration,
+    ) -> Result<Response, Refusal> {
+        let failed = |why: String| Refusal::bad(why);
+        let logging = cx.local(LOGGING).map_err(|why| failed(why.to_string()))?;
+        let (later, response) = Response::later();
+        let done =
+            move |_: &mut Self, _: &mut Context<'_, Self>, answer: Result<LogFilter, AskError>| {
+                later.answer(logging::outcome(answer));
+            };
+        if level == 0 {
+            cx.ask(&logging, ResetLogFilter {}, LOGGING_LIMIT, done);
+        } else {
+            let wanted =
+                logging::at_level(level, duration).map_err(|why| failed(why.to_string()))?;
+            cx.ask(&logging, wanted, LOGGING_LIMIT, done);
+        }
+        Ok(response)
+    }
+
+    /// Ends a framework by an operator's word.
+    pub(super) fn teardown_by_operator(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        id: &FrameworkId,
+    ) -> Result<Response, Refusal> {
+        if self.state.framework(id).is_none() {
+            return Err(Refusal::bad("No framework found with specified ID"));
+        }
+        info!(framework = %id, "an operator ends a framework");
+        self.remove_framework(cx, id);
+        Ok(Response::empty())
+    }
+
+    /// Answered once it is durable.
+    fn mark_gone_by_operator(&mut self, cx: &mut Context<'_, Self>, id: AgentId) -> Response {
+        info!(agent = %id, "an operator marks an agent gone over HTTP");
+        let (later, response) = Response::later();
+        self.mark_gone(cx, &id, move |_, _, marked| {
+            later.answer(match marked {
+                Ok(()) => Response::empty(),
+                Err(why @ NotGone::Unknown(_)) => Response::text(404, why.to_string()),
+                Err(why @ NotGone::Busy(_)) => Response::text(503, why.to_string()),
+            });
+        });
+        response
+    }
+}
+
+/// The part of this answer with an empty message in it.
+fn within(kind: &str, field: &str) -> Tree {
+    meseta_api::operator::of_fields(API.part_type(kind), [(field, Tree::empty())])
+}
+
+/// An answer in the encoding that the client wants.
+pub(super) fn answer(format: Format, tree: &Tree) -> Response {
+    let body = format.write(tree, API.response_type());
+    Response::body(format.content_type(), body)
+}

@@ -1,0 +1,249 @@
+//! `POST /api/v1/scheduler`: schedulers that speak Mesos' HTTP API. Source: http.md §3.
+//!
+//! A subscription is a process of its own ([`stream::HttpScheduler`]), whose PID stands where the PID of a native
+//! scheduler would. So disconnection, fail-over, offers and updates go the same way for both, and the master knows which
+//! it is only here: by the PID, which names the stream.
+
+mod stream;
+
+use std::collections::BTreeSet;
+
+use meseta_api::Refusal;
+use meseta_api::negotiation::Format;
+use meseta_api::scheduler::{self as api, Call};
+use meseta_api::style::Style;
+use meseta_protocol::FrameworkId;
+use meseta_protocol::Role;
+use meseta_protocol::framework::FrameworkInfo;
+use meseta_protocol::messages::scheduler::SubscribeFramework;
+use meseta_runtime::http::{self, Stream};
+use meseta_runtime::{Address, Context, Pid, Placement, Request, Response};
+use tracing::{error, info, warn};
+
+use crate::allocator::messages as allocator;
+use crate::leading::Serve;
+use crate::master::Master;
+use crate::validation;
+use stream::HttpScheduler;
+
+/// Header that ties calls to a subscription.
+const STREAM_ID: &str = "mesos-stream-id";
+
+/// What begins the id of a process that stands for an HTTP scheduler; the id of its stream follows.
+const PREFIX: &str = "http-";
+
+/// Bytes that may wait for a scheduler that does not read; then it is given up. Room for the offers of a large cluster.
+const MAX_WAITING: usize = 64 << 20;
+
+impl Master {
+    /// Answers a request to the scheduler API.
+    pub(crate) fn scheduler_api(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        request: &Request,
+    ) -> Response {
+        self.as_caller(cx, request, Self::scheduler_answer)
+    }
+
+    fn scheduler_answer(&mut self, cx: &mut Context<'_, Self>, request: &Request) -> Response {
+        if !request.is_local && !self.config.insecure_http {
+            return Response::text(
+                403,
+                "Schedulers may call from this machine only: nobody proves over HTTP who they are. See --insecure_http.",
+            );
+        }
+        self.scheduler_call(cx, request)
+            .unwrap_or_else(|refusal| Response::text(refusal.status, refusal.text))
+    }
+
+    fn scheduler_call(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        request: &Request,
+    ) -> Result<Response, Refusal> {
+        let format = Format::of_body(request.header("content-type"))?;
+        let call = api::read(format, &request.body)?;
+        if let Call::Subscribe(subscribe) = call {
+            return self.subscribe_http(cx, request, subscribe);
+        }
+        // What is not known yet names its framework as well, so it is looked at before anything else.
+        let scheduler = self.http_scheduler(cx, request, call.framework_id())?;
+        let from = &scheduler;
+        match call {
+            Call::Subscribe(_) | Call::Later(..) => {}
+            Call::Teardown(call) => self.serve(cx, from, call),
+            Call::Accept(call) => self.serve(cx, from, call),
+            Call::Decline(call) => self.serve(cx, from, call),
+            Call::Revive(call) => self.serve(cx, from, call),
+            Call::Suppress(call) => self.serve(cx, from, call),
+            Call::Kill(call) => self.serve(cx, from, call),
+            Call::Shutdown(call) => self.serve(cx, from, call),
+            Call::Acknowledge(call) => self.serve(cx, from, call),
+            Call::Reconcile(call) => self.serve(cx, from, call),
+            Call::Message(call) => self.serve(cx, from, call),
+            Call::Request(call) => self.serve(cx, from, call),
+            Call::UpdateFramework(call) => {
+                self.describe_anew(cx, call)?;
+                return Ok(Response::empty());
+            }
+        }
+        Ok(Response::empty().with_status(202))
+    }
+
+    fn subscribe_http(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        request: &Request,
+        subscribe: SubscribeFramework,
+    ) -> Result<Response, Refusal> {
+        if request.header(STREAM_ID).is_some() {
+            return Err(Refusal::bad(
+                "Subscribe calls should not include the 'Mesos-Stream-Id' header",
+            ));
+        }
+        let format = Format::of_answer(request.header("accept"))?;
+        let stream_id = Self::new_uuid(cx).to_string();
+        let (records, body) = http::stream(MAX_WAITING);
+        let (master, style) = (cx.me().clone(), Style::of(&subscribe.framework));
+        let spawned = cx.spawn_placed(
+            &format!("{PREFIX}{stream_id}"),
+            Placement::LeastLoaded,
+            move || HttpScheduler::new(master, records, format, style),
+        );
+        let scheduler = spawned.map_err(|error| {
+            error!(%error, "no process for an HTTP scheduler");
+            Refusal::new(500, error.to_string())
+        })?;
+        self.serve(cx, &scheduler, subscribe);
+        let body: Stream = body.telling(cx.outside(), scheduler);
+        Ok(Response::stream(format.content_type(), body).with_header(STREAM_ID, stream_id))
+    }
+
+    /// Who calls, if the request comes with the stream of the framework's present subscription.
+    fn http_scheduler(
+        &self,
+        cx: &Context<'_, Self>,
+        request: &Request,
+        id: Option<&FrameworkId>,
+    ) -> Result<Pid, Refusal> {
+        let known = id.and_then(|id| Some((id, self.state.framework(id)?)));
+        let Some((id, framework)) = known else {
+            return Err(Refusal::bad("Framework cannot be found"));
+        };
+        let subscribed = framework
+            .pid
+            .as_ref()
+            .filter(|_| framework.is_connected())
+            .and_then(|pid| Some((pid, stream_of(cx.address(), pid)?)));
+        let Some((pid, stream_id)) = subscribed else {
+            return Err(Refusal::new(403, "Framework is not subscribed"));
+        };
+        match request.header(STREAM_ID) {
+            None => Err(Refusal::bad(
+                "All non-subscribe calls should include the 'Mesos-Stream-Id' header",
+            )),
+            Some(given) if given == stream_id => Ok(pid.clone()),
+            Some(given) => Err(Refusal::bad(format!(
+                "The stream ID '{given}' included in this request didn't match the stream ID currently associated with \
+                 framework ID {id}"
+            ))),
+        }
+    }
+
+    /// UPDATE_FRAMEWORK: the rules of a subscription, without a new stream.
+    fn describe_anew(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        call: SubscribeFramework,
+    ) -> Result<(), Refusal> {
+        let info = call.framework;
+        let suppressed: BTreeSet<Role> = call.suppressed_roles.into_iter().collect();
+        validation::framework::validate(&info, &suppressed, &self.config.frameworks)
+            .map_err(|why| Refusal::bad(format!("Supplied FrameworkInfo is not valid: {why}")))?;
+        let Some(id) = info.id.clone() else {
+            return Err(Refusal::bad("Framework cannot be found"));
+        };
+        let Some(known) = self.state.framework(&id) else {
+            return Err(Refusal::bad("Framework cannot be found"));
+        };
+        if let Some(why) = immutable(&known.info, &info) {
+            return Err(Refusal::bad(format!(
+                "FrameworkInfo update is not valid: {why}"
+            )));
+        }
+        let changed = known.info != info;
+        let left: BTreeSet<Role> = known.info.effective_roles();
+        let left: BTreeSet<Role> = left.difference(&info.effective_roles()).cloned().collect();
+        info!(framework = %id, "framework describes itself anew");
+        let dropped: Vec<_> = known.offers.iter().cloned().collect();
+        for offer in dropped {
+            if self
+                .state
+                .offer(&offer)
+                .is_some_and(|offer| left.contains(&offer.role))
+            {
+                self.take_back_offer(cx, &offer, true);
+            }
+        }
+        self.state.update_framework(&id, info.clone());
+        self.state
+            .suppress(&id, |roles| roles.clone_from(&suppressed));
+        let update = allocator::UpdateFramework {
+            framework_id: id.clone(),
+            info: info.clone(),
+            suppressed_roles: suppressed,
+        };
+        self.tell_allocator(cx, update);
+        if changed {
+            self.tell_agents_of(cx, &id, &info);
+        }
+        Ok(())
+    }
+
+    /// Whether this PID stands for the stream of an HTTP scheduler.
+    pub(crate) fn is_stream(&self, scheduler: &Pid) -> bool {
+        let here = self
+            .info
+            .pid
+            .as_deref()
+            .and_then(|pid| pid.parse::<Pid>().ok());
+        here.is_some_and(|here| stream_of(here.address(), scheduler).is_some())
+    }
+
+    /// Ends the stream of an HTTP scheduler whose framework is gone, without a further event. Native ones stay.
+    pub(crate) fn close_stream(cx: &mut Context<'_, Self>, scheduler: &Pid) {
+        if stream_of(cx.address(), scheduler).is_some() {
+            cx.terminate(scheduler);
+        }
+    }
+}
+
+/// Id of the stream that a scheduler's PID stands for; none for a native scheduler.
+fn stream_of<'a>(here: &Address, scheduler: &'a Pid) -> Option<&'a str> {
+    (scheduler.address() == here)
+        .then(|| scheduler.id().strip_prefix(PREFIX))
+        .flatten()
+}
+
+/// What a framework may not change of itself, if it does.
+fn immutable(known: &FrameworkInfo, new: &FrameworkInfo) -> Option<String> {
+    if known.principal != new.principal {
+        return Some("Changing framework's principal is not allowed.".to_owned());
+    }
+    let fixed = |field: &str, from: &str, to: &str| {
+        format!(
+            "Updating 'FrameworkInfo.{field}' is unsupported; attempted to update from '{from}' to '{to}'"
+        )
+    };
+    if known.user != new.user {
+        return Some(fixed("user", &known.user, &new.user));
+    }
+    (known.checkpoint != new.checkpoint).then(|| {
+        warn!("a framework tried to change its checkpointing");
+        fixed(
+            "checkpoint",
+            &known.checkpoint.to_string(),
+            &new.checkpoint.to_string(),
+        )
+    })
+}

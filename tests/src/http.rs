@@ -1,0 +1,229 @@
+//! A client of Mesos' HTTP API as small as can be: it sends what it is told, byte for byte, and shows what comes back.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+
+use serde_json::{Value, json};
+
+use crate::LIMIT;
+
+/// Status, headers and body of an answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Status.
+    pub status: u16,
+    /// Headers in the order sent, their names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body; empty where a stream follows.
+    pub body: String,
+}
+
+impl Answer {
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
+/// One connection, kept open.
+pub struct Connection {
+    stream: BufReader<TcpStream>,
+    address: String,
+}
+
+impl Connection {
+    /// Connects to `host:port`.
+    pub fn open(address: &str) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        Self {
+            stream: BufReader::new(stream),
+            address: address.to_owned(),
+        }
+    }
+
+    /// Sends a request without waiting for the answer.
+    pub fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) {
+        let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.address);
+        for (name, value) in headers {
+            request += &format!("{name}: {value}\r\n");
+        }
+        request += &format!("Content-Length: {}\r\n\r\n", body.len());
+        let mut request = request.into_bytes();
+        request.extend_from_slice(body);
+        self.stream.get_mut().write_all(&request).unwrap();
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// Reads an answer, but not a stream that follows its head.
+    pub fn answer(&mut self) -> Answer {
+        let status = self.line();
+        let status = status.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let mut headers = Vec::new();
+        loop {
+            let line = self.line();
+            let Some((name, value)) = line.split_once(':') else {
+                break;
+            };
+            headers.push((name.to_lowercase(), value.trim().to_owned()));
+        }
+        let mut answer = Answer {
+            status: status.unwrap(),
+            headers,
+            body: String::new(),
+        };
+        if let Some(length) = answer.header("content-length") {
+            let mut body = vec![0; length.parse().unwrap()];
+            self.stream.read_exact(&mut body).unwrap();
+            answer.body = String::from_utf8(body).unwrap();
+        }
+        answer
+    }
+
+    /// Sends a request and reads its answer.
+    pub fn request(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        self.send(method, path, headers, body.as_bytes());
+        self.answer()
+    }
+
+    /// The next chunk of a stream; none when it has ended.
+    pub fn chunk(&mut self) -> Option<Vec<u8>> {
+        let size = usize::from_str_radix(&self.line(), 16).ok()?;
+        let mut chunk = vec![0; size + 2];
+        self.stream.read_exact(&mut chunk).unwrap();
+        chunk.truncate(size);
+        (size > 0).then_some(chunk)
+    }
+
+    /// Breaks the connection.
+    pub fn close(&self) {
+        // It may be broken already.
+        let _broken = self.stream.get_ref().shutdown(Shutdown::Both);
+    }
+}
+
+/// A scheduler that speaks the HTTP API in JSON.
+pub struct Scheduler {
+    events: Connection,
+    calls: Connection,
+    /// The framework's id.
+    pub framework_id: String,
+    /// The subscription's.
+    pub stream_id: String,
+}
+
+const JSON: (&str, &str) = ("Content-Type", "application/json");
+
+impl Scheduler {
+    /// Subscribes as this framework, which has an id when it was there before.
+    pub fn subscribe(master: &str, info: &Value) -> Self {
+        let mut events = Connection::open(master);
+        let mut call = json!({"type": "SUBSCRIBE", "subscribe": {"framework_info": info}});
+        if let Some(id) = info.get("id") {
+            call["framework_id"] = id.clone();
+        }
+        let call = call.to_string();
+        events.send("POST", "/api/v1/scheduler", &[JSON], call.as_bytes());
+        let answer = events.answer();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        assert_eq!(answer.header("transfer-encoding"), Some("chunked"));
+        let mut scheduler = Self {
+            events,
+            calls: Connection::open(master),
+            framework_id: String::new(),
+            stream_id: answer
+                .header("mesos-stream-id")
+                .unwrap_or_default()
+                .to_owned(),
+        };
+        let subscribed = scheduler.event().unwrap();
+        assert_eq!(subscribed["type"], "SUBSCRIBED", "{subscribed}");
+        let id = &subscribed["subscribed"]["framework_id"]["value"];
+        scheduler.framework_id = id.as_str().unwrap().to_owned();
+        scheduler
+    }
+
+    /// The next event; none when the stream has ended. Each is one record in one chunk.
+    pub fn event(&mut self) -> Option<Value> {
+        let chunk = self.events.chunk()?;
+        let at = chunk.iter().position(|byte| *byte == b'\n').unwrap();
+        let length = std::str::from_utf8(&chunk[..at]).unwrap().parse::<usize>();
+        assert_eq!(length.unwrap(), chunk.len() - at - 1);
+        Some(serde_json::from_slice(&chunk[at + 1..]).unwrap())
+    }
+
+    /// The next event of this type; others are dropped.
+    pub fn event_of(&mut self, kind: &str) -> Value {
+        loop {
+            let event = self.event().unwrap();
+            assert!(kind == "ERROR" || event["type"] != "ERROR", "{event}");
+            if event["type"] == kind {
+                return event;
+            }
+        }
+    }
+
+    /// The next offer.
+    pub fn offer(&mut self) -> Value {
+        self.event_of("OFFERS")["offers"]["offers"][0].clone()
+    }
+
+    /// Calls, with the framework's id and the stream's added.
+    pub fn call(&mut self, mut call: Value) -> Answer {
+        call["framework_id"] = json!({"value": self.framework_id});
+        let headers = [JSON, ("Mesos-Stream-Id", &*self.stream_id)];
+        self.calls
+            .request("POST", "/api/v1/scheduler", &headers, &call.to_string())
+    }
+
+    /// Accepts an offer for these tasks.
+    pub fn launch(&mut self, offer: &Value, tasks: &[Value]) {
+        let answer = self.call(json!({"type": "ACCEPT", "accept": {
+            "offer_ids": [offer["id"]],
+            "operations": [{"type": "LAUNCH", "launch": {"task_infos": tasks}}],
+        }}));
+        assert_eq!((answer.status, &*answer.body), (202, ""));
+    }
+
+    /// The next status update, which is acknowledged.
+    pub fn status(&mut self) -> Value {
+        let status = self.event_of("UPDATE")["update"]["status"].clone();
+        if !status["uuid"].is_null() {
+            let answer = self.call(json!({"type": "ACKNOWLEDGE", "acknowledge": {
+                "agent_id": status["agent_id"], "task_id": status["task_id"], "uuid": status["uuid"],
+            }}));
+            assert_eq!(answer.status, 202, "{answer:?}");
+        }
+        status
+    }
+
+    /// Breaks the subscription's connection.
+    pub fn disconnect(&self) {
+        self.events.close();
+    }
+}
+
+/// A task with a command, on the agent of an offer.
+pub fn command_task(id: &str, offer: &Value, command: &str) -> Value {
+    json!({
+        "name": id, "task_id": {"value": id}, "agent_id": offer["agent_id"],
+        "command": {"value": command},
+        "resources": [
+            {"name": "cpus", "type": "SCALAR", "scalar": {"value": 0.1}},
+            {"name": "mem", "type": "SCALAR", "scalar": {"value": 32}},
+        ],
+    })
+}
