@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use meseta_runtime::ports::FreePorts;
 use meseta_runtime::{Backoff, Clock, Time};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -153,7 +154,16 @@ impl Component {
 }
 
 pub(crate) async fn run(flags: Flags) -> anyhow::Result<ExitCode> {
-    let ports = ports(flags.port, flags.masters + flags.agents)?;
+    let count = flags.masters + flags.agents;
+    // Held until the end, so that a component has its port again when it starts again.
+    let held = match flags.port {
+        0 => Some(FreePorts::find(count.into())?),
+        _ => None,
+    };
+    let ports = match &held {
+        Some(free) => free.all().to_vec(),
+        None => ports(flags.port, count)?,
+    };
     let master = masters(&flags, &ports);
     let work_dir = flags
         .work_dir
@@ -375,20 +385,8 @@ fn masters(flags: &Flags, ports: &[u16]) -> String {
     all.join(",")
 }
 
-/// A port for each component.
+/// A port for each component, from the first one on.
 fn ports(first: u16, components: u16) -> anyhow::Result<Vec<u16>> {
-    if first == 0 {
-        // Held until all are found, so that none comes twice.
-        let mut held = Vec::new();
-        while held.len() < usize::from(components) {
-            let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-            let port = tcp.local_addr()?.port();
-            if let Ok(udp) = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)) {
-                held.push((port, tcp, udp));
-            }
-        }
-        return Ok(held.into_iter().map(|(port, ..)| port).collect());
-    }
     let all: Option<Vec<u16>> = (0..components).map(|n| first.checked_add(n)).collect();
     let all = all.with_context(|| {
         format!(

@@ -7,7 +7,6 @@
 
 #![expect(clippy::print_stdout, reason = "it shows what happens")]
 
-use std::net::UdpSocket;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -20,13 +19,16 @@ use meseta_master::log::messages::{Span, Status, StatusRequest};
 use meseta_master::log::storage::ops::Storage;
 use meseta_master::log::storage::{Settings, Store};
 use meseta_master::log::{self, LogConfig, LogPids};
+use meseta_runtime::ports::FreePorts;
 use meseta_runtime::{Address, Context, Node, Pid, Process, Receive, Routes};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn main() -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
-    let addresses = free_addresses(3)?;
+    let ports = FreePorts::find(3)?;
+    let address = |port: &u16| Address::new("127.0.0.1", *port);
+    let addresses: Vec<Address> = ports.all().iter().map(address).collect();
     let mut members = Vec::new();
     for (number, address) in addresses.iter().enumerate() {
         let place = directory.path().join(number.to_string());
@@ -48,16 +50,6 @@ fn main() -> anyhow::Result<()> {
     }
     second.shutdown();
     Ok(())
-}
-
-/// Addresses on this machine that nobody uses.
-fn free_addresses(count: usize) -> anyhow::Result<Vec<Address>> {
-    let sockets: Vec<UdpSocket> = (0..count)
-        .map(|_| UdpSocket::bind("127.0.0.1:0"))
-        .collect::<Result<_, _>>()?;
-    let address =
-        |socket: &UdpSocket| anyhow::Ok(Address::new("127.0.0.1", socket.local_addr()?.port()));
-    sockets.iter().map(address).collect()
 }
 
 /// One member: a store, a node that works on it, and the log's processes.

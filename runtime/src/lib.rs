@@ -63,6 +63,7 @@ pub(crate) mod numbered;
 pub mod pages;
 pub mod pid;
 pub mod planted;
+pub mod ports;
 pub mod process;
 pub(crate) mod quick;
 pub mod sim;

@@ -2,12 +2,12 @@
 //! them. Invariant: none outlives this program.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use meseta_runtime::ports::FreePorts;
 use meseta_tests::http_try;
 use serde_json::Value;
 
@@ -22,16 +22,21 @@ pub(crate) struct Masters {
     program: PathBuf,
     directory: PathBuf,
     addresses: Vec<String>,
+    /// They keep their ports over their restarts.
+    _ports: FreePorts,
     running: Vec<Option<Child>>,
 }
 
 impl Masters {
     /// Starts them in directories below this one.
     pub(crate) fn start(program: &Path, directory: &Path) -> anyhow::Result<Self> {
+        let ports = FreePorts::find(MASTERS)?;
+        let address = |port: &u16| format!("127.0.0.1:{port}");
         let mut masters = Self {
             program: program.to_owned(),
             directory: directory.to_owned(),
-            addresses: free_addresses()?,
+            addresses: ports.all().iter().map(address).collect(),
+            _ports: ports,
             running: Vec::new(),
         };
         masters.running.resize_with(MASTERS, || None);
@@ -159,17 +164,4 @@ impl Drop for Masters {
 pub(crate) fn own_processor() -> anyhow::Result<Duration> {
     let text = fs::read_to_string("/proc/self/stat")?;
     processor(&text).context("/proc/self/stat says nothing of processor time")
-}
-
-fn free_addresses() -> anyhow::Result<Vec<String>> {
-    // Held until all are found, so that none comes twice.
-    let mut held = Vec::new();
-    while held.len() < MASTERS {
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let address = tcp.local_addr()?;
-        if let Ok(udp) = UdpSocket::bind(address) {
-            held.push((address.to_string(), tcp, udp));
-        }
-    }
-    Ok(held.into_iter().map(|(address, ..)| address).collect())
 }

@@ -20,6 +20,7 @@ pub mod small_disk;
 use std::io::{BufRead, BufReader, Lines, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use meseta_runtime::{Clock, Time};
@@ -29,6 +30,10 @@ use tempfile::TempDir;
 
 /// After this long a test counts as hung.
 pub const LIMIT: Duration = Duration::from_secs(120);
+/// After this long a whole cluster counts as hung: all its processes are killed, so that whoever waits for one goes on.
+const LIFE: Duration = Duration::from_secs(20 * 60);
+/// Names the cluster of a command in its environment.
+const OF_CLUSTER: &str = "MESETA_TEST_CLUSTER";
 
 /// A program that this workspace builds; `scripts/test` builds them before the tests.
 pub fn program(name: &str) -> PathBuf {
@@ -109,6 +114,8 @@ pub fn seconds(clock: &Clock) -> f64 {
 pub struct Cluster {
     supervisor: Child,
     lines: Lines<BufReader<ChildStdout>>,
+    /// Dropped when the cluster has ended, which ends the thread that watches over it.
+    _watched: Sender<()>,
     /// Master as host:port; several as a list.
     pub master: String,
     /// All its files.
@@ -134,6 +141,7 @@ impl Cluster {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        let watched = watch_over(&supervisor, dir.path());
         let mut lines = BufReader::new(supervisor.stdout.take().unwrap()).lines();
         let master = loop {
             let line = lines
@@ -147,6 +155,7 @@ impl Cluster {
         Self {
             supervisor,
             lines,
+            _watched: watched,
             master,
             dir,
         }
@@ -176,9 +185,11 @@ impl Cluster {
     /// Kills a component without warning; before it starts again, `meanwhile` is done in its directory.
     pub fn kill_and(&self, component: &str, meanwhile: impl FnOnce(&Path)) {
         self.signal(Signal::SIGSTOP);
+        let killed = self.pids_of(component);
         self.kill(component);
+        // One whose threads still write holds its files, though its command line is gone.
         wait_for("a component to end", || {
-            self.pids_of(component).is_empty().then_some(())
+            killed.iter().all(|pid| has_ended(*pid)).then_some(())
         });
         meanwhile(&self.dir.path().join(component));
         self.signal(Signal::SIGCONT);
@@ -198,6 +209,7 @@ impl Cluster {
         let mut command = Command::new(program("meseta"));
         command
             .args([subcommand, "--master", &self.master])
+            .env(OF_CLUSTER, self.dir.path())
             .env("MESETA_DEV_CA_DIR", dev_ca());
         command
     }
@@ -220,7 +232,9 @@ impl Cluster {
     /// Ends the cluster as Ctrl-C does and checks that nothing of it is left.
     pub fn stop(mut self) {
         self.signal(Signal::SIGINT);
-        let status = self.supervisor.wait().unwrap();
+        let status = wait_for("meseta local to end", || {
+            self.supervisor.try_wait().unwrap()
+        });
         assert!(status.success(), "meseta local ended with {status}");
         let left = self.remains();
         assert!(left.is_empty(), "left behind: {left:?}");
@@ -233,16 +247,10 @@ impl Cluster {
 
     /// Command lines of all processes that belong to this cluster.
     pub fn remains(&self) -> Vec<String> {
-        let dir = self.dir.path().to_str().unwrap();
-        processes()
+        let command = format!("{OF_CLUSTER}={}", self.dir.path().display());
+        remains(self.dir.path())
             .into_iter()
-            .filter(|pid| {
-                *pid != i32::try_from(std::process::id()).unwrap_or(0)
-                    && (environment(*pid).contains(dir)
-                        || arguments(*pid)
-                            .iter()
-                            .any(|argument| argument.contains(dir)))
-            })
+            .filter(|pid| !environment(*pid).contains(&command))
             .map(|pid| format!("{pid}: {}", arguments(pid).join(" ")))
             .collect()
     }
@@ -257,10 +265,56 @@ impl Drop for Cluster {
         self.dir.disable_cleanup(true);
         eprintln!("files of the failed test: {}", self.dir.path().display());
         self.signal(Signal::SIGTERM);
+        // The test may have failed while it was stopped.
+        self.signal(Signal::SIGCONT);
         if let Err(error) = self.supervisor.wait() {
             eprintln!("meseta local: {error}");
         }
     }
+}
+
+/// Kills everything of a cluster in this directory that has not ended in time, so that no test hangs for ever.
+fn watch_over(supervisor: &Child, dir: &Path) -> Sender<()> {
+    let (watched, ended) = channel();
+    let (dir, supervisor) = (dir.to_owned(), supervisor.id());
+    std::thread::spawn(move || {
+        if ended.recv_timeout(LIFE) != Err(RecvTimeoutError::Timeout) {
+            return;
+        }
+        eprintln!("the cluster in {} hangs: it is killed", dir.display());
+        let supervisor = i32::try_from(supervisor).unwrap();
+        for pid in remains(&dir).into_iter().chain([supervisor]) {
+            // It may end by itself meanwhile.
+            let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    });
+    watched
+}
+
+/// All processes, but for this one, that name this directory.
+fn remains(dir: &Path) -> Vec<i32> {
+    let dir = dir.to_str().unwrap();
+    let me = i32::try_from(std::process::id()).unwrap_or(0);
+    let named = |pid: i32| {
+        environment(pid).contains(dir) || arguments(pid).iter().any(|text| text.contains(dir))
+    };
+    processes()
+        .into_iter()
+        .filter(|pid| *pid != me && named(*pid))
+        .collect()
+}
+
+/// Whether all threads of a process are over, so that it holds no file any more.
+fn has_ended(pid: i32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return true;
+    };
+    // Past the name, which may hold anything.
+    let is_zombie = stat
+        .rsplit_once(") ")
+        .is_some_and(|(_, rest)| rest.starts_with('Z'));
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
+    is_zombie && threads.map_or(0, Iterator::count) <= 1
 }
 
 /// The development CA of all tests: not the user's own.

@@ -1,11 +1,10 @@
 //! An agent that a test starts, ends and starts again by itself, beside a cluster of `meseta local` without agents.
 
 use std::fs::OpenOptions;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
+use meseta_runtime::ports::FreePorts;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -18,6 +17,8 @@ pub struct OwnAgent {
     flags: Vec<String>,
     settings: Vec<(String, String)>,
     child: Child,
+    /// The agent keeps its port over its restarts.
+    _ports: FreePorts,
 }
 
 impl OwnAgent {
@@ -25,7 +26,8 @@ impl OwnAgent {
     pub fn start(cluster: &Cluster, name: &str, flags: &[&str], settings: &[(&str, &str)]) -> Self {
         let work_dir = cluster.dir.path().join(name);
         std::fs::create_dir_all(&work_dir).unwrap();
-        let port = free_port();
+        let ports = FreePorts::find(1).unwrap();
+        let port = ports.all()[0];
         let mut all = vec![
             format!("--work_dir={}", work_dir.display()),
             format!("--master={}", cluster.master),
@@ -41,6 +43,7 @@ impl OwnAgent {
             flags: all,
             settings,
             child,
+            _ports: ports,
         }
     }
 
@@ -126,20 +129,4 @@ fn spawn(
         .stderr(log)
         .spawn()
         .unwrap()
-}
-
-/// A port that nobody uses, and that the agent keeps over its restarts: below those that the system gives to whoever asks
-/// for any, so that nobody gets it in between.
-fn free_port() -> u16 {
-    const FIRST: u32 = 12_000;
-    const COUNT: u32 = 16_000;
-    static TAKEN: AtomicU32 = AtomicU32::new(0);
-    wait_for("a free port", || {
-        let number = TAKEN.fetch_add(1, Ordering::Relaxed);
-        let place = std::process::id().wrapping_mul(131).wrapping_add(number);
-        let port = u16::try_from(FIRST + place % COUNT).ok()?;
-        let _tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?;
-        UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).ok()?;
-        Some(port)
-    })
 }

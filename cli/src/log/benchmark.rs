@@ -6,7 +6,6 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::UdpSocket;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
@@ -20,6 +19,7 @@ use meseta_master::log::post::COORDINATOR;
 use meseta_master::log::storage::ops::Storage;
 use meseta_master::log::storage::{Settings, Store};
 use meseta_master::log::{self, LogConfig};
+use meseta_runtime::ports::FreePorts;
 use meseta_runtime::{
     Address, Ask, AskError, Context, ExitReason, Message, Node, Pid, Process, Receive, ReplyTo,
     Routes, Time,
@@ -124,14 +124,12 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
 }
 
 fn measure(flags: &Flags, directory: &Path) -> anyhow::Result<()> {
-    let free: Vec<UdpSocket> = (0..3)
-        .map(|_| UdpSocket::bind("127.0.0.1:0"))
-        .collect::<Result<_, _>>()?;
-    let addresses = free
+    let ports = FreePorts::find(3)?;
+    let addresses: Vec<String> = ports
+        .all()
         .iter()
-        .map(|socket| Ok(socket.local_addr()?.to_string()));
-    let addresses: Vec<String> = addresses.collect::<anyhow::Result<_>>()?;
-    drop(free);
+        .map(|port| format!("127.0.0.1:{port}"))
+        .collect();
     let mut members = Vec::new();
     for index in (0..3).rev() {
         let place = directory.join(format!("member-{index}"));
