@@ -136,6 +136,8 @@ pub struct Executor {
     pub terminated: BTreeMap<TaskId, Task>,
     /// Tasks that are over, the oldest first.
     pub completed: VecDeque<Task>,
+    /// Whether it had tasks that are over and not among the completed ones.
+    forgets: bool,
 }
 
 impl Executor {
@@ -164,6 +166,7 @@ impl Executor {
             given: BTreeMap::new(),
             terminated: BTreeMap::new(),
             completed: VecDeque::new(),
+            forgets: false,
         }
     }
 
@@ -177,6 +180,7 @@ impl Executor {
             proof: record.proof,
             process: record.process,
             was_used: true,
+            forgets: true,
             ..Self::new(
                 record.info,
                 record.generated,
@@ -353,6 +357,7 @@ impl Executor {
         self.completed.push_back(task);
         if self.completed.len() > MAX_COMPLETED_TASKS {
             self.completed.pop_front();
+            self.forgets = true;
         }
         true
     }
@@ -383,6 +388,22 @@ impl Executor {
     /// Whether it has or had this task.
     pub fn has_had(&self, task_id: &TaskId) -> bool {
         self.has(task_id) || self.completed.iter().any(|task| task.task_id == *task_id)
+    }
+
+    /// Whether an update that it repeats is one of a task that is over, so that the framework has dealt with all that it
+    /// needs to hear. A task is written down before it is given to an executor: one that is not here, of an executor some of
+    /// whose tasks are forgotten, was there and is over.
+    pub fn is_past(&self, update: &TaskStatus) -> bool {
+        let task_id = &update.task_id;
+        let mut completed = self
+            .completed
+            .iter()
+            .filter(|task| task.task_id == *task_id);
+        let knows = |task: &Task| {
+            let mut uuids = task.statuses.iter().map(|status| status.uuid);
+            update.uuid.is_some() && uuids.any(|uuid| uuid == update.uuid)
+        };
+        completed.any(knows) || self.forgets && !self.has_had(task_id)
     }
 
     /// Its tasks that are not completed.
@@ -971,6 +992,40 @@ mod tests {
             );
             assert_eq!(executor.update(&running, (&id, user)), UpdateVerdict::Stale);
         }
+    }
+
+    #[test]
+    fn what_an_executor_repeats_of_a_task_that_is_over_is_past() {
+        let (id, user) = framework();
+        let update = |task: &str, state, uuid| TaskStatus {
+            uuid: Some(UpdateId::from_bytes([uuid; 16])),
+            ..TaskStatus::new(task, state)
+        };
+        let end = update("t", TaskState::Finished, 1);
+        let mut executor = with_task(Phase::Running);
+        assert!(!executor.is_past(&end), "it runs");
+        executor.update(&end, (&id, user));
+        assert!(
+            !executor.is_past(&end),
+            "the framework has not acknowledged it"
+        );
+        executor.complete(&"t".into());
+        assert!(executor.is_past(&end));
+        let made_up = update("nobody's", TaskState::Running, 2);
+        assert!(!executor.is_past(&made_up), "it was never there");
+        // Another task of that id has ends of its own.
+        executor.launch(task("t"), (&id, user));
+        assert!(executor.is_past(&end));
+        assert!(!executor.is_past(&update("t", TaskState::Finished, 3)));
+        executor.update(&update("t", TaskState::Finished, 3), (&id, user));
+        executor.complete(&"t".into());
+        // With so many after it, it is known only by not being there.
+        for _ in 0..=MAX_COMPLETED_TASKS {
+            executor.launch(task("s"), (&id, user));
+            executor.update(&TaskStatus::new("s", TaskState::Failed), (&id, user));
+            executor.complete(&"s".into());
+        }
+        assert!(!executor.has_had(&"t".into()) && executor.is_past(&end));
     }
 
     #[test]

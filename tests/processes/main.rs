@@ -13,6 +13,7 @@ mod disk_full;
 mod failover;
 mod fault_points;
 mod http_api;
+mod http_executors;
 mod kill_anything;
 mod kills;
 mod load;

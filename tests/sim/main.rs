@@ -48,7 +48,7 @@ const FOUND_WITH_MASTERS: [(u64, &str); 7] = [
 ];
 
 /// Seeds that found a mistake, with what it was.
-const FOUND: [(u64, &str); 11] = [
+const FOUND: [(u64, &str); 12] = [
     (
         34,
         "A-1: what was allocated before an agent came back was offered beside what was allocated after",
@@ -88,6 +88,10 @@ const FOUND: [(u64, &str); 11] = [
     (
         4190,
         "T-5, the law's mistake: the master acknowledges updates of a task that it has declared ended",
+    ),
+    (
+        17,
+        "T-7: an agent that was restarted took for news what an executor repeated of a task that was over",
     ),
     (
         1094,

@@ -11,7 +11,7 @@ const WITHIN: u64 = 150;
 const WITHIN_MASTERS: u64 = 60;
 
 /// Each mistake with the law that finds it.
-const MISTAKES: [(&str, &str); 17] = [
+const MISTAKES: [(&str, &str); 18] = [
     ("agent ends what it should take over", "T-8"),
     ("executor starts a task twice", "T-1"),
     ("master does not answer for what it does not know", "T-2"),
@@ -21,6 +21,7 @@ const MISTAKES: [(&str, &str); 17] = [
     ("agent gives up on an update", "T-6"),
     ("agent tells what it has not written down yet", "T-6"),
     ("agent forgets what was acknowledged", "T-7"),
+    ("agent takes for news what is over", "T-7"),
     ("agent lets what belongs to an ended framework run", "T-9"),
     (
         "master offers what was allocated before an agent came back",

@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpStream};
 
 use serde_json::{Value, json};
 
-use crate::LIMIT;
+use crate::{LIMIT, wait_for};
 
 /// Status, headers and body of an answer.
 #[derive(Debug, Clone)]
@@ -213,6 +213,62 @@ impl Scheduler {
     /// Breaks the subscription's connection.
     pub fn disconnect(&self) {
         self.events.close();
+    }
+}
+
+/// An executor that speaks the HTTP API in JSON, played by the test beside whatever its container runs.
+pub struct Executor {
+    events: Connection,
+    calls: Connection,
+    /// Both ids, as each call names them.
+    ids: Value,
+}
+
+impl Executor {
+    /// Subscribes as this executor with what it has heard nothing about, as soon as the agent knows it and its former
+    /// subscription has ended.
+    pub fn subscribe(agent: &str, ids: &Value, tasks: &[Value], updates: &[Value]) -> Self {
+        let mut call = ids.clone();
+        call["type"] = json!("SUBSCRIBE");
+        call["subscribe"] = json!({
+            "unacknowledged_tasks": tasks,
+            "unacknowledged_updates": updates.iter().map(|status| json!({"status": status})).collect::<Vec<_>>(),
+        });
+        let call = call.to_string();
+        let events = wait_for("the agent to take an executor's subscription", || {
+            // There may be nobody yet, or an agent that has not read its checkpoint.
+            TcpStream::connect(agent).ok()?;
+            let mut events = Connection::open(agent);
+            events.send("POST", "/api/v1/executor", &[JSON], call.as_bytes());
+            let answer = events.answer();
+            (answer.status == 200).then_some(events)
+        });
+        Self {
+            events,
+            calls: Connection::open(agent),
+            ids: ids.clone(),
+        }
+    }
+
+    /// The next event but heartbeats; none when the stream has ended.
+    pub fn event(&mut self) -> Option<Value> {
+        loop {
+            let chunk = self.events.chunk()?;
+            let at = chunk.iter().position(|byte| *byte == b'\n').unwrap();
+            let event: Value = serde_json::from_slice(&chunk[at + 1..]).unwrap();
+            if event["type"] != "HEARTBEAT" {
+                return Some(event);
+            }
+        }
+    }
+
+    /// Reports a task's state.
+    pub fn update(&mut self, status: &Value) {
+        let mut call = self.ids.clone();
+        call["type"] = json!("UPDATE");
+        call["update"] = json!({"status": status});
+        let answer = (self.calls).request("POST", "/api/v1/executor", &[JSON], &call.to_string());
+        assert_eq!((answer.status, &*answer.body), (202, ""));
     }
 }
 

@@ -114,14 +114,19 @@ struct Waiting {
 
 type All = Rc<RefCell<BTreeMap<NodeId, Waiting>>>;
 
-/// Has the nodes of a simulated world carry out [`Load`] and [`Commit`] on their disks.
-pub fn model(sim: &mut Sim) {
+/// What a world does when changes have become durable and nobody has been told yet.
+type Durable = Rc<dyn Fn(&mut Sim, NodeId, &[Change])>;
+
+/// Has the nodes of a simulated world carry out [`Load`] and [`Commit`] on their disks. What is durable is `told` before
+/// the agent that has ordered it.
+pub fn model(sim: &mut Sim, told: impl Fn(&mut Sim, NodeId, &[Change]) + 'static) {
     sim.model(|sim, node, _: Load, reply| {
         let delay = sim.op_delay();
         let loaded = load(sim.disk(node));
         sim.answer(reply, delay, loaded);
     });
     let all = All::default();
+    let told: Durable = Rc::new(told);
     sim.model(move |sim, node, commit: Commit, reply: OpReply<Commit>| {
         let incarnation = sim.incarnation(node);
         let idle = {
@@ -137,13 +142,13 @@ pub fn model(sim: &mut Sim) {
             !std::mem::replace(&mut waiting.is_busy, true)
         };
         if idle {
-            write(sim, node, Rc::clone(&all));
+            write(sim, node, Rc::clone(&all), Rc::clone(&told));
         }
     });
 }
 
 /// Writes all that waits, and what has come meanwhile after it.
-fn write(sim: &mut Sim, node: NodeId, all: All) {
+fn write(sim: &mut Sim, node: NodeId, all: All, told: Durable) {
     let (orders, ended) = {
         let mut all = all.borrow_mut();
         let waiting = all.entry(node).or_default();
@@ -171,12 +176,13 @@ fn write(sim: &mut Sim, node: NodeId, all: All) {
     sim.later_on(node, delay, move |sim| {
         let done = begun.and_then(|()| sim.disk(node).sync());
         let done = done.map(|()| Room::Enough).map_err(of_disk);
-        if let Err(error) = &done {
-            all.borrow_mut().entry(node).or_default().ended = Some(error.clone());
+        match &done {
+            Ok(_) => told(sim, node, &changes),
+            Err(error) => all.borrow_mut().entry(node).or_default().ended = Some(error.clone()),
         }
         for (_, reply) in orders {
             sim.answer(reply, Duration::ZERO, done.clone());
         }
-        write(sim, node, all);
+        write(sim, node, all, told);
     });
 }

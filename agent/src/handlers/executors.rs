@@ -11,15 +11,15 @@ use meseta_protocol::messages::agent::{
 };
 use meseta_protocol::messages::executor::{
     ExecutorRefused, ExecutorSubscribed, LaunchTask, MessageToExecutor, SendToFramework,
-    ShutdownExecutorNow, SubscribeExecutor,
+    ShutdownExecutorNow, SubscribeExecutor, UpdateAcknowledged,
 };
-use meseta_protocol::status::{StatusReason, TaskState};
+use meseta_protocol::status::{StatusReason, StatusUpdate, TaskState};
 use meseta_protocol::task::TaskInfo;
 use meseta_protocol::{ContainerId, ExecutorId, FrameworkId, TaskId};
 use meseta_runtime::planted::mistake;
 use meseta_runtime::transport::Guest;
 use meseta_runtime::{Context, ExitReason, Gate, Pid, Receive, error_chain};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::agent::{Agent, FromMaster};
 use crate::checkpoint::records::ProofRecord;
@@ -56,16 +56,29 @@ impl Receive<SubscribeExecutor> for Agent {
             refuse(cx, from, message);
             return;
         }
-        let has: BTreeSet<TaskId> = subscribe
+        let mut has: BTreeSet<TaskId> = subscribe
             .unacknowledged_tasks
             .iter()
             .map(|task| task.task_id.clone())
             .collect();
-        if !self.subscribed(cx, from, &named, &has) {
+        let executor = self.tables.executor(&named.0, &named.1);
+        let is_past = |update: &StatusUpdate| {
+            executor.is_some_and(|executor| executor.is_past(&update.status))
+                && !mistake("agent takes for news what is over")
+        };
+        let (past, news): (Vec<_>, Vec<_>) = subscribe
+            .unacknowledged_updates
+            .into_iter()
+            .partition(is_past);
+        for update in &past {
+            debug!(task = %update.status.task_id, state = %update.status.state, "an executor repeats what is over");
+            has.remove(&update.status.task_id);
+        }
+        if !self.subscribed(cx, from, &named, &has, &past) {
             refuse(cx, from, "the executor is being ended");
             return;
         }
-        for update in subscribe.unacknowledged_updates {
+        for update in news {
             if update.framework_id == named.0 {
                 self.take_update(cx, update, Some((from, &named.1)));
             }
@@ -344,13 +357,15 @@ impl Agent {
         self.container_input(cx, container, Input::Destroy);
     }
 
-    /// An executor has subscribed: it is told who it is and gets what waits for it. `false` when it may not run.
+    /// An executor has subscribed: it is told who it is, that updates of `past` tasks have arrived, and gets what waits for
+    /// it and it does not have. `false` when it may not run.
     fn subscribed(
         &mut self,
         cx: &mut Context<'_, Self>,
         from: &Pid,
         (framework_id, executor_id): &(FrameworkId, ExecutorId),
         has: &BTreeSet<TaskId>,
+        past: &[StatusUpdate],
     ) -> bool {
         let framework_info = self
             .tables
@@ -383,6 +398,13 @@ impl Agent {
         Point::Subscribed.reach_in_turn(cx);
         cx.link(from);
         cx.send(from, message);
+        // Before the launches: until then the executor takes another task of that id for the one that is over.
+        for update in past {
+            let task_id = update.status.task_id.clone();
+            if let Some(uuid) = update.uuid {
+                cx.send(from, UpdateAcknowledged { task_id, uuid });
+            }
+        }
         if pointless {
             self.shut_down_executor(cx, framework_id, executor_id);
         }

@@ -170,10 +170,16 @@ impl Agent {
     /// process ids now.
     fn look_for_executors(&mut self, cx: &mut Context<'_, Self>, rebooted: bool) {
         let mut adopts = Vec::new();
+        let mut awaited = BTreeSet::new();
         for (_, _, executor) in self.tables.executors() {
+            let container = executor.container_id.value.clone();
+            // One that speaks HTTP may have come back while containers were swept.
+            if executor.phase == Phase::Registering {
+                awaited.insert(container.clone());
+            }
             let (outside, me) = (cx.outside(), cx.me().clone());
             adopts.push(Adopt {
-                container: executor.container_id.value.clone(),
+                container,
                 sandbox: executor.directory.clone(),
                 process: executor.process.map(|known| Identity {
                     process: known.process,
@@ -182,7 +188,6 @@ impl Agent {
                 exits: Exits::new(move |ended| outside.send(&me, ended)),
             });
         }
-        let awaited = adopts.iter().map(|adopt| adopt.container.clone()).collect();
         self.recovering = Some(Recovering { awaited });
         for adopt in adopts {
             let container = adopt.container.clone();

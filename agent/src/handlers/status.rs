@@ -185,7 +185,8 @@ impl Agent {
         }
     }
 
-    /// Takes an update into the tables. One for a task that no executor has is always news.
+    /// Takes an update into the tables. One for a task that no executor has is always news: what an executor repeats of a
+    /// task that is over has been sorted out before.
     fn apply(
         &mut self,
         cx: &Context<'_, Self>,

@@ -54,12 +54,20 @@ impl Agent {
         if call == Call::Heartbeat {
             return Ok(Response::empty().with_status(202));
         }
+        // Until an agent that has been restarted has read its checkpoint, it cannot tell who is its own.
+        let unknown = |who: &str| {
+            if self.is_recovering() {
+                Refusal::new(503, "Agent has not finished recovery")
+            } else {
+                Refusal::bad(format!("{who} cannot be found"))
+            }
+        };
         let Some(framework) = self.tables.framework(&framework_id) else {
-            return Err(Refusal::bad("Framework cannot be found"));
+            return Err(unknown("Framework"));
         };
         let style = Style::of(&framework.info);
         let Some(executor) = self.tables.executor(&framework_id, &executor_id) else {
-            return Err(Refusal::bad("Executor cannot be found"));
+            return Err(unknown("Executor"));
         };
         let known = executor.process_id();
         let me = cx

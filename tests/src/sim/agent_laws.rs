@@ -25,11 +25,12 @@ use crate::invariants::updates_are_kept::UpdatesAreKept;
 #[derive(Default)]
 struct Watched {
     updates: UpdatesAreKept,
-    over: AcknowledgedIsOver,
     /// Acknowledgements that have just been handled, with what had been sent before still waiting for the disk.
     fresh: Vec<(Time, UpdateId)>,
     endings: EndedInTime,
     /// Whether this run has read what the one before it has left.
+    has_loaded: bool,
+    /// Whether it has also got back all that it waited for.
     has_recovered: bool,
 }
 
@@ -38,8 +39,7 @@ const DISK: Duration = Duration::from_secs(60);
 
 impl Watched {
     /// What was acknowledged a while ago is over by now.
-    fn settle(&mut self, now: Time) {
-        let over = &mut self.over;
+    fn settle(&mut self, now: Time, over: &mut AcknowledgedIsOver) {
         self.fresh.retain(|(at, uuid)| {
             let is_fresh = now.since(*at) < DISK;
             if !is_fresh {
@@ -56,6 +56,8 @@ pub struct AgentLaws {
     agents: BTreeMap<String, Watched>,
     /// What each has told, over all its runs.
     told: BTreeMap<String, ToldIsKept>,
+    /// What is over for each, over all its runs.
+    over: BTreeMap<String, AcknowledgedIsOver>,
 }
 
 /// A broken law's number, and what was seen.
@@ -68,6 +70,7 @@ impl AgentLaws {
             hosts,
             agents: BTreeMap::new(),
             told: BTreeMap::new(),
+            over: BTreeMap::new(),
         }
     }
 
@@ -84,8 +87,13 @@ impl AgentLaws {
             }
             Seen::Sent(letter) if letter.name == UpdateStatus::NAME => self.sent(sim, letter),
             Seen::Spawned(pid) | Seen::Ended(pid, _) => {
-                // Another run of it knows nothing of this one.
-                self.agents.remove(&pid.to_string());
+                // Another run of it knows nothing of this one, and nothing of this one leaves any more.
+                if let Some(watched) = self.agents.remove(&pid.to_string()) {
+                    let over = self.over.entry(pid.to_string()).or_default();
+                    for (_, uuid) in watched.fresh {
+                        over.acknowledged(uuid);
+                    }
+                }
                 Ok(())
             }
             Seen::Sent(_) | Seen::Booted(_) | Seen::Crashed(_) | Seen::Dropped(..) => Ok(()),
@@ -102,15 +110,24 @@ impl AgentLaws {
             watched.updates.leaves();
             told.leaves();
         }
-        let is_ready = !watched.has_recovered && !agent.is_recovering();
-        if is_ready && let Some(id) = &agent.info().id {
-            watched.has_recovered = true;
+        if let Some(id) = &agent.info().id
+            && !watched.has_recovered
+        {
             let streams = agent.updates().streams();
             let waiting: BTreeSet<UpdateId> = streams
                 .flat_map(|(_, stream)| stream.waiting().filter_map(|update| update.uuid))
                 .collect();
-            let kept = told.recovers(Some(id), &waiting);
-            kept.map_err(|what| ("T-6", what))?;
+            // It has its id in the turn in which it takes over what it has read, before any executor comes back.
+            if !watched.has_loaded {
+                watched.has_loaded = true;
+                let over = self.over.entry(pid.to_string()).or_default();
+                over.recovers(&waiting);
+            }
+            if !agent.is_recovering() {
+                watched.has_recovered = true;
+                let kept = told.recovers(Some(id), &waiting);
+                kept.map_err(|what| ("T-6", what))?;
+            }
         }
         let streams = agent.updates().streams().map(|(key, stream)| {
             let waiting = stream.waiting().filter_map(|update| {
@@ -205,11 +222,13 @@ impl AgentLaws {
             return Ok(());
         };
         self.told(sim, &letter.from, &update.update)?;
-        let watched = self.agents.get_mut(&letter.from.to_string());
+        let from = letter.from.to_string();
+        let watched = self.agents.get_mut(&from);
         let Some((watched, uuid)) = watched.zip(update.update.uuid) else {
             return Ok(());
         };
-        watched.settle(sim.now());
-        watched.over.sends(uuid).map_err(|what| ("T-7", what))
+        let over = self.over.entry(from).or_default();
+        watched.settle(sim.now(), over);
+        over.sends(uuid).map_err(|what| ("T-7", what))
     }
 }

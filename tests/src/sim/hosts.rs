@@ -23,6 +23,7 @@ use meseta_runtime::sim::{Boot, NodeId, NodeSettings, OpReply, Sim};
 use rand::RngExt;
 
 use super::executor::Played;
+use super::kill_at_end;
 use super::machine::{End, KILLED, Script};
 use super::notes::Shared;
 use super::scheduler::CUSTOM;
@@ -52,6 +53,8 @@ pub struct Troubles {
     pub destroy_fails: f64,
     /// Of executors, which hang at their start.
     pub executor_hangs: f64,
+    /// Of ends of tasks, after which executors stand still for a moment while their agent is killed.
+    pub kills_at_end: f64,
 }
 
 /// The first process of a container.
@@ -120,7 +123,10 @@ impl Hosts {
         sim.model(move |sim, node, op: Sweep, reply| me.sweep(sim, node, op, reply));
         let me = self.clone();
         sim.model(move |sim, node, op: Adopt, reply| me.adopt(sim, node, op, reply));
-        memory::model(sim);
+        let me = self.clone();
+        memory::model(sim, move |sim, node, changes| {
+            kill_at_end::written(&me, sim, node, changes);
+        });
         let me = self.clone();
         sim.model(move |sim, node, op: StartProcess, reply| me.start(sim, node, &op, reply));
         let me = self.clone();
@@ -129,7 +135,13 @@ impl Hosts {
         sim.model(move |sim, node, op: SignalTree, reply| me.signal(sim, node, &op, reply));
     }
 
-    fn troubled(&self, sim: &mut Sim, share: f64, kind: &'static str) -> bool {
+    /// How often things go wrong now.
+    pub(super) fn troubles(&self) -> Troubles {
+        self.inner.borrow().troubles
+    }
+
+    /// Whether something of this share goes wrong, which counts as a bite.
+    pub(super) fn troubled(&self, sim: &mut Sim, share: f64, kind: &'static str) -> bool {
         let bitten = share > 0.0 && sim.random().random_bool(share);
         if bitten {
             self.shared.lock().bite(kind);
@@ -149,7 +161,7 @@ impl Hosts {
     }
 
     /// Does something for a program after a delay, unless the program has ended by then.
-    fn while_alive(
+    pub(super) fn while_alive(
         sim: &mut Sim,
         node: NodeId,
         delay: Duration,
@@ -236,6 +248,18 @@ impl Hosts {
             me.stopped(killed);
             me.first_ended(&container, 0);
         });
+    }
+
+    /// Nodes of the executors on an agent's machine.
+    pub(super) fn executors_of(&self, agent: NodeId) -> Vec<NodeId> {
+        let (inner, host) = (self.inner.borrow(), self.host(agent));
+        let is_here = |container: &String| {
+            let first = inner.containers.get(container);
+            first.is_some_and(|first| first.host == host)
+        };
+        let all = inner.guests.iter();
+        all.filter_map(|(guest, container)| is_here(container).then_some(*guest))
+            .collect()
     }
 
     /// Tells the agent that a container's first process has ended.

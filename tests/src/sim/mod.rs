@@ -30,6 +30,7 @@ pub mod agent_laws;
 pub mod batch;
 pub mod executor;
 pub mod hosts;
+pub mod kill_at_end;
 pub mod laws;
 pub mod machine;
 pub mod master_laws;
@@ -51,6 +52,7 @@ pub fn fault_kinds() -> Vec<&'static str> {
         hosts::EXECUTOR_KILLED,
         hosts::EXECUTOR_HANGS,
         hosts::ADOPTED,
+        kill_at_end::KILLED_AT_END,
         world::FAILED_OVER,
         world::SYNC_FAILS,
     ];

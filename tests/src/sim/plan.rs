@@ -78,6 +78,7 @@ impl Plan {
                 start_fails: share(random, 0.3),
                 destroy_fails: share(random, 0.5),
                 executor_hangs: share(random, 0.2),
+                kills_at_end: 0.0,
             },
             executor_kills: share(random, 4.0),
             failovers: share(random, 1.0),
@@ -88,7 +89,11 @@ impl Plan {
                 .then(|| Duration::from_secs(random.random_range(5..=30))),
             masters: None,
         };
-        if random.random_range(0..20) == 0 {
+        let is_quiet = random.random_range(0..20) == 0;
+        // A source of its own: seeds that have found something keep the rest of their plan.
+        let random = &mut StdRng::seed_from_u64(seed ^ 0x1a57_0a4d_5b0f_7a5c);
+        plan.troubles.kills_at_end = share(random, 0.5);
+        if is_quiet {
             plan = plan.without_faults();
         }
         plan
