@@ -22,6 +22,7 @@ mod masters;
 mod partitions;
 mod pymesos;
 mod sandboxes;
+mod subscribers;
 mod two_hosts;
 mod unix;
 mod wordcount;
