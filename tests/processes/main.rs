@@ -12,6 +12,7 @@ mod conformance;
 mod disk_full;
 mod failover;
 mod fault_points;
+mod hostile;
 mod http_api;
 mod kill_anything;
 mod kills;
