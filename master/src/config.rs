@@ -52,6 +52,8 @@ pub struct Config {
     pub registry_keep: Keep,
     /// Time after which an unanswered offer is taken back; none by default.
     pub offer_timeout: Option<Duration>,
+    /// Operators who may hear what happens at a time; one more takes the place of the oldest. Default 1000.
+    pub max_operator_event_stream_subscribers: usize,
     /// Whether HTTP requests that change something are taken from other machines too.
     pub insecure_http: bool,
     /// What frameworks may ask for.
@@ -82,6 +84,7 @@ impl Config {
             registry_gc_interval: Duration::from_secs(900),
             registry_keep: Keep::default(),
             offer_timeout: None,
+            max_operator_event_stream_subscribers: 1000,
             insecure_http: false,
             frameworks: FrameworkSettings::default(),
             allocator: allocator::Config::default(),
@@ -200,6 +203,14 @@ pub struct Flags {
     /// Time after which an unanswered offer is taken back; offers stand for ever when not given.
     #[arg(long = "offer_timeout", env = "MESETA_OFFER_TIMEOUT", value_parser = meseta_runtime::flags::duration)]
     pub offer_timeout: Option<Duration>,
+    /// Operators who may be subscribed to what happens at a time, 1 or more; one more takes the place of the oldest.
+    #[arg(
+        long = "max_operator_event_stream_subscribers",
+        env = "MESETA_MAX_OPERATOR_EVENT_STREAM_SUBSCRIBERS",
+        default_value_t = 1000,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub max_operator_event_stream_subscribers: u32,
     /// Take calls of schedulers over plain HTTP from beyond this machine, from anybody who can reach it.
     #[arg(long = "insecure_http", env = "MESETA_INSECURE_HTTP", action = clap::ArgAction::Set, default_value_t = false,
         num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -379,6 +390,8 @@ impl Flags {
             age: self.registry_max_agent_age,
         };
         config.offer_timeout = self.offer_timeout;
+        config.max_operator_event_stream_subscribers =
+            usize::try_from(self.max_operator_event_stream_subscribers).unwrap_or(usize::MAX);
         config.insecure_http = self.insecure_http;
         config.frameworks = FrameworkSettings {
             role_whitelist: self.role_whitelist()?,

@@ -33,6 +33,7 @@ use crate::allocator::messages::{Allocated, RecoverResources};
 use crate::config::Config;
 use crate::election::messages::Elected;
 use crate::failover::Awaited;
+use crate::http::Audience;
 use crate::leading::Leadership;
 use crate::operators::MarkAgentGone;
 use crate::registrar::{self, Registrar};
@@ -85,6 +86,8 @@ pub struct Master {
     pub(crate) election: Option<Pid>,
     pub(crate) allocator: Option<Pid>,
     pub(crate) registrar: Option<Pid>,
+    /// Operators who hear what happens; none before the first has come.
+    pub(crate) audience: Option<Audience>,
 }
 
 impl Master {
@@ -115,6 +118,7 @@ impl Master {
             election: None,
             allocator: None,
             registrar: None,
+            audience: None,
         }
     }
 
@@ -198,6 +202,10 @@ impl Process for Master {
             tracing::error!(%pid, ?reason, "the election has ended: the master ends too");
             cx.stop();
         }
+    }
+
+    fn turn_ends(&mut self, cx: &mut Context<'_, Self>) {
+        self.tell_subscribers(cx);
     }
 }
 
@@ -420,7 +428,13 @@ impl Master {
         let uptime = self.uptime(cx);
         let leads = self.leadership.is_some();
         let metrics = cx.metrics();
+        let subscribers = self.audience.as_ref().map_or(0, Audience::len);
         crate::metrics::publish(metrics, &self.state, self.unreachable.len(), uptime, leads);
+        crate::metrics::set_count(
+            metrics,
+            "master/operator_event_stream_subscribers",
+            subscribers,
+        );
         cx.after(Duration::from_secs(1), Self::publish_metrics);
     }
 }

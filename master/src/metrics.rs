@@ -26,6 +26,11 @@ pub(crate) fn count_status(metrics: &Metrics, status: &TaskStatus) {
     }
 }
 
+/// Publishes a gauge that counts something.
+pub(crate) fn set_count(metrics: &Metrics, name: &str, value: usize) {
+    metrics.set(name, u32::try_from(value).map_or(f64::MAX, f64::from));
+}
+
 /// Publishes the gauges.
 pub(crate) fn publish(
     metrics: &Metrics,
@@ -34,9 +39,7 @@ pub(crate) fn publish(
     uptime: Duration,
     leads: bool,
 ) {
-    let set = |name: &str, value: usize| {
-        metrics.set(name, u32::try_from(value).map_or(f64::MAX, f64::from));
-    };
+    let set = |name: &str, value: usize| set_count(metrics, name, value);
     metrics.set("master/elected", if leads { 1.0 } else { 0.0 });
     metrics.set("master/uptime_secs", uptime.as_secs_f64());
     let connected = state.agents().filter(|(_, agent)| agent.connected).count();

@@ -28,6 +28,10 @@ pub trait Process: Sized + 'static {
     /// A process this one had linked to has ended, or the connection to it broke. Comes exactly once for each link,
     /// after the last message of that process.
     fn exited(&mut self, _cx: &mut Context<'_, Self>, _pid: &Pid, _reason: ExitReason) {}
+
+    /// Last part of every turn, whatever it was: for what follows from a change of the process's state wherever it was
+    /// changed. What it sends comes after everything else of the turn.
+    fn turn_ends(&mut self, _cx: &mut Context<'_, Self>) {}
 }
 
 /// Takes messages of one kind.

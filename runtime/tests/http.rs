@@ -105,6 +105,40 @@ fn a_head_that_does_not_come_ends_the_connection_and_so_does_silence_after_an_an
     node.shutdown();
 }
 
+/// Takes calls, and says how long they are.
+struct Listener;
+
+impl Process for Listener {
+    fn routes(routes: &mut Routes<Self>) {
+        routes.call("/say", |_, _, request| {
+            Response::text(200, request.body.len().to_string())
+        });
+    }
+}
+
+#[test]
+fn a_body_that_does_not_come_ends_its_request_and_the_connection() {
+    // Long enough for a machine that is busy to send the head in time.
+    let node = node(|node| node.http_patience(Duration::from_secs(2)));
+    node.spawn("listener", || Listener).unwrap();
+    let head = b"POST /listener/say HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\n\r\n";
+    let mut whole = Client::of(&node);
+    whole
+        .0
+        .write_all(&[head, b"abcde".as_slice()].concat())
+        .unwrap();
+    assert_eq!(whole.answer(), Some((200, "5".to_owned())));
+    let mut half = Client::of(&node);
+    half.0
+        .write_all(&[head, b"ab".as_slice()].concat())
+        .unwrap();
+    let (status, text) = half.answer().unwrap();
+    assert_eq!(status, 408);
+    assert!(text.contains("did not come within 2s"), "{text}");
+    assert!(half.is_closed());
+    node.shutdown();
+}
+
 #[test]
 fn a_process_that_does_not_run_is_not_found() {
     let node = node(|node| node);

@@ -243,10 +243,8 @@ impl Master {
         }
         let aware = self.partition_aware();
         let state_of = |task: &Task| Departure::Gone.state(aware.contains(&task.framework_id));
-        for task in self.state.give_up_unreachable(id, state_of) {
-            let status = Departure::Gone.status(id, &task);
-            self.tell_status(cx, &task.framework_id, status);
-        }
+        let lost = self.state.give_up_unreachable(id, state_of);
+        self.tell_lost(cx, id, &Departure::Gone, &lost);
     }
 
     /// Frameworks that want to hear more of a lost task than TASK_LOST.
@@ -255,6 +253,22 @@ impl Master {
         all.filter(|(_, f)| f.info.has(FrameworkCapability::PartitionAware))
             .map(|(id, _)| id.clone())
             .collect()
+    }
+
+    /// Tells the frameworks of these tasks what became of them.
+    fn tell_lost(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        id: &AgentId,
+        how: &Departure,
+        tasks: &[Task],
+    ) {
+        for task in tasks {
+            let mut status = how.status(id, task);
+            status.timestamp = Some(cx.wall().as_secs_f64());
+            self.state.note_lost(&task.framework_id, &status);
+            self.tell_status(cx, &task.framework_id, status);
+        }
     }
 
     /// Takes an agent out of the tables and tells the frameworks what became of their tasks.
@@ -272,10 +286,8 @@ impl Master {
         let Some(removed) = self.state.remove_agent(id, may_return, state_of) else {
             return;
         };
-        for task in removed.tasks {
-            let status = how.status(id, &task);
-            self.tell_status(cx, &task.framework_id, status);
-        }
+        self.tell_lost(cx, id, how, &removed.tasks);
+        self.state.note_removed(id);
         let agent_id = id.clone();
         self.tell_allocator(cx, allocator::RemoveAgent { agent_id });
         self.doomed.remove(id);

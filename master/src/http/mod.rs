@@ -2,11 +2,13 @@
 //! sends whoever asks about the cluster to the leader.
 //!
 //! [`show`] and [`summary`] are Mesos' first API, whose answers write themselves straight to bytes; [`operator`] and
-//! [`trees`] are the second one, in JSON and protobuf. Answers are made in the master's turn, from one consistent state.
+//! [`trees`] are the second one, in JSON and protobuf; [`subscribers`] hear the [`events`] of the latter. Answers are made in the master's turn, from one consistent state.
 //! Source: http.md §5.1, §6.
 
+mod events;
 mod operator;
 mod show;
+mod subscribers;
 mod summary;
 mod trees;
 
@@ -22,6 +24,8 @@ use serde_json::json;
 
 use crate::master::Master;
 use crate::state::Framework;
+pub(crate) use subscribers::Audience;
+
 use show::{
     AgentShown, Attributes, AwaitedShown, Each, FrameworkShown, FrameworkSummary, TaskShown,
 };

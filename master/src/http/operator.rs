@@ -45,7 +45,7 @@ fn refused(refusal: Refusal) -> Response {
 }
 
 /// An answer that the schema does not allow is a mistake of this program.
-fn unshown(why: Mismatch) -> Refusal {
+pub(super) fn unshown(why: Mismatch) -> Refusal {
     error!(%why, "an answer cannot be shown");
     Refusal::new(500, why.to_string())
 }
@@ -124,7 +124,7 @@ impl Master {
                 self.may_change(request)?;
                 return Ok(self.mark_gone_by_operator(cx, id));
             }
-            Call::Subscribe => return Err(Refusal::new(501, "501 Not Implemented.")),
+            Call::Subscribe => return self.subscribe_operator(cx, request, format),
             Call::GetContainers | Call::PruneImages | Call::Later(_) => {
                 return Err(Refusal::new(501, "501 Not Implemented."));
             }

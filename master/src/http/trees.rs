@@ -20,7 +20,7 @@ use super::show::{held_by, used_on};
 use super::summary::RoleSummed;
 use crate::state::{Agent, Framework, Standing, State};
 
-type Built = Result<Tree, Mismatch>;
+pub(super) type Built = Result<Tree, Mismatch>;
 
 /// Time as Mesos tells it to operators.
 fn time(at: Duration) -> TimeInfo {
@@ -105,7 +105,25 @@ struct FrameworkPart<'a> {
 }
 
 /// A framework.
-pub(super) fn framework(state: &State, id: &FrameworkId, framework: &Framework) -> Built {
+pub(super) fn framework(state: &State, id: &FrameworkId, one: &Framework) -> Built {
+    let of = message("mesos.v1.master.Response.GetFrameworks.Framework");
+    let mut tree = framework_until(state, id, one, one.unregistered)?;
+    tree.put(of, "offer_constraints", Tree::empty());
+    Ok(tree)
+}
+
+/// A framework as events show it: when it ended is there in any case.
+pub(super) fn framework_in_event(state: &State, id: &FrameworkId, one: &Framework) -> Built {
+    let until = one.unregistered.unwrap_or(Duration::ZERO);
+    framework_until(state, id, one, Some(until))
+}
+
+fn framework_until(
+    state: &State,
+    id: &FrameworkId,
+    framework: &Framework,
+    until: Option<Duration>,
+) -> Built {
     let of = message("mesos.v1.master.Response.GetFrameworks.Framework");
     let offers = framework.offers.iter().filter_map(|id| state.offer(id));
     let part = FrameworkPart {
@@ -115,14 +133,13 @@ pub(super) fn framework(state: &State, id: &FrameworkId, framework: &Framework) 
         recovered: framework.standing == Standing::Recovered,
         registered_time: time(framework.registered),
         reregistered_time: time(framework.reregistered.unwrap_or(framework.registered)),
-        unregistered_time: framework.unregistered.map(time),
+        unregistered_time: until.map(time),
         offers: offers.map(|one| &one.offer).collect(),
     };
     let mut tree = to_tree(&part, of)?;
     let (used, offered) = held_by(state, id, framework);
     put_resources(&mut tree, of, "allocated_resources", &used)?;
     put_resources(&mut tree, of, "offered_resources", &offered)?;
-    tree.put(of, "offer_constraints", Tree::empty());
     Ok(tree)
 }
 

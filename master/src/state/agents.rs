@@ -12,7 +12,7 @@ use meseta_protocol::{AgentId, FrameworkId, OfferId, TaskId};
 use meseta_runtime::Pid;
 
 use super::frameworks::forget;
-use super::{Agent, State, end_is_forwarded};
+use super::{Agent, Change, State, end_is_forwarded};
 use crate::health::Health;
 
 /// What was on an agent that is taken out.
@@ -112,6 +112,7 @@ impl State {
         for task in tasks {
             self.add_task(task);
         }
+        self.noted.note(|| Change::AgentAdded(id));
     }
 
     /// Records that a known agent has registered again, perhaps from another port.
@@ -143,12 +144,16 @@ impl State {
         version: String,
         capabilities: Vec<AgentCapability>,
     ) {
-        if let Some(agent) = self.agents.get_mut(id) {
-            agent.total = info.resources.clone();
-            agent.info = info;
-            agent.version = version;
-            agent.capabilities = capabilities;
+        let Some(agent) = self.agents.get_mut(id) else {
+            return;
+        };
+        if agent.info != info || agent.version != version || agent.capabilities != capabilities {
+            self.noted.note(|| Change::AgentAdded(id.clone()));
         }
+        agent.total = info.resources.clone();
+        agent.info = info;
+        agent.version = version;
+        agent.capabilities = capabilities;
     }
 
     /// What an agent holds for tasks that are over for their frameworks, as it has just listed them, each task's

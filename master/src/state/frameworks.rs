@@ -11,7 +11,8 @@ use meseta_protocol::task::Task;
 use meseta_protocol::{AgentId, ExecutorId, FrameworkId, TaskId, UpdateId};
 use meseta_runtime::Pid;
 
-use super::{Framework, Standing, State};
+use super::changes::ended_with_its_framework;
+use super::{Change, Framework, Standing, State};
 
 /// What an ended framework leaves.
 #[derive(Debug)]
@@ -90,6 +91,7 @@ impl State {
         if let Some(pid) = &framework.pid {
             self.frameworks_by_pid.insert(pid.clone(), id.clone());
         }
+        self.noted.note(|| Change::FrameworkAdded(id.clone()));
         let replaced = self.frameworks.insert(id, framework);
         debug_assert!(replaced.is_none(), "a framework id is added once");
     }
@@ -110,6 +112,7 @@ impl State {
             forget(&mut self.frameworks_by_pid, old, id);
         }
         self.frameworks_by_pid.insert(pid.clone(), id.clone());
+        self.noted.note(|| Change::FrameworkUpdated(id.clone()));
         old
     }
 
@@ -117,6 +120,7 @@ impl State {
     pub fn update_framework(&mut self, id: &FrameworkId, info: FrameworkInfo) {
         if let Some(framework) = self.frameworks.get_mut(id) {
             framework.info = info;
+            self.noted.note(|| Change::FrameworkUpdated(id.clone()));
         }
     }
 
@@ -124,6 +128,7 @@ impl State {
     pub fn set_standing(&mut self, id: &FrameworkId, standing: Standing) {
         if let Some(framework) = self.frameworks.get_mut(id) {
             framework.standing = standing;
+            self.noted.note(|| Change::FrameworkUpdated(id.clone()));
         }
     }
 
@@ -165,12 +170,18 @@ impl State {
         for mut task in ended {
             if !task.state.is_terminal() {
                 task.state = TaskState::Killed;
+                let mut status = ended_with_its_framework(&task);
+                status.timestamp = Some(now.as_secs_f64());
+                self.noted.updated(id, &status, task.state);
+                task.statuses.push(status);
             }
             remember(&mut framework.completed_tasks, task, limit);
         }
         let scheduler = framework.pid.clone();
         framework.standing = Standing::Disconnected;
         framework.unregistered = Some(now);
+        self.noted
+            .note(|| Change::FrameworkRemoved(Box::new(framework.info.clone())));
         self.completed_frameworks.push_back(framework);
         while self.completed_frameworks.len() > self.limits.completed_frameworks {
             self.completed_frameworks.pop_front();
@@ -189,6 +200,8 @@ impl State {
             }
         }
         if let Some(framework) = self.frameworks.get_mut(&framework_id) {
+            self.noted
+                .note(|| Change::TaskAdded(Box::new(task.clone())));
             framework.tasks.insert(task.task_id.clone(), task);
         }
     }
@@ -250,12 +263,15 @@ impl State {
     ) -> Option<Resources> {
         let framework = self.frameworks.get_mut(framework_id)?;
         let task = framework.tasks.get_mut(task_id)?;
-        let was_terminal = task.state.is_terminal();
+        let (before, was_terminal) = (task.state, task.state.is_terminal());
         if !was_terminal {
             task.state = latest;
         }
         let mut kept = status.clone();
         kept.data = None;
+        if task.state != before || task.statuses.last() != Some(&kept) {
+            self.noted.updated(framework_id, &kept, task.state);
+        }
         match task.statuses.last_mut() {
             Some(last) if last.state == kept.state => *last = kept,
             _ => task.statuses.push(kept),

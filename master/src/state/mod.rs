@@ -6,6 +6,7 @@
 //! [`State::check`] says so and runs after every step of the tests.
 
 mod agents;
+mod changes;
 mod frameworks;
 mod offers;
 
@@ -23,6 +24,7 @@ use meseta_protocol::{AgentId, ExecutorId, FrameworkId, OfferId, Role, TaskId};
 use meseta_runtime::Pid;
 
 pub use agents::Removed;
+pub use changes::{Change, Updated};
 pub use frameworks::EndedFramework;
 
 /// How a framework stands with this master.
@@ -159,6 +161,7 @@ pub struct State {
     completed_frameworks: VecDeque<Framework>,
     frameworks_by_pid: HashMap<Pid, FrameworkId>,
     agents_by_pid: HashMap<Pid, AgentId>,
+    noted: changes::Noted,
 }
 
 impl State {

@@ -281,6 +281,7 @@ impl<P: Process> Cell<P> {
             reply_to,
         };
         act(&mut self.process, &mut cx);
+        self.process.turn_ends(&mut cx);
     }
 }
 

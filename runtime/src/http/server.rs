@@ -59,7 +59,8 @@ const RECOVERED: u64 = 16;
 pub(crate) struct Limits {
     /// Connections at a time, besides the probes of peers.
     pub(crate) connections: usize,
-    /// How long a connection may take to send the head of a request, from its beginning or the last answer on.
+    /// How long a connection may take to send the head of a request, from its beginning or the last answer on, and then
+    /// its body.
     pub(crate) patience: Duration,
 }
 
@@ -505,13 +506,22 @@ async fn process(
         ..Request::default()
     };
     if takes == Takes::Call {
-        let Ok(body) = axum::body::to_bytes(body, MAX_BODY).await else {
-            let text = format!(
-                "The body is cut off, or longer than {MAX_BODY} bytes: send less at a time."
-            );
-            return Response::text(413, text);
+        // Nobody gives way while a request is in hand, so none may be in hand for ever.
+        let patience = client.clients.patience;
+        let body = tokio::time::timeout(patience, axum::body::to_bytes(body, MAX_BODY));
+        request.body = match body.await {
+            Ok(Ok(body)) => body,
+            Ok(Err(_)) => {
+                let text = format!(
+                    "The body is cut off, or longer than {MAX_BODY} bytes: send less at a time."
+                );
+                return Response::text(413, text);
+            }
+            Err(_) => {
+                let text = format!("The body did not come within {patience:?}: try again.");
+                return Response::text(408, text).with_header("connection", "close");
+            }
         };
-        request.body = body;
         request.is_local = may_change(on_loopback, &head.headers).is_ok();
         request.headers = gather(&head.headers);
     }

@@ -93,6 +93,11 @@ impl StreamSender {
         self.waiting.fetch_add(length, Ordering::Relaxed);
         self.queue.send(record).map_err(|_| StreamEnd::Gone)
     }
+
+    /// Whether the connection has ended. It has when [`StreamClosed`] comes.
+    pub fn is_closed(&self) -> bool {
+        self.queue.is_closed()
+    }
 }
 
 impl Stream {
@@ -123,6 +128,7 @@ impl futures::Stream for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        self.queue.close();
         if let Some((outside, process)) = self.closed.take() {
             outside.send(&process, StreamClosed {});
         }
@@ -155,7 +161,9 @@ mod tests {
         futures::executor::block_on(stream.next()).unwrap().unwrap();
         sender.send(vec![0; 10]).unwrap();
         assert_eq!(sender.send(vec![0]), Err(StreamEnd::TooSlow));
+        assert!(!sender.is_closed());
         drop(stream);
+        assert!(sender.is_closed());
         let gone = sender.send(Vec::new());
         assert!(gone.is_err(), "{gone:?}");
     }
