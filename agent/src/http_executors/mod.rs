@@ -74,8 +74,13 @@ impl Agent {
             .local(&known)
             .map_err(|error| Refusal::new(500, error.to_string()))?;
         let subscribed = executor.pid.as_ref() == Some(&me);
+        let is_connected = executor.listener() == Some(&me);
         match (call, answer) {
             (Call::Subscribe(subscribe), Some(format)) => {
+                if is_connected {
+                    // The notice of the older stream's end, which has the same PID, must not be taken for the new one's.
+                    return Err(end_older(cx, &me));
+                }
                 return self.subscribe_http(cx, &me, subscribe, format, style);
             }
             (Call::Subscribe(_), None) => {}
@@ -115,15 +120,20 @@ impl Agent {
             HttpExecutor::new(agent, records, format, style)
         });
         if spawned.is_err() {
-            info!(executor = %me, "an executor subscribes again: its older stream ends first");
-            cx.terminate(me);
-            return Err(Refusal::new(
-                503,
-                "The executor's former subscription is being ended: try again.",
-            ));
+            return Err(end_older(cx, me));
         }
         self.receive(cx, me, subscribe);
         let body = body.telling(cx.outside(), me.clone());
         Ok(Response::stream(format.content_type(), body))
     }
+}
+
+/// Has the older stream of an executor end; until that is known nobody else comes in under its PID.
+fn end_older(cx: &mut Context<'_, Agent>, executor: &Pid) -> Refusal {
+    info!(%executor, "an executor subscribes again: its older stream ends first");
+    cx.terminate(executor);
+    Refusal::new(
+        503,
+        "The executor's former subscription is being ended: try again.",
+    )
 }
