@@ -13,6 +13,7 @@ use crate::codec::Class;
 use crate::identity::{CertificateAuthority, GuestKey};
 use crate::message::{Correlation, Kind};
 use crate::pid::Pid;
+use crate::ports::FreePorts;
 use crate::transport::{Loss, Peer, Violation};
 
 mod endings;
@@ -72,6 +73,7 @@ struct TestNode {
     linked: Arc<AtomicBool>,
     end: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
+    _port: Option<FreePorts>,
 }
 
 impl TestNode {
@@ -81,6 +83,9 @@ impl TestNode {
 
     fn with(identity: Identity, port: u16, change: impl FnOnce(&mut QuicConfig)) -> Self {
         static RUNS: AtomicU64 = AtomicU64::new(1);
+        // Nobody else has the port, nor that of TCP with its number, even while the node is down.
+        let held = (port == 0).then(|| FreePorts::find(1).unwrap());
+        let port = held.as_ref().map_or(port, |held| held.all()[0]);
         let socket = UdpSocket::bind(("127.0.0.1", port)).unwrap();
         let address = Address::new("127.0.0.1", socket.local_addr().unwrap().port());
         let run = Incarnation(RUNS.fetch_add(1, Ordering::Relaxed));
@@ -112,6 +117,7 @@ impl TestNode {
             linked,
             end: Some(end),
             thread: Some(thread),
+            _port: held,
         }
     }
 
@@ -830,8 +836,9 @@ fn frames_wait_for_a_peer_that_starts_within_the_grace() {
     let a = TestNode::with(node(&ca), 0, |c| {
         c.handshake_timeout = Duration::from_secs(1);
     });
-    let reserved = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let port = reserved.local_addr().unwrap().port();
+    let ports = FreePorts::find(1).unwrap();
+    let port = ports.all()[0];
+    let reserved = UdpSocket::bind(("127.0.0.1", port)).unwrap();
     let key = PeerKey::Node(Address::new("127.0.0.1", port));
     a.send(&key, &message("to", "from", &a.address, 0));
     // The first packet of the dial has come, and nobody answers it.
