@@ -30,6 +30,7 @@ pub mod registrar;
 pub mod registry;
 pub mod removal_rate;
 pub mod replicated;
+mod revised;
 mod schedulers;
 pub mod state;
 pub mod validation;

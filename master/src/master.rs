@@ -38,6 +38,7 @@ use crate::leading::Leadership;
 use crate::operators::MarkAgentGone;
 use crate::registrar::{self, Registrar};
 use crate::removal_rate::Permits;
+use crate::revised::Revised;
 use crate::state::State;
 
 /// What is going on with an agent that is not settled: other transitions wait for a retry.
@@ -57,15 +58,16 @@ pub struct Master {
     pub(crate) started: Duration,
     began: Time,
 
-    pub(crate) state: State,
+    /// The tables. They, and whatever else `/state` shows that may change, count their revisions.
+    pub(crate) state: Revised<State>,
     pub(crate) registering: BTreeSet<Pid>,
     pub(crate) transitions: BTreeMap<AgentId, Transition>,
     /// Agents marked unreachable by this master, with the time since the Unix epoch.
-    pub(crate) unreachable: BTreeMap<AgentId, Duration>,
+    pub(crate) unreachable: Revised<BTreeMap<AgentId, Duration>>,
     /// Agents that will never come back, with the time since the Unix epoch they were marked.
     pub(crate) gone: BTreeMap<AgentId, Duration>,
     /// Agents of the registry that have not come back after a fail-over yet.
-    pub(crate) awaited: Awaited,
+    pub(crate) awaited: Revised<Awaited>,
     /// Agents that wait to be marked unreachable, with the number of the wait and why they are to be.
     pub(crate) doomed: BTreeMap<AgentId, (u64, &'static str)>,
     /// How fast agents may be marked unreachable.
@@ -95,16 +97,16 @@ impl Master {
     pub fn new(config: Config) -> Self {
         let permits = Permits::new(config.agent_removal_rate_limit);
         Self {
-            state: State::new(config.limits),
+            state: Revised::new(State::new(config.limits)),
             config,
             info: MasterInfo::default(),
             started: Duration::ZERO,
             began: Time::ZERO,
             registering: BTreeSet::new(),
             transitions: BTreeMap::new(),
-            unreachable: BTreeMap::new(),
+            unreachable: Revised::default(),
             gone: BTreeMap::new(),
-            awaited: Awaited::default(),
+            awaited: Revised::default(),
             doomed: BTreeMap::new(),
             permits,
             next_framework: 0,

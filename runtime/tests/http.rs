@@ -139,6 +139,85 @@ fn a_body_that_does_not_come_ends_its_request_and_the_connection() {
     node.shutdown();
 }
 
+/// Shows a document, as long as it is asked to.
+struct Shown;
+
+impl Process for Shown {
+    fn routes(routes: &mut Routes<Self>) {
+        routes.get("/letters", |_, _, request| {
+            let length = request.query["length"].parse().unwrap();
+            Response::json(&serde_json::Value::String("x".repeat(length)))
+        });
+        routes.get("/named", |_, _, request| {
+            let tag = request.tag("state");
+            if request.knows(&tag) {
+                return Response::not_modified(tag);
+            }
+            Response::json(&serde_json::json!({})).tagged(tag)
+        });
+    }
+}
+
+/// Head and body of the answer to a request with these headers, after which the connection ends.
+fn exchange(node: &Node, method: &str, path: &str, headers: &str) -> (String, Vec<u8>) {
+    let mut client = Client::of(node);
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n");
+    write!(client.0, "{head}{headers}\r\n").unwrap();
+    let mut answer = Vec::new();
+    client.0.read_to_end(&mut answer).unwrap();
+    let end = answer.windows(4).position(|part| part == b"\r\n\r\n");
+    let body = answer.split_off(end.unwrap() + 4);
+    (String::from_utf8(answer).unwrap(), body)
+}
+
+/// The value of a header of an answer.
+fn value<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+    let found = lines.find(|(known, _)| known.eq_ignore_ascii_case(name));
+    found.map(|(_, value)| value)
+}
+
+#[test]
+fn an_answer_that_the_client_knows_is_not_sent_again() {
+    let node = node(|node| node);
+    node.spawn("shown", || Shown).unwrap();
+    for path in [
+        "/shown/letters?length=3",
+        "/shown/letters?length=300000",
+        "/shown/named",
+        "/shown/letters?length=3&jsonp=f",
+    ] {
+        let (head, body) = exchange(&node, "GET", path, "");
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        let tag = value(&head, "etag").unwrap();
+        for known in [
+            format!("If-None-Match: \"other\"\r\nIf-None-Match: {tag}\r\n"),
+            "If-None-Match: *\r\n".to_owned(),
+        ] {
+            let (head, body) = exchange(&node, "GET", path, &known);
+            assert!(head.starts_with("HTTP/1.1 304 "), "{path} {known} {head}");
+            assert_eq!(value(&head, "etag"), Some(tag), "{path}");
+            assert_eq!(value(&head, "content-type"), None, "{path}");
+            assert_eq!(body, b"", "{path}");
+        }
+        let other = "If-None-Match: W/\"other\"\r\n";
+        assert_eq!(exchange(&node, "GET", path, other).1, body, "{path}");
+        // What may change something is answered in full.
+        let posted = exchange(&node, "POST", path, &format!("If-None-Match: {tag}\r\n"));
+        assert_eq!(posted.1, body, "{path}");
+    }
+    // Only who made it knows what HEAD asks for.
+    for (path, status) in [("/shown/named", 304), ("/shown/letters?length=3", 200)] {
+        let (head, body) = exchange(&node, "HEAD", path, "If-None-Match: *\r\n");
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        assert_eq!(body, b"");
+    }
+    let head = exchange(&node, "GET", "/shown/nothing", "If-None-Match: *\r\n").0;
+    assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
+    assert_eq!(value(&head, "etag"), None);
+    node.shutdown();
+}
+
 #[test]
 fn a_process_that_does_not_run_is_not_found() {
     let node = node(|node| node);

@@ -5,3 +5,4 @@
 
 mod election;
 mod followers;
+mod polling;

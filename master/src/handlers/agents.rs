@@ -163,7 +163,7 @@ impl Serve<UnregisterAgent> for Master {
 impl Serve<Pong> for Master {
     fn serve(&mut self, cx: &mut Context<'_, Self>, from: &Pid, _: Pong) {
         if let Some(id) = self.state.agent_at(from).cloned()
-            && let Some(agent) = self.state.agent_mut(&id)
+            && let Some(agent) = self.state.unseen().agent_mut(&id)
         {
             agent.health.pong();
             // One that answers but does not register again is no better for it.
@@ -623,7 +623,7 @@ impl Master {
     /// chain of its own.
     fn ping(&mut self, cx: &mut Context<'_, Self>, id: &AgentId, chain: u64) {
         let limit = self.config.max_agent_ping_timeouts;
-        let agent = self.state.agent_mut(id);
+        let agent = self.state.unseen().agent_mut(id);
         let Some(agent) = agent.filter(|agent| agent.ping_chain == chain) else {
             return;
         };

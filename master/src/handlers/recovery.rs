@@ -21,9 +21,9 @@ const STAYED_AWAY: &str = "agent did not re-register in time after the master's 
 impl Master {
     /// Takes over what earlier masters have stored.
     pub(crate) fn adopt(&mut self, cx: &mut Context<'_, Self>, registry: &Registry) {
-        self.awaited = Awaited::of(registry);
+        *self.awaited = Awaited::of(registry);
         let unreachable = registry.unreachable.iter();
-        self.unreachable = unreachable
+        *self.unreachable = unreachable
             .map(|(id, agent)| (id.clone(), Duration::from_nanos(agent.at)))
             .collect();
         let gone = registry.gone.iter();

@@ -34,7 +34,9 @@ use show::{
 pub(crate) fn routes(routes: &mut Routes<Master>) {
     macro_rules! about_the_cluster {
         ($( $path:literal => $show:ident ),* $(,)?) => {
-            $( routes.get($path, |me, cx, request| me.as_leader(cx, request, Master::$show)); )*
+            $( routes.get($path, |me, cx, request| {
+                me.as_leader(cx, request, |me, cx, request| me.unless_known(cx, request, Master::$show))
+            }); )*
         };
     }
     about_the_cluster! {
@@ -155,6 +157,25 @@ fn count(number: usize) -> f64 {
 }
 
 impl Master {
+    /// Answers with a document, or with its tag alone to a client that has it already: then it is not made at all.
+    fn unless_known(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        request: &Request,
+        show: fn(&mut Self, &mut Context<'_, Self>, &Request) -> Response,
+    ) -> Response {
+        // All that the documents show: what is in these, and what stays while a master leads. Each number only rises.
+        let revision =
+            self.state.revision() + self.unreachable.revision() + self.awaited.revision();
+        let (id, epoch) = (&self.info.id, self.epoch());
+        let tag = request.tag(&format!("{id}-{epoch}-{revision}"));
+        if request.knows(&tag) {
+            Response::not_modified(tag)
+        } else {
+            show(self, cx, request).tagged(tag)
+        }
+    }
+
     fn show_state(&mut self, cx: &mut Context<'_, Self>, _: &Request) -> Response {
         let agents = self.state.agents().count();
         let connected = self.state.agents().filter(|(_, agent)| agent.connected);

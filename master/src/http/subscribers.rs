@@ -108,7 +108,7 @@ impl Master {
             return Err(Refusal::new(500, "500 Internal Server Error."));
         };
         if audience.listeners.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.state.listen(true);
+            self.state.unseen().listen(true);
         }
         info!(local = request.is_local, "an operator subscribes");
         let (records, body) = http::stream(MAX_WAITING);
@@ -149,12 +149,12 @@ impl Master {
         let Some(audience) = &self.audience else {
             return;
         };
-        let changes = self.state.take_changes();
+        let changes = self.state.unseen().take_changes();
         if changes.is_empty() {
             return;
         }
         if audience.len() == 0 {
-            self.state.listen(false);
+            self.state.unseen().listen(false);
             return;
         }
         for change in changes {

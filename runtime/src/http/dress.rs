@@ -1,19 +1,30 @@
-//! What is done with every answer that does not go on, whoever gave it: a page may want it as a script.
+//! What is done with every answer that does not go on, whoever gave it: a page may want it as a script, and a client that
+//! has it already need not have it again.
 //!
-//! Pure but for the body, which is taken in whole; it is in memory already.
+//! Bodies are taken in whole; they are in memory already. What takes long is done beside the thread of HTTP.
 
 use axum::body::{Body, to_bytes};
-use axum::http::{HeaderValue, Request, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use axum::response::Response;
+use bytes::Bytes;
+
+use super::tags;
 
 /// Longest name of a function of a page.
 const MAX_NAME: usize = 256;
+
+/// Longest body that is dressed on the thread of HTTP, in bytes: that takes well under a millisecond.
+const SHORT: usize = 16 << 10;
 
 /// What a request wants done with its answer.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Wishes {
     /// Function of a page that JSON is handed to, as a script.
     callback: Option<String>,
+    /// Whether an answer that the client knows can be left out: it is asked for, and nothing else is to be done.
+    is_read: bool,
+    /// Tags of answers that the client knows.
+    known: String,
 }
 
 impl Wishes {
@@ -26,27 +37,65 @@ impl Wishes {
         // A script is for pages of any site, and what is in files is not for them.
         let is_of_files = request.uri().path().contains("files/");
         Self {
+            // What HEAD asks for has no body.
             callback: given
-                .filter(|name| is_name(name) && !is_of_files)
+                .filter(|name| is_name(name) && !is_of_files && *request.method() != Method::HEAD)
                 .map(str::to_owned),
+            is_read: *request.method() == Method::GET,
+            known: all_of(request.headers(), &header::IF_NONE_MATCH),
         }
     }
 
     pub(super) async fn dress(self, answer: Response) -> Response {
-        let is_json =
-            (answer.headers().get(header::CONTENT_TYPE)).is_some_and(|kind| kind == super::JSON);
-        let Some(name) = self.callback.filter(|_| is_json) else {
-            return answer;
-        };
         let (mut head, body) = answer.into_parts();
+        let kind = head.headers.get(header::CONTENT_TYPE);
+        let is_json = kind.is_some_and(|kind| kind == super::JSON);
+        let needs_tag = self.is_read
+            && is_json
+            && head.status == StatusCode::OK
+            && !head.headers.contains_key(header::ETAG);
+        if !needs_tag && !(is_json && self.callback.is_some()) {
+            return Response::from_parts(head, body);
+        }
         // A body in memory cannot fail.
-        let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
-        let script = [name.as_bytes(), b"(", &body, b")"].concat();
-        let kind = HeaderValue::from_static("text/javascript");
-        head.headers.insert(header::CONTENT_TYPE, kind);
+        let mut body = to_bytes(body, usize::MAX).await.unwrap_or_default();
         head.headers.remove(header::CONTENT_LENGTH);
-        Response::from_parts(head, Body::from(script))
+        if let Some(name) = &self.callback {
+            body = [name.as_bytes(), b"(", &body, b")"].concat().into();
+            let kind = HeaderValue::from_static("text/javascript");
+            head.headers.insert(header::CONTENT_TYPE, kind);
+        }
+        if needs_tag && let Some(tag) = beside(body.clone(), tags::of_bytes).await {
+            if tags::is_among(&tag, &self.known) {
+                head.status = StatusCode::NOT_MODIFIED;
+                head.headers.remove(header::CONTENT_TYPE);
+                body = Bytes::new();
+            }
+            // It is a word in quotes.
+            if let Ok(tag) = HeaderValue::try_from(tag) {
+                head.headers.insert(header::ETAG, tag);
+            }
+        }
+        Response::from_parts(head, Body::from(body))
     }
+}
+
+/// Does this with a body, beside the thread of HTTP if it takes long; none when the node ends meanwhile.
+async fn beside<T: Send + 'static>(
+    body: Bytes,
+    work: impl FnOnce(&[u8]) -> T + Send + 'static,
+) -> Option<T> {
+    if body.len() <= SHORT {
+        return Some(work(&body));
+    }
+    tokio::task::spawn_blocking(move || work(&body)).await.ok()
+}
+
+/// All values of a header, with commas between.
+fn all_of(headers: &HeaderMap, name: &header::HeaderName) -> String {
+    let values = headers.get_all(name).iter();
+    let values: Vec<&str> = values.filter_map(|value| value.to_str().ok()).collect();
+    values.join(", ")
 }
 
 /// Whether this names a function and is nothing else: a script of the asker's own is not sent back from here.
@@ -77,7 +126,7 @@ mod tests {
             "/state?jsonp=alert(1)//",
             "/state?jsonp=%3Cb%3E",
         ] {
-            assert_eq!(wishes(none), Wishes::default(), "{none}");
+            assert_eq!(wishes(none).callback, None, "{none}");
         }
     }
 

@@ -12,6 +12,7 @@ pub(crate) mod path;
 pub(crate) mod server;
 mod status;
 mod stream;
+mod tags;
 mod version;
 
 use std::collections::BTreeMap;
@@ -32,7 +33,8 @@ pub struct Request {
     pub query: BTreeMap<String, String>,
     /// Path and query as the client asked for them, to send it elsewhere.
     pub target: String,
-    /// Headers by name in lower case; of a repeated one all values, with commas between. Only for [`Routes::call`].
+    /// Headers by name in lower case; of a repeated one all values, with commas between. For [`Routes::call`]; others
+    /// see `if-none-match` and no more.
     ///
     /// [`Routes::call`]: crate::Routes::call
     pub headers: BTreeMap<String, String>,

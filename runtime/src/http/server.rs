@@ -313,13 +313,14 @@ async fn carry(stream: TcpStream, client: Client, router: Router) {
             // An answer that goes on is in hand until its stream ends.
             let goes_on =
                 |answer: &axum::response::Response| answer.extensions().get::<GoesOn>().is_some();
-            if !answer.as_ref().is_ok_and(goes_on) {
-                client.answered();
-                return match answer {
-                    Ok(answer) => Ok(wishes.dress(answer).await),
-                };
+            match answer {
+                Ok(answer) if !goes_on(&answer) => {
+                    let answer = wishes.dress(answer).await;
+                    client.answered();
+                    Ok(answer)
+                }
+                goes_on => goes_on,
             }
-            answer
         }
     });
     let served = http1::Builder::new()
@@ -524,6 +525,10 @@ async fn process(
         };
         request.is_local = may_change(on_loopback, &head.headers).is_ok();
         request.headers = gather(&head.headers);
+    } else if head.headers.contains_key(header::IF_NONE_MATCH) {
+        let mut all = gather(&head.headers);
+        all.retain(|name, _| name == header::IF_NONE_MATCH.as_str());
+        request.headers = all;
     }
     let mut response = answer(&inbox, request).await;
     response.stream = (response.stream.take()).map(|stream| stream.holding(InHand(client)));
