@@ -54,7 +54,7 @@ impl Wishes {
             && is_json
             && head.status == StatusCode::OK
             && !head.headers.contains_key(header::ETAG);
-        if !needs_tag && !(is_json && self.callback.is_some()) {
+        if !(needs_tag || is_json && self.callback.is_some()) {
             return Response::from_parts(head, body);
         }
         // A body in memory cannot fail.
