@@ -25,6 +25,16 @@ impl Receive<UpdateTask> for Agent {
             cx.metrics().count("slave/invalid_status_updates");
             return;
         }
+        // It repeats it while the word that it has arrived is still under way, or was lost with a connection.
+        let executor = self.tables.executor(&named.0, &named.1);
+        if let Some(uuid) = message.status.uuid
+            && executor.is_some_and(|executor| executor.is_past(&message.status))
+        {
+            let task_id = message.status.task_id;
+            debug!(task = %task_id, state = %message.status.state, "an executor repeats what is over");
+            cx.send(from, UpdateAcknowledged { task_id, uuid });
+            return;
+        }
         let update = StatusUpdate {
             framework_id: named.0,
             executor_id: message
