@@ -56,7 +56,7 @@ fn is_sent(node: &Node, path: &str, tag: &str) -> bool {
 fn a_document_is_sent_again_when_something_has_changed_and_else_not() {
     let node = master();
     let tags = DOCUMENTS.map(|path| (path, known(&node, path)));
-    let info = json!({"user": "root", "name": "new", "roles": ["*"]});
+    let info = json!({"user": "root", "name": "new"});
     let _scheduler = Scheduler::subscribe(&node.address().to_string(), &info);
     for (path, tag) in &tags {
         assert!(is_sent(&node, path, tag), "{path}");
