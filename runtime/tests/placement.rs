@@ -329,6 +329,20 @@ fn one_ask_more_than_may_be_open_fails_at_once_and_the_others_wait() {
     world.node.shutdown();
 }
 
+/// Keeps its thread until it is let.
+struct Hold(Receiver<()>);
+impl Process for Hold {
+    fn routes(routes: &mut Routes<Self>) {
+        routes.on::<Open>();
+    }
+}
+impl Receive<Open> for Hold {
+    fn receive(&mut self, _: &mut Context<'_, Self>, _: &Pid, _: Open) {
+        // Err once the test has let go.
+        let _over = self.0.recv();
+    }
+}
+
 /// Each flooded process handles far more messages than one drain may, and its neighbours' timers and messages are
 /// served between: in the log they come long before the floods are over.
 #[test]
@@ -336,6 +350,10 @@ fn timers_run_while_many_processes_of_a_thread_are_flooded() {
     const FLOOD: u64 = 3_000;
     let world = World::new(Clock::live());
     let (seen, log) = channel();
+    // All begin at once, however the test's own thread gets on.
+    let (release, held) = channel();
+    let hold = world.node.spawn("hold", move || Hold(held)).unwrap();
+    world.node.send(&hold, Open(0));
     for flooded in 0..20 {
         let seen = seen.clone();
         let to = world.node.pid("nobody").unwrap();
@@ -344,6 +362,7 @@ fn timers_run_while_many_processes_of_a_thread_are_flooded() {
         world.node.send(&pid, Tick(1));
         world.node.send(&pid, Flood(FLOOD));
     }
+    drop(release);
     let order: Vec<Seen> = log.iter().take(40).collect();
     let last_tick = order.iter().rposition(|seen| *seen == Seen::Ticked);
     let first_end = order.iter().position(|seen| *seen == Seen::Number(0));
