@@ -219,6 +219,49 @@ fn an_answer_that_the_client_knows_is_not_sent_again() {
 }
 
 #[test]
+fn a_long_answer_is_compressed_for_those_who_take_it() {
+    let node = node(|node| node);
+    node.spawn("shown", || Shown).unwrap();
+    let gzip = "Accept-Encoding: deflate, gzip\r\n";
+    for (length, is_long) in [(1021, false), (1022, true), (300_000, true)] {
+        let path = format!("/shown/letters?length={length}");
+        let (plain, letters) = exchange(&node, "GET", &path, "");
+        assert_eq!(value(&plain, "content-encoding"), None);
+        assert_eq!(value(&plain, "vary"), Some("Accept-Encoding"));
+        assert_eq!(letters.len(), length + 2);
+        let (head, body) = exchange(&node, "GET", &path, gzip);
+        assert_eq!(value(&head, "vary"), Some("Accept-Encoding"));
+        assert_eq!(value(&head, "etag"), value(&plain, "etag"));
+        assert_eq!(
+            value(&head, "content-length"),
+            Some(&*body.len().to_string())
+        );
+        if !is_long {
+            assert_eq!(value(&head, "content-encoding"), None);
+            assert_eq!(body, letters);
+            continue;
+        }
+        assert_eq!(value(&head, "content-encoding"), Some("gzip"));
+        assert!(body.len() < letters.len() / 10);
+        let mut back = Vec::new();
+        flate2::read::GzDecoder::new(&*body)
+            .read_to_end(&mut back)
+            .unwrap();
+        assert_eq!(back, letters);
+        // Known by its tag it is not sent, and so not compressed.
+        let known = format!("{gzip}If-None-Match: {}\r\n", value(&head, "etag").unwrap());
+        let (head, body) = exchange(&node, "GET", &path, &known);
+        assert!(head.starts_with("HTTP/1.1 304 "), "{head}");
+        assert_eq!(value(&head, "content-encoding"), None);
+        assert_eq!(value(&head, "vary"), Some("Accept-Encoding"));
+        assert_eq!(body, b"");
+        let refused = exchange(&node, "GET", &path, "Accept-Encoding: gzip;q=0, *\r\n");
+        assert_eq!(refused.1, letters);
+    }
+    node.shutdown();
+}
+
+#[test]
 fn a_process_that_does_not_run_is_not_found() {
     let node = node(|node| node);
     let (status, text) = once(&node, "/__processes__?id=nope");

@@ -1,20 +1,48 @@
-//! What is done with every answer that does not go on, whoever gave it: a page may want it as a script, and a client that
-//! has it already need not have it again.
+//! What is done with every answer that does not go on, whoever gave it: a page may want it as a script, a client that has
+//! it already need not have it again, and one that takes gzip gets it so.
 //!
-//! Bodies are taken in whole; they are in memory already. What takes long is done beside the thread of HTTP.
+//! Bodies are taken in whole; they are in memory already. What takes long is done beside the thread of HTTP, and only so
+//! many are compressed at a time: those who wait keep no processor busy.
+
+use std::num::NonZero;
+use std::sync::Arc;
 
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
-use super::tags;
+use super::{encoding, tags};
 
 /// Longest name of a function of a page.
 const MAX_NAME: usize = 256;
 
 /// Longest body that is dressed on the thread of HTTP, in bytes: that takes well under a millisecond.
 const SHORT: usize = 16 << 10;
+
+/// Where answers of a node get compressed.
+pub(super) struct Press(Arc<Semaphore>);
+
+impl Press {
+    /// One that leaves half of the processors to others.
+    pub(super) fn new() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Self(Arc::new(Semaphore::new(processors.div_ceil(2))))
+    }
+
+    /// The body in gzip, if it gets shorter so.
+    async fn gzip(&self, body: Bytes) -> Option<Vec<u8>> {
+        // Until the work is done, whether or not somebody still waits for it.
+        let turn = Arc::clone(&self.0).acquire_owned().await.ok()?;
+        beside(body, move |body| {
+            let shorter = encoding::gzip(body);
+            drop(turn);
+            shorter
+        })
+        .await?
+    }
+}
 
 /// What a request wants done with its answer.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -25,6 +53,8 @@ pub(super) struct Wishes {
     is_read: bool,
     /// Tags of answers that the client knows.
     known: String,
+    /// Whether gzip is taken.
+    gzip: bool,
 }
 
 impl Wishes {
@@ -42,25 +72,34 @@ impl Wishes {
                 .filter(|name| is_name(name) && !is_of_files && *request.method() != Method::HEAD)
                 .map(str::to_owned),
             is_read: *request.method() == Method::GET,
+            gzip: *request.method() != Method::HEAD
+                && encoding::takes_gzip(&all_of(request.headers(), &header::ACCEPT_ENCODING)),
             known: all_of(request.headers(), &header::IF_NONE_MATCH),
         }
     }
 
-    pub(super) async fn dress(self, answer: Response) -> Response {
+    pub(super) async fn dress(self, answer: Response, press: &Press) -> Response {
         let (mut head, body) = answer.into_parts();
         let kind = head.headers.get(header::CONTENT_TYPE);
         let is_json = kind.is_some_and(|kind| kind == super::JSON);
+        let is_compressible = encoding::is_compressible(kind);
+        if is_compressible || head.status == StatusCode::NOT_MODIFIED {
+            let (name, value) = encoding::VARY;
+            head.headers.append(name, value);
+        }
         let needs_tag = self.is_read
             && is_json
             && head.status == StatusCode::OK
             && !head.headers.contains_key(header::ETAG);
-        if !(needs_tag || is_json && self.callback.is_some()) {
+        let callback = self.callback.filter(|_| is_json);
+        let wants_gzip = self.gzip && is_compressible;
+        if !(needs_tag || callback.is_some() || wants_gzip) {
             return Response::from_parts(head, body);
         }
         // A body in memory cannot fail.
         let mut body = to_bytes(body, usize::MAX).await.unwrap_or_default();
         head.headers.remove(header::CONTENT_LENGTH);
-        if let Some(name) = &self.callback {
+        if let Some(name) = &callback {
             body = [name.as_bytes(), b"(", &body, b")"].concat().into();
             let kind = HeaderValue::from_static("text/javascript");
             head.headers.insert(header::CONTENT_TYPE, kind);
@@ -75,6 +114,14 @@ impl Wishes {
             if let Ok(tag) = HeaderValue::try_from(tag) {
                 head.headers.insert(header::ETAG, tag);
             }
+        }
+        if wants_gzip
+            && body.len() >= encoding::LEAST
+            && let Some(shorter) = press.gzip(body.clone()).await
+        {
+            let gzip = HeaderValue::from_static("gzip");
+            head.headers.insert(header::CONTENT_ENCODING, gzip);
+            body = shorter.into();
         }
         Response::from_parts(head, Body::from(body))
     }
@@ -138,7 +185,8 @@ mod tests {
                 .header(header::CONTENT_LENGTH, 2)
                 .body(Body::from("{}"))
                 .unwrap();
-            let dressed = futures::executor::block_on(wishes("/x?jsonp=f").dress(answer));
+            let dressed =
+                futures::executor::block_on(wishes("/x?jsonp=f").dress(answer, &Press::new()));
             let (head, body) = dressed.into_parts();
             let body = futures::executor::block_on(to_bytes(body, 100)).unwrap();
             let kind = head.headers[header::CONTENT_TYPE]

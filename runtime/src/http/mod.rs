@@ -8,6 +8,7 @@
 
 mod connections;
 mod dress;
+mod encoding;
 pub(crate) mod path;
 pub(crate) mod server;
 mod status;

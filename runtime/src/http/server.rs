@@ -105,6 +105,7 @@ pub(crate) fn serve(
         }),
         metrics: node.metrics().clone(),
         patience: limits.patience,
+        press: dress::Press::new(),
     });
     let router = router(node, local.ip().is_loopback());
     let (stop, stopped) = oneshot::channel();
@@ -146,6 +147,7 @@ struct Clients {
     book: Mutex<Book>,
     metrics: Metrics,
     patience: Duration,
+    press: dress::Press,
 }
 
 impl Clients {
@@ -315,7 +317,7 @@ async fn carry(stream: TcpStream, client: Client, router: Router) {
                 |answer: &axum::response::Response| answer.extensions().get::<GoesOn>().is_some();
             match answer {
                 Ok(answer) if !goes_on(&answer) => {
-                    let answer = wishes.dress(answer).await;
+                    let answer = wishes.dress(answer, &client.clients.press).await;
                     client.answered();
                     Ok(answer)
                 }

@@ -1,6 +1,8 @@
 //! What the agent shows over HTTP, asked for over a real socket.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod executors;
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::mpsc::{Sender, channel};
@@ -16,7 +18,7 @@ use meseta_protocol::messages::Led;
 use meseta_protocol::messages::agent::{AgentRegistered, RegisterAgent, RunTask};
 use meseta_protocol::task::TaskInfo;
 use meseta_runtime::identity::{CertificateAuthority, Identity};
-use meseta_runtime::{Context, Credentials, Node, Pid, Process, Receive, Routes};
+use meseta_runtime::{Context, Credentials, Node, NodeBuilder, Pid, Process, Receive, Routes};
 use serde_json::{Value, json};
 
 /// A master that takes the agent in and gives it one task.
@@ -81,21 +83,26 @@ fn get(node: &Node, path: &str) -> (u16, Value) {
     )
 }
 
-fn agent(allow_file_reading: bool) -> (Node, String, tempfile::TempDir) {
+/// A node on loopback that may be an agent's.
+fn builder() -> NodeBuilder {
     let authority = CertificateAuthority::create("test").unwrap();
     let identity = Identity::issue(&authority, &["127.0.0.1".to_owned()], &["agent"]).unwrap();
+    Node::builder().credentials(Credentials::Given(Box::new(identity)))
+}
+
+/// What every launch starts.
+const FIRST: process_tree::Identity = process_tree::Identity {
+    process: 4711,
+    started: 12,
+};
+
+fn agent(allow_file_reading: bool) -> (Node, String, tempfile::TempDir) {
     let (told, launched) = channel();
-    let builder = Node::builder().credentials(Credentials::Given(Box::new(identity)));
     let node = Storage::Memory(Memory::default())
-        .serve(builder)
+        .serve(builder())
         .op(move |launch: Launch| {
             pretend(&launch, &told);
-            async move {
-                Ok(process_tree::Identity {
-                    process: 4711,
-                    started: 12,
-                })
-            }
+            async move { Ok(FIRST) }
         })
         .op(|_: Sweep| async move { Ok(()) })
         .start()
