@@ -28,6 +28,8 @@ use meseta_protocol::{AgentId, ExecutorId, FrameworkId, TaskId, UpdateId};
 use rand::{Rng, RngExt};
 use serde_bytes::ByteBuf;
 
+use crate::outstanding::Outstanding;
+
 /// Time between two attempts to subscribe for the first time.
 pub const SUBSCRIBE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -147,15 +149,6 @@ enum Phase {
     Ended,
 }
 
-/// An update that the agent has not acknowledged.
-#[derive(Debug, Clone, PartialEq)]
-struct Pending {
-    update: StatusUpdate,
-    uuid: UpdateId,
-    /// Whether it is on its way over the present connection.
-    sent: bool,
-}
-
 /// The machine.
 #[derive(Debug, Clone)]
 pub struct Core {
@@ -168,7 +161,7 @@ pub struct Core {
     /// Tasks that were begun and whose end is not acknowledged: a launch of one that comes again, perhaps over an earlier
     /// connection, is the same launch.
     begun: BTreeSet<TaskId>,
-    updates: Vec<Pending>,
+    updates: Outstanding,
     /// Number of the latest timer.
     timers: u64,
     retry: u64,
@@ -185,7 +178,7 @@ impl Core {
             registered: false,
             tasks: BTreeMap::new(),
             begun: BTreeSet::new(),
-            updates: Vec::new(),
+            updates: Outstanding::default(),
             timers: 0,
             retry: 0,
             recovery: 0,
@@ -250,14 +243,13 @@ impl Core {
     }
 
     fn subscribe(&mut self, next_attempt: Duration) -> Vec<Effect> {
-        let updates = self.updates.iter_mut().map(|pending| {
-            pending.sent = true;
-            pending.update.clone()
-        });
+        // It carries all of them, those of an earlier attempt too.
+        self.updates.lost();
+        let updates = self.updates.send().cloned().collect();
         let message = SubscribeExecutor {
             framework_id: self.settings.framework_id.clone(),
             executor_id: self.settings.executor_id.clone(),
-            unacknowledged_updates: updates.collect(),
+            unacknowledged_updates: updates,
             unacknowledged_tasks: self.tasks.values().cloned().collect(),
         };
         vec![
@@ -278,12 +270,11 @@ impl Core {
         self.settings.agent_id = message.agent_id.clone();
         // Updates made since the subscription was sent.
         let mut effects = Vec::new();
-        for pending in self.updates.iter_mut().filter(|pending| !pending.sent) {
-            pending.sent = true;
+        for update in self.updates.send() {
             effects.push(Effect::Update(Box::new(UpdateTask {
                 framework_id: self.settings.framework_id.clone(),
                 executor_id: self.settings.executor_id.clone(),
-                status: pending.update.status.clone(),
+                status: update.status.clone(),
             })));
         }
         effects.push(Effect::Call(if self.registered {
@@ -297,9 +288,7 @@ impl Core {
 
     fn agent_lost<R: Rng>(&mut self, random: &mut R) -> Vec<Effect> {
         self.connected = false;
-        for pending in &mut self.updates {
-            pending.sent = false;
-        }
+        self.updates.lost();
         let was_subscribed = match self.phase {
             Phase::Subscribed => true,
             Phase::Subscribing => false,
@@ -368,10 +357,10 @@ impl Core {
     }
 
     fn acknowledged(&mut self, task_id: TaskId, uuid: UpdateId) -> Vec<Effect> {
-        let Some(at) = self.updates.iter().position(|pending| pending.uuid == uuid) else {
+        let Some(update) = self.updates.take(uuid) else {
             return Vec::new();
         };
-        let state = self.updates.remove(at).update.status.state;
+        let state = update.status.state;
         self.tasks.remove(&task_id);
         if state.is_terminal() {
             self.begun.remove(&task_id);
@@ -391,19 +380,16 @@ impl Core {
         status.source = Some(StatusSource::Executor);
         status.agent_id = Some(self.settings.agent_id.clone());
         status.executor_id = Some(self.settings.executor_id.clone());
-        self.updates.push(Pending {
-            update: StatusUpdate {
-                framework_id: self.settings.framework_id.clone(),
-                executor_id: Some(self.settings.executor_id.clone()),
-                agent_id: Some(self.settings.agent_id.clone()),
-                status: status.clone(),
-                timestamp,
-                uuid: Some(uuid),
-                latest_state: None,
-            },
-            uuid,
-            sent: self.connected,
-        });
+        let update = StatusUpdate {
+            framework_id: self.settings.framework_id.clone(),
+            executor_id: Some(self.settings.executor_id.clone()),
+            agent_id: Some(self.settings.agent_id.clone()),
+            status: status.clone(),
+            timestamp,
+            uuid: Some(uuid),
+            latest_state: None,
+        };
+        self.updates.push(uuid, update, self.connected);
         if !self.connected {
             return Vec::new();
         }

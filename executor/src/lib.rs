@@ -49,6 +49,7 @@ pub mod driver;
 pub mod environment;
 pub mod kill_policy;
 pub mod launch;
+mod outstanding;
 pub mod process_tree;
 pub mod program;
 pub mod spawn;

@@ -14,7 +14,7 @@
 
 #![expect(clippy::print_stdout, reason = "printing is what this program is for")]
 
-mod agents;
+mod guest;
 mod masters;
 mod round;
 
@@ -29,11 +29,12 @@ use clap::Parser;
 use meseta_protocol::messages::election::ELECTION;
 use meseta_runtime::flags::{candidates, duration, logging_level};
 use meseta_runtime::{Clock, Node};
+use meseta_tests::emulated::{Emulated, Event, Scene};
 use tempfile::TempDir;
 
-use crate::agents::{Emulated, Guest, Scene};
+use crate::guest::Guest;
 use crate::masters::{Masters, own_processor};
-use crate::round::{Event, Round, Times, percentile};
+use crate::round::{Round, Times, percentile};
 
 /// Time between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(1);

@@ -6,19 +6,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use meseta_runtime::{Pid, Time};
-
-/// What the emulated agents tell.
-#[derive(Debug, Clone)]
-pub(crate) enum Event {
-    /// One of them has heard who leads.
-    Announced { at: Time, epoch: u64, leader: Pid },
-    /// The leader of this epoch has taken in an agent, for the first time or again.
-    TakenIn { at: Time, epoch: u64, agent: u32 },
-    /// The leader of this epoch has answered what it had to store in the registry first.
-    Written { at: Time, epoch: u64 },
-    /// Something that must not happen.
-    Wrong(String),
-}
+use meseta_tests::emulated::Event;
 
 /// Who leads.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,6 @@
 //! Answers are made in the agent's turn, from one consistent state.
 
 use std::path::Path;
-use std::time::Duration;
 
 use meseta_api::negotiation::Format;
 use meseta_api::operator::{Api, Call, of_fields};
@@ -16,8 +15,8 @@ use meseta_protocol::ids::ContainerId;
 use meseta_protocol::task::Task;
 use meseta_protocol::{ExecutorId, FrameworkId};
 use meseta_runtime::http::Version;
-use meseta_runtime::logging::{self, LOGGING, LogFilter, ResetLogFilter};
-use meseta_runtime::{AskError, Context, Request, Response};
+use meseta_runtime::logging;
+use meseta_runtime::{Context, Request, Response};
 use serde::Serialize;
 use tracing::error;
 
@@ -26,9 +25,6 @@ use crate::agent::Agent;
 use crate::executors::Executor;
 
 const API: Api = Api::Agent;
-
-/// How long a change of what is logged may take.
-const LOGGING_LIMIT: Duration = Duration::from_secs(10);
 
 type Built = Result<Tree, Mismatch>;
 
@@ -122,7 +118,7 @@ impl Agent {
             }
             Call::SetLoggingLevel { level, duration } => {
                 self.may_change(request)?;
-                return Self::set_logging_level(cx, level, duration);
+                return Ok(logging::answer_level(cx, level, duration));
             }
             Call::ListFiles { path } => self.list_files(Path::new(&path))?,
             Call::ReadFile {
@@ -308,28 +304,6 @@ impl Agent {
             return Err(Refusal::new(404, ""));
         };
         look(&root, &rest).map_err(|error| Refusal::new(error.status(), error.text(path)))
-    }
-
-    fn set_logging_level(
-        cx: &mut Context<'_, Self>,
-        level: u32,
-        duration: Duration,
-    ) -> Result<Response, Refusal> {
-        let failed = |why: String| Refusal::bad(why);
-        let logging = cx.local(LOGGING).map_err(|why| failed(why.to_string()))?;
-        let (later, response) = Response::later();
-        let done =
-            move |_: &mut Self, _: &mut Context<'_, Self>, answer: Result<LogFilter, AskError>| {
-                later.answer(logging::outcome(answer));
-            };
-        if level == 0 {
-            cx.ask(&logging, ResetLogFilter {}, LOGGING_LIMIT, done);
-        } else {
-            let wanted =
-                logging::at_level(level, duration).map_err(|why| failed(why.to_string()))?;
-            cx.ask(&logging, wanted, LOGGING_LIMIT, done);
-        }
-        Ok(response)
     }
 }
 

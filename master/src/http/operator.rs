@@ -1,15 +1,13 @@
 //! `POST /api/v1`: what operators and their tools ask of a master. Source: http.md §5.1.
 
-use std::time::Duration;
-
 use meseta_api::negotiation::Format;
 use meseta_api::operator::{Api, Call};
 use meseta_api::{Mismatch, Refusal, Tree};
 use meseta_protocol::agent::MasterInfo;
 use meseta_protocol::{AgentId, FrameworkId, Role};
 use meseta_runtime::http::Version;
-use meseta_runtime::logging::{self, LOGGING, LogFilter, ResetLogFilter};
-use meseta_runtime::{AskError, Context, Request, Response};
+use meseta_runtime::logging;
+use meseta_runtime::{Context, Request, Response};
 use serde::Serialize;
 use tracing::{error, info};
 
@@ -18,9 +16,6 @@ use crate::handlers::NotGone;
 use crate::master::Master;
 
 const API: Api = Api::Master;
-
-/// How long a change of what is logged may take.
-const LOGGING_LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Serialize)]
 struct MasterPart<'a> {
@@ -110,7 +105,7 @@ impl Master {
             }
             Call::SetLoggingLevel { level, duration } => {
                 self.may_change(request)?;
-                return Self::set_logging_level(cx, level, duration);
+                return Ok(logging::answer_level(cx, level, duration));
             }
             // A master shows no files.
             Call::ListFiles { .. } | Call::ReadFile { .. } => {
@@ -179,28 +174,6 @@ impl Master {
         };
         debug_assert!(cx.me().id() == "master", "asked of the master");
         Ok(API.response(kind, Some(part)))
-    }
-
-    fn set_logging_level(
-        cx: &mut Context<'_, Self>,
-        level: u32,
-        duration: Duration,
-    ) -> Result<Response, Refusal> {
-        let failed = |why: String| Refusal::bad(why);
-        let logging = cx.local(LOGGING).map_err(|why| failed(why.to_string()))?;
-        let (later, response) = Response::later();
-        let done =
-            move |_: &mut Self, _: &mut Context<'_, Self>, answer: Result<LogFilter, AskError>| {
-                later.answer(logging::outcome(answer));
-            };
-        if level == 0 {
-            cx.ask(&logging, ResetLogFilter {}, LOGGING_LIMIT, done);
-        } else {
-            let wanted =
-                logging::at_level(level, duration).map_err(|why| failed(why.to_string()))?;
-            cx.ask(&logging, wanted, LOGGING_LIMIT, done);
-        }
-        Ok(response)
     }
 
     /// Ends a framework by an operator's word.

@@ -17,14 +17,18 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
-use crate::context::AskError;
+use crate::context::{AskError, Context};
 use crate::http::Response;
+use crate::process::Process;
 
 pub use directives::BadDirectives;
 pub use process::{LOGGING, LogFilter, Logging, ResetLogFilter, SetLogFilter};
 
 /// Longest time for which a filter may be changed.
 pub const MAX_CHANGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How long the answer to a change may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// In force while a change is told that nobody would see else.
 const ANNOUNCEMENTS: &str = "off,meseta_runtime::logging=info";
@@ -84,10 +88,7 @@ pub fn level() -> Result<u32, LogError> {
 }
 
 /// What to send to [`LOGGING`] so that the program logs at this level for a time, of which whole seconds count.
-///
-/// # Errors
-/// [`LogError::NotOurs`].
-pub fn at_level(level: u32, limit: Duration) -> Result<SetLogFilter, LogError> {
+fn at_level(level: u32, limit: Duration) -> Result<SetLogFilter, LogError> {
     let base = Filter::of_program()
         .ok_or(LogError::NotOurs)?
         .in_force()
@@ -98,15 +99,32 @@ pub fn at_level(level: u32, limit: Duration) -> Result<SetLogFilter, LogError> {
     })
 }
 
-/// The answer over HTTP to who asked for a change, once [`LOGGING`] has answered.
-pub fn outcome(answer: Result<LogFilter, AskError>) -> Response {
-    match answer {
-        Ok(LogFilter { refused: None, .. }) => Response::empty(),
-        Ok(LogFilter {
-            refused: Some(why), ..
-        }) => Response::text(400, why),
-        Err(error) => Response::text(503, error.to_string()),
+/// Answers a request over HTTP to log at this level for a time, of which whole seconds count; level 0 is what the program
+/// was started with. 200 once it is in force, 400 with the reason when it cannot be.
+pub fn answer_level<P: Process>(cx: &mut Context<'_, P>, level: u32, limit: Duration) -> Response {
+    let logging = match cx.local(LOGGING) {
+        Ok(logging) => logging,
+        Err(why) => return Response::text(400, why.to_string()),
+    };
+    let (later, response) = Response::later();
+    let done = move |_: &mut P, _: &mut Context<'_, P>, answer: Result<LogFilter, AskError>| {
+        later.answer(match answer {
+            Ok(LogFilter { refused: None, .. }) => Response::empty(),
+            Ok(LogFilter {
+                refused: Some(why), ..
+            }) => Response::text(400, why),
+            Err(error) => Response::text(503, error.to_string()),
+        });
+    };
+    if level == 0 {
+        cx.ask(&logging, ResetLogFilter {}, ANSWER_LIMIT, done);
+        return response;
     }
+    match at_level(level, limit) {
+        Ok(wanted) => cx.ask(&logging, wanted, ANSWER_LIMIT, done),
+        Err(why) => return Response::text(400, why.to_string()),
+    };
+    response
 }
 
 type Exchange = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;

@@ -1,6 +1,5 @@
 //! Emulated agents: processes `slave(N)` that register, follow the leader, answer pings and register again with their
-//! tasks, with the shipped agent's own state machine for all of that; and guests, whose only wish is a write to the
-//! registry. They run nothing.
+//! tasks, with the shipped agent's own state machine for all of that. They run nothing, so many of them fit on one node.
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -11,24 +10,52 @@ use meseta_protocol::agent::{AgentCapability, AgentInfo};
 use meseta_protocol::framework::FrameworkInfo;
 use meseta_protocol::messages::agent::{
     AgentRegistered, AgentReregistered, KillAgentTask, Ping, Pong, RegisterAgent, ReregisterAgent,
-    ShutdownAgent, ShutdownFramework, UnregisterAgent,
+    ShutdownAgent, ShutdownFramework,
 };
 use meseta_protocol::messages::election::{Detect, ELECTION, Leader};
 use meseta_protocol::messages::{Led, MasterMessage};
-use meseta_protocol::resources::Resources;
+use meseta_protocol::resources::{ParseError, Resources};
 use meseta_protocol::status::{StatusSource, TaskState, TaskStatus};
 use meseta_protocol::task::{Task, TaskInfo};
 use meseta_protocol::{AgentId, FrameworkId, Role};
 use meseta_runtime::detector::{self, Candidates, Detector, Followed, Follower, detect};
-use meseta_runtime::{Context, ExitReason, Message, Pid, Process, Receive, Routes};
+use meseta_runtime::{Context, ExitReason, Message, Pid, Process, Receive, Routes, Time};
 
-use crate::round::Event;
-
-/// Time between two attempts of a guest: what it sees is late by at most so much.
-const KNOCKS: Duration = Duration::from_millis(20);
+/// What emulated agents tell.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// One of them has heard who leads.
+    Announced {
+        /// When it heard.
+        at: Time,
+        /// Number of the leadership.
+        epoch: u64,
+        /// Who leads.
+        leader: Pid,
+    },
+    /// The leader of this epoch has taken in an agent, for the first time or again.
+    TakenIn {
+        /// When the agent heard.
+        at: Time,
+        /// Number of the leadership.
+        epoch: u64,
+        /// Number of the agent.
+        agent: u32,
+    },
+    /// The leader of this epoch has answered what it had to store in the registry first.
+    Written {
+        /// When its answer came.
+        at: Time,
+        /// Number of the leadership.
+        epoch: u64,
+    },
+    /// Something that must not happen.
+    Wrong(String),
+}
 
 /// What all agents have in common.
-pub(crate) struct Scene {
+#[derive(Debug)]
+pub struct Scene {
     candidates: Candidates,
     framework: FrameworkInfo,
     framework_id: FrameworkId,
@@ -39,7 +66,10 @@ pub(crate) struct Scene {
 
 impl Scene {
     /// Agents with so many tasks each, all of one framework.
-    pub(crate) fn new(candidates: Candidates, tasks: u32) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// A resource cannot be read, which would be a mistake here.
+    pub fn new(candidates: Candidates, tasks: u32) -> Result<Self, ParseError> {
         let framework_id = FrameworkId::new("failover-framework");
         let mut framework = FrameworkInfo::new("root", "failover");
         framework.id = Some(framework_id.clone());
@@ -55,6 +85,11 @@ impl Scene {
             of_task: of_task.allocated(&Role::star()),
             tasks,
         })
+    }
+
+    /// Who may lead.
+    pub fn candidates(&self) -> &Candidates {
+        &self.candidates
     }
 
     fn task(&self, agent: u32, agent_id: &AgentId, number: u32) -> Task {
@@ -73,7 +108,7 @@ impl Scene {
 }
 
 /// One emulated agent.
-pub(crate) struct Emulated {
+pub struct Emulated {
     scene: Arc<Scene>,
     number: u32,
     tell: Sender<Event>,
@@ -87,12 +122,8 @@ pub(crate) struct Emulated {
 }
 
 impl Emulated {
-    pub(crate) fn new(
-        scene: &Arc<Scene>,
-        number: u32,
-        backoff: Duration,
-        tell: Sender<Event>,
-    ) -> Self {
+    /// The agent of this number, which waits up to `backoff` before it turns to a leader.
+    pub fn new(scene: &Arc<Scene>, number: u32, backoff: Duration, tell: Sender<Event>) -> Self {
         Self {
             number,
             tell,
@@ -318,98 +349,5 @@ impl FromMaster<ShutdownFramework> for Emulated {
 impl FromMaster<ShutdownAgent> for Emulated {
     fn obey(&mut self, _: &mut Context<'_, Emulated>, shutdown: ShutdownAgent) {
         self.wrong(&format!("it is to end: {}", shutdown.message));
-    }
-}
-
-/// A new agent that registers with the first leader above an epoch, which is a write to the registry, and goes.
-pub(crate) struct Guest {
-    tell: Sender<Event>,
-    above: u64,
-    detector: Detector,
-    master: Option<Pid>,
-}
-
-impl Guest {
-    pub(crate) fn new(scene: &Scene, above: u64, tell: Sender<Event>) -> Self {
-        Self {
-            tell,
-            above,
-            detector: Detector::new(&scene.candidates),
-            master: None,
-        }
-    }
-
-    fn knock(&self, cx: &mut Context<'_, Self>) {
-        if let Some(master) = &self.master {
-            let mut agent = AgentInfo::new("guest", Resources::new());
-            agent.port = cx.address().port;
-            let register = RegisterAgent {
-                agent,
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                ..RegisterAgent::default()
-            };
-            cx.send(master, register);
-        }
-    }
-
-    fn knock_again(&mut self, cx: &mut Context<'_, Self>) {
-        self.knock(cx);
-        cx.after(KNOCKS, Self::knock_again);
-    }
-}
-
-impl Process for Guest {
-    fn routes(routes: &mut Routes<Self>) {
-        routes.on::<Leader>().on::<Led<AgentRegistered>>();
-    }
-
-    fn start(&mut self, cx: &mut Context<'_, Self>) {
-        detect(self, cx, detector::Input::Begin);
-        self.knock_again(cx);
-    }
-
-    fn exited(&mut self, cx: &mut Context<'_, Self>, pid: &Pid, _: ExitReason) {
-        detect(self, cx, detector::Input::Lost(pid.clone()));
-    }
-}
-
-impl Follower for Guest {
-    fn detector(&mut self) -> &mut Detector {
-        &mut self.detector
-    }
-
-    fn ask(&mut self, cx: &mut Context<'_, Self>, candidate: &Pid, _: u32) {
-        cx.send(candidate, Detect {});
-    }
-
-    fn follow(&mut self, cx: &mut Context<'_, Self>, followed: Followed) {
-        self.master = followed.leader.filter(|_| followed.epoch > self.above);
-        if let Some(leader) = self.master.clone() {
-            // Whoever listened may have ended.
-            let _gone = self.tell.send(Event::Announced {
-                at: cx.now(),
-                epoch: followed.epoch,
-                leader,
-            });
-        }
-        self.knock(cx);
-    }
-}
-
-impl Receive<Leader> for Guest {
-    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, word: Leader) {
-        let told = detector::Input::told(from, word.epoch, word.leader);
-        detect(self, cx, told);
-    }
-}
-
-impl Receive<Led<AgentRegistered>> for Guest {
-    fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, led: Led<AgentRegistered>) {
-        let (at, epoch) = (cx.now(), led.leader_epoch);
-        // Whoever listened may have ended.
-        let _gone = self.tell.send(Event::Written { at, epoch });
-        let agent_id = led.message.agent_id;
-        cx.send(from, UnregisterAgent { agent_id });
-        cx.stop();
     }
 }
