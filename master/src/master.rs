@@ -33,7 +33,7 @@ use crate::allocator::messages::{Allocated, RecoverResources};
 use crate::config::Config;
 use crate::election::messages::Elected;
 use crate::failover::Awaited;
-use crate::http::Audience;
+use crate::http::{Audience, Documents, Written};
 use crate::leading::Leadership;
 use crate::operators::MarkAgentGone;
 use crate::registrar::{self, Registrar};
@@ -90,6 +90,8 @@ pub struct Master {
     pub(crate) registrar: Option<Pid>,
     /// Operators who hear what happens; none before the first has come.
     pub(crate) audience: Option<Audience>,
+    /// What writes documents about the cluster; none before somebody has asked for one.
+    pub(crate) documents: Option<Documents>,
 }
 
 impl Master {
@@ -121,6 +123,7 @@ impl Master {
             allocator: None,
             registrar: None,
             audience: None,
+            documents: None,
         }
     }
 
@@ -174,7 +177,8 @@ impl Process for Master {
             .on::<MarkAgentGone>()
             .on::<Allocated>()
             .on::<Elected>()
-            .on::<Leader>();
+            .on::<Leader>()
+            .on::<Written>();
         crate::http::routes(routes);
     }
 
@@ -203,6 +207,11 @@ impl Process for Master {
         } else if self.election.as_ref() == Some(pid) {
             tracing::error!(%pid, ?reason, "the election has ended: the master ends too");
             cx.stop();
+        } else if self.scribe_ended(pid) {
+            tracing::error!(
+                ?reason,
+                "what writes documents has ended: the next who asks has it started again"
+            );
         }
     }
 

@@ -48,7 +48,7 @@ pub fn answers(
     agents: &Agents<'_>,
 ) -> Vec<TaskStatus> {
     if questions.is_empty() {
-        return framework.tasks.values().map(latest).collect();
+        return framework.tasks.values().map(|task| latest(task)).collect();
     }
     questions
         .iter()
@@ -197,7 +197,7 @@ mod tests {
         let task = TaskInfo::new("known", "new-S0", Resources::new(), "true");
         let mut task = Task::new(&task, &FrameworkId::new("f"), "nobody");
         task.state = TaskState::Running;
-        framework.tasks.insert(TaskId::new("known"), task);
+        framework.tasks.insert(TaskId::new("known"), task.into());
         framework
     }
 
@@ -256,6 +256,7 @@ mod tests {
     fn an_end_that_was_not_forwarded_is_left_to_its_update() {
         let mut framework = framework(true);
         let task = framework.tasks.get_mut(&TaskId::new("known")).unwrap();
+        let task = std::sync::Arc::make_mut(task);
         task.state = TaskState::Failed;
         assert_eq!(latest(task).state, TaskState::Staging);
         task.status_update_state = Some(TaskState::Starting);

@@ -1,10 +1,12 @@
 //! What a client gets that asks a master the same again and again.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use meseta_master::Master;
 use meseta_runtime::Node;
 use meseta_tests::http::{Answer, Connection, Scheduler};
 use meseta_tests::wait_for;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The documents that a master names without making them.
 const DOCUMENTS: [&str; 7] = [
@@ -75,4 +77,46 @@ fn the_tag_of_another_document_or_of_another_master_is_not_known() {
     assert!(is_sent(&other, "/state", &tag));
     node.shutdown();
     other.shutdown();
+}
+
+/// Says that it is over when it is dropped.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Many ask at once for several documents while the cluster changes: each gets one that is no older than its question.
+#[test]
+fn readers_who_share_a_document_get_none_that_is_older_than_their_question() {
+    let node = master();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|all| {
+        // Also when an assertion fails.
+        let _stops = Stops(&stop);
+        for path in ["/state", "/frameworks", "/state", "/tasks"] {
+            let (node, stop) = (&node, &stop);
+            all.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    assert_eq!(get(node, path, None).status, 200);
+                }
+            });
+        }
+        for number in 0..30 {
+            let name = format!("framework-{number}");
+            let info = json!({"user": "root", "name": name});
+            let _scheduler = Scheduler::subscribe(&node.address().to_string(), &info);
+            for path in ["/state", "/frameworks", "/state-summary"] {
+                let shown: Value = serde_json::from_str(&get(&node, path, None).body).unwrap();
+                let known = shown["frameworks"].as_array().unwrap();
+                assert!(
+                    known.iter().any(|one| one["name"] == *name),
+                    "{path}: {name}"
+                );
+            }
+        }
+    });
+    node.shutdown();
 }

@@ -4,6 +4,7 @@
 //! Every one leaves the registry first, then the tables; only then frameworks hear of it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use meseta_protocol::common::TimeInfo;
@@ -261,7 +262,7 @@ impl Master {
         cx: &mut Context<'_, Self>,
         id: &AgentId,
         how: &Departure,
-        tasks: &[Task],
+        tasks: &[Arc<Task>],
     ) {
         for task in tasks {
             let mut status = how.status(id, task);

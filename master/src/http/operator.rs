@@ -11,11 +11,11 @@ use meseta_runtime::{Context, Request, Response};
 use serde::Serialize;
 use tracing::{error, info};
 
-use super::{summary, trees};
+use super::view::Document;
 use crate::handlers::NotGone;
 use crate::master::Master;
 
-const API: Api = Api::Master;
+pub(super) const API: Api = Api::Master;
 
 #[derive(Serialize)]
 struct MasterPart<'a> {
@@ -95,6 +95,10 @@ impl Master {
         let call = API.read(format, &request.body)?;
         let format = API.answer_format(request.header("accept"))?;
         let tree = match call {
+            Call::Get(
+                kind @ ("GET_STATE" | "GET_AGENTS" | "GET_FRAMEWORKS" | "GET_EXECUTORS"
+                | "GET_TASKS" | "GET_ROLES"),
+            ) => return Ok(self.show(cx, request, Document::Answer(kind, format))),
             Call::Get(kind) => self.look(cx, kind).map_err(unshown)?,
             Call::GetMetrics => {
                 let all = cx.metrics().snapshot();
@@ -129,23 +133,11 @@ impl Master {
 
     /// The answer to a call that asks for what there is.
     fn look(&self, cx: &mut Context<'_, Self>, kind: &'static str) -> Result<Tree, Mismatch> {
-        let state = &self.state;
-        let awaited = self.awaited.iter().map(|(id, info)| (id, &**info));
         let part = match kind {
             "GET_HEALTH" => return API.health(),
             "GET_FLAGS" => return API.flags(&self.config.flags),
             "GET_VERSION" => return API.version(&Version::of_program()),
             "GET_LOGGING_LEVEL" => return API.logging_level(logging::level().unwrap_or_default()),
-            "GET_STATE" => trees::get_state(state, awaited)?,
-            "GET_AGENTS" => trees::get_agents(state, awaited)?,
-            "GET_FRAMEWORKS" => trees::get_frameworks(state)?,
-            "GET_EXECUTORS" => trees::get_executors(state)?,
-            "GET_TASKS" => trees::get_tasks(state)?,
-            "GET_ROLES" => {
-                let weights = &self.config.allocator.weights;
-                let names = summary::known_roles(state, weights);
-                trees::get_roles(&summary::roles(state, &names, weights))?
-            }
             "GET_WEIGHTS" => {
                 let weights = self.config.allocator.weights.iter();
                 let weight_infos: Vec<_> = weights
@@ -212,6 +204,10 @@ fn within(kind: &str, field: &str) -> Tree {
 
 /// An answer in the encoding that the client wants.
 pub(super) fn answer(format: Format, tree: &Tree) -> Response {
-    let body = format.write(tree, API.response_type());
-    Response::body(format.content_type(), body)
+    Response::body(format.content_type(), encoded(format, tree))
+}
+
+/// The same as bytes.
+pub(super) fn encoded(format: Format, tree: &Tree) -> Vec<u8> {
+    format.write(tree, API.response_type())
 }

@@ -264,9 +264,11 @@ impl Serialize for FrameworkShown<'_> {
             resources: Sums(&self.summary.used_resources.0 + &self.summary.offered_resources.0),
             role: (!several).then_some(role),
             roles: several.then_some(&info.roles),
-            tasks: Each(|| framework.tasks.values().map(TaskShown)),
-            unreachable_tasks: Each(|| framework.unreachable_tasks.iter().map(TaskShown)),
-            completed_tasks: Each(|| framework.completed_tasks.iter().map(TaskShown)),
+            tasks: Each(|| framework.tasks.values().map(|one| TaskShown(one))),
+            unreachable_tasks: Each(|| {
+                framework.unreachable_tasks.iter().map(|one| TaskShown(one))
+            }),
+            completed_tasks: Each(|| framework.completed_tasks.iter().map(|one| TaskShown(one))),
             offers: Each(offers),
             executors: Each(executors),
             labels: notes(info.labels.as_ref()),

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use meseta_api::negotiation::Format;
 use meseta_api::operator::event_type;
-use meseta_api::{Refusal, Tree, recordio};
+use meseta_api::{Mismatch, Refusal, Tree, recordio};
 use meseta_runtime::http::{self, StreamClosed, StreamEnd, StreamSender};
 use meseta_runtime::{
     Context, ExitReason, Message, OWN_NODE, Pid, Placement, Process, Receive, Request, Response,
@@ -24,7 +24,7 @@ use meseta_runtime::{
 use serde::{Deserialize, Serialize};
 use tracing::{debug, error, info, warn};
 
-use super::{events, trees};
+use super::events;
 use crate::master::Master;
 use crate::state::Change;
 
@@ -55,15 +55,17 @@ struct Subscriber {
     format: Format,
 }
 
+/// Makes what a subscriber is told first.
+type First = Box<dyn FnOnce() -> Result<Tree, Mismatch> + Send>;
+
 /// What the master has for the process.
-#[derive(Debug)]
 enum Item {
     /// A change whose event needs nothing else.
     Change(Change),
     /// An event that has been made from the tables.
     Event(Tree),
-    /// Somebody subscribes, and is told this first.
-    Comes(Subscriber, Tree),
+    /// Somebody subscribes, and is told first what there is.
+    Comes(Subscriber, First),
 }
 
 /// The master's end.
@@ -98,9 +100,7 @@ impl Master {
         request: &Request,
         format: Format,
     ) -> Result<Response, Refusal> {
-        let awaited = self.awaited.iter().map(|(id, info)| (id, &**info));
-        let state = trees::get_state(&self.state, awaited).map_err(super::operator::unshown)?;
-        let snapshot = events::subscribed(state, HEARTBEAT);
+        let view = self.view(cx.me());
         if self.audience.is_none() {
             self.audience = Some(self.open_audience(cx)?);
         }
@@ -119,7 +119,8 @@ impl Master {
             records,
             format,
         };
-        audience.tell(Item::Comes(subscriber, snapshot));
+        let first = move || Ok(events::subscribed(view.tree()?, HEARTBEAT));
+        audience.tell(Item::Comes(subscriber, Box::new(first)));
         let body = body.telling(cx.outside(), audience.process.clone());
         cx.send(&audience.process, Look {});
         Ok(Response::stream(format.content_type(), body))
@@ -190,14 +191,21 @@ impl Subscribers {
         }
     }
 
-    fn welcome(&mut self, cx: &mut Context<'_, Self>, subscriber: Subscriber, snapshot: &Tree) {
+    fn welcome(&mut self, cx: &mut Context<'_, Self>, subscriber: Subscriber, first: First) {
+        let first = match first() {
+            Ok(first) => first,
+            Err(why) => {
+                self.listeners.fetch_sub(1, Ordering::Relaxed);
+                return unshown(&why);
+            }
+        };
         while self.all.len() >= self.most {
             info!("a subscriber gives way to another");
             self.all.pop_front();
             self.listeners.fetch_sub(1, Ordering::Relaxed);
         }
         let number = subscriber.number;
-        let first = record(subscriber.format, snapshot);
+        let first = record(subscriber.format, &first);
         self.all.push_back(subscriber);
         self.write(cx, number, first);
         self.heartbeat(cx, number);
@@ -251,7 +259,7 @@ fn takes(cx: &Context<'_, Subscribers>, to: &Subscriber, record: Bytes) -> bool 
 }
 
 /// A mistake of this program: one event is missing.
-fn unshown(why: &meseta_api::Mismatch) {
+fn unshown(why: &Mismatch) {
     error!(%why, "an event cannot be shown");
 }
 
@@ -283,7 +291,7 @@ impl Receive<Look> for Subscribers {
     fn receive(&mut self, cx: &mut Context<'_, Self>, _: &Pid, _: Look) {
         while let Ok(item) = self.items.try_recv() {
             match item {
-                Item::Comes(subscriber, snapshot) => self.welcome(cx, subscriber, &snapshot),
+                Item::Comes(subscriber, first) => self.welcome(cx, subscriber, first),
                 Item::Event(event) => self.publish(cx, &event),
                 Item::Change(change) => match events::complete(&change) {
                     Ok(Some(event)) => self.publish(cx, &event),
@@ -359,7 +367,7 @@ mod tests {
                 records,
                 format: Format::Json,
             };
-            let first = events::heartbeat();
+            let first = Box::new(|| Ok(events::heartbeat()));
             self.audience.tell(Item::Comes(subscriber, first));
             self.look();
             body.telling(self.node.outside(), self.audience.process.clone())

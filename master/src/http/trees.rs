@@ -223,9 +223,9 @@ pub(super) fn get_tasks(state: &State) -> Built {
     Ok(part(
         "GET_TASKS",
         [
-            ("tasks", list(tasks.map(task))?),
-            ("completed_tasks", list(completed.map(task))?),
-            ("unreachable_tasks", list(unreachable.map(task))?),
+            ("tasks", list(tasks.map(|one| task(one)))?),
+            ("completed_tasks", list(completed.map(|one| task(one)))?),
+            ("unreachable_tasks", list(unreachable.map(|one| task(one)))?),
         ],
     ))
 }

@@ -200,16 +200,6 @@ impl Master {
         Ok(())
     }
 
-    /// Whether this PID stands for the stream of an HTTP scheduler.
-    pub(crate) fn is_stream(&self, scheduler: &Pid) -> bool {
-        let here = self
-            .info
-            .pid
-            .as_deref()
-            .and_then(|pid| pid.parse::<Pid>().ok());
-        here.is_some_and(|here| stream_of(here.address(), scheduler).is_some())
-    }
-
     /// Ends the stream of an HTTP scheduler whose framework is gone, without a further event. Native ones stay.
     pub(crate) fn close_stream(cx: &mut Context<'_, Self>, scheduler: &Pid) {
         if stream_of(cx.address(), scheduler).is_some() {
@@ -219,7 +209,7 @@ impl Master {
 }
 
 /// Id of the stream that a scheduler's PID stands for; none for a native scheduler.
-fn stream_of<'a>(here: &Address, scheduler: &'a Pid) -> Option<&'a str> {
+pub(crate) fn stream_of<'a>(here: &Address, scheduler: &'a Pid) -> Option<&'a str> {
     (scheduler.address() == here)
         .then(|| scheduler.id().strip_prefix(PREFIX))
         .flatten()

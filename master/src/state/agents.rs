@@ -1,6 +1,7 @@
 //! Agents in the master's tables.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use meseta_protocol::agent::{AgentCapability, AgentInfo};
@@ -19,7 +20,7 @@ use crate::health::Health;
 #[derive(Debug, Default)]
 pub struct Removed {
     /// Its tasks of whose state their frameworks have to be told.
-    pub tasks: Vec<Task>,
+    pub tasks: Vec<Arc<Task>>,
     /// Offers that held its resources. They must be taken back before the agent is.
     pub offers: BTreeSet<OfferId>,
 }
@@ -54,6 +55,15 @@ impl Agent {
             entry: 0,
             health: Health::default(),
         }
+    }
+
+    /// Whether there is anything of this framework on it.
+    pub(super) fn knows(&self, framework: &FrameworkId) -> bool {
+        self.used.contains_key(framework)
+            || self.tasks.contains_key(framework)
+            || self.executors.contains_key(framework)
+            || self.killed_tasks.iter().any(|(id, _)| id == framework)
+            || self.lingering.keys().any(|(id, _)| id == framework)
     }
 
     pub(super) fn charge(&mut self, framework: &FrameworkId, resources: &Resources) {
@@ -103,7 +113,7 @@ impl State {
         self.agents_by_pid.insert(agent.pid.clone(), id.clone());
         let mut agent = agent;
         let lingering = std::mem::take(&mut agent.lingering);
-        let replaced = self.agents.insert(id.clone(), agent);
+        let replaced = self.agents.insert(id.clone(), Arc::new(agent));
         debug_assert!(replaced.is_none(), "an agent id is added once");
         self.set_lingering(&id, lingering);
         for (framework_id, executor) in executors {
@@ -117,7 +127,7 @@ impl State {
 
     /// Records that a known agent has registered again, perhaps from another port.
     pub fn reconnect_agent(&mut self, id: &AgentId, pid: &Pid, now: Duration) {
-        if let Some(agent) = self.agents.get_mut(id) {
+        if let Some(agent) = self.agents.get_mut(id).map(Arc::make_mut) {
             forget(&mut self.agents_by_pid, &agent.pid, id);
             self.agents_by_pid.insert(pid.clone(), id.clone());
             agent.pid = pid.clone();
@@ -130,7 +140,7 @@ impl State {
 
     /// Marks an agent as disconnected; its registration number, to be compared when a time-out fires.
     pub fn disconnect_agent(&mut self, id: &AgentId) -> Option<u64> {
-        let agent = self.agents.get_mut(id)?;
+        let agent = self.agents.get_mut(id).map(Arc::make_mut)?;
         agent.connected = false;
         agent.registration += 1;
         Some(agent.registration)
@@ -144,7 +154,7 @@ impl State {
         version: String,
         capabilities: Vec<AgentCapability>,
     ) {
-        let Some(agent) = self.agents.get_mut(id) else {
+        let Some(agent) = self.agents.get_mut(id).map(Arc::make_mut) else {
             return;
         };
         if agent.info != info || agent.version != version || agent.capabilities != capabilities {
@@ -163,7 +173,7 @@ impl State {
         id: &AgentId,
         listed: BTreeMap<(FrameworkId, TaskId), Resources>,
     ) {
-        let Some(agent) = self.agents.get_mut(id) else {
+        let Some(agent) = self.agents.get_mut(id).map(Arc::make_mut) else {
             return;
         };
         for ((framework, _), held) in std::mem::take(&mut agent.lingering) {
@@ -190,7 +200,7 @@ impl State {
         framework: &FrameworkId,
         task: &TaskId,
     ) -> Option<Resources> {
-        let agent = self.agents.get_mut(id)?;
+        let agent = self.agents.get_mut(id).map(Arc::make_mut)?;
         let held = agent
             .lingering
             .get_mut(&(framework.clone(), task.clone()))?;
@@ -205,13 +215,13 @@ impl State {
         &mut self,
         id: &AgentId,
         state_of: impl Fn(&Task) -> TaskState,
-    ) -> Vec<Task> {
+    ) -> Vec<Arc<Task>> {
         let ids: Vec<FrameworkId> = self.frameworks.keys().cloned().collect();
         let mut told = Vec::new();
         for framework_id in ids {
             for mut task in self.take_unreachable_of(&framework_id, id) {
                 if !task.state.is_terminal() || !end_is_forwarded(&task) {
-                    declare_ended(&mut task, &state_of);
+                    declare_ended(Arc::make_mut(&mut task), &state_of);
                     told.push(task.clone());
                 }
                 self.complete_taken(&framework_id, task);
@@ -255,9 +265,9 @@ impl State {
             let ended = lost.is_terminal() && !end_is_forwarded(&task);
             let is_news = ended || !task.state.is_terminal();
             if ended {
-                declare_ended(&mut task, &mut state_of);
+                declare_ended(Arc::make_mut(&mut task), &mut state_of);
             } else if !task.state.is_terminal() {
-                task.state = lost;
+                Arc::make_mut(&mut task).state = lost;
             }
             if is_news {
                 removed.tasks.push(task.clone());
@@ -270,7 +280,7 @@ impl State {
         }
         if let Some(agent) = self.agents.remove(id) {
             forget(&mut self.agents_by_pid, &agent.pid, id);
-            removed.offers = agent.offers;
+            removed.offers = agent.offers.clone();
         }
         Some(removed)
     }

@@ -112,7 +112,8 @@ impl World {
 
     fn task(&mut self) -> Option<Task> {
         let all: Vec<Task> = (self.state.frameworks())
-            .flat_map(|(_, framework)| framework.tasks.values().cloned())
+            .flat_map(|(_, framework)| framework.tasks.values())
+            .map(|task| Task::clone(task))
             .collect();
         (!all.is_empty()).then(|| all[self.random.random_range(0..all.len())].clone())
     }
@@ -168,8 +169,9 @@ impl World {
             return;
         }
         let away: Vec<Task> = (self.state.frameworks())
-            .flat_map(|(_, framework)| framework.unreachable_tasks.iter().cloned())
+            .flat_map(|(_, framework)| &framework.unreachable_tasks)
             .filter(|task| task.agent_id == id && task.state == TaskState::Unreachable)
+            .map(|task| Task::clone(task))
             .collect();
         self.state.take_unreachable(&id);
         let mut tasks: BTreeMap<_, Task> = BTreeMap::new();
@@ -320,6 +322,43 @@ fn a_snapshot_and_the_changes_since_are_the_tables() {
                 known.frameworks, shown.frameworks,
                 "seed {seed} step {step}"
             );
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_stays_as_it_was_and_leaves_the_tables_as_they_are() {
+    let all = |state: &State| {
+        let agents: Vec<_> = state.agents().collect();
+        let living: Vec<_> = state.frameworks().collect();
+        let over: Vec<_> = state.completed_frameworks().collect();
+        format!("{agents:?} {living:?} {over:?}")
+    };
+    for seed in 0..10 {
+        let world = |_| World {
+            state: State::new(Limits::default()),
+            random: StdRng::seed_from_u64(seed),
+            now: Duration::ZERO,
+            next: 0,
+        };
+        // One is looked at, the other is not.
+        let [mut seen, mut unseen] = [0, 1].map(world);
+        let mut taken = Vec::new();
+        for step in 0..300 {
+            if step % 7 == 0 {
+                let snapshot = seen.state.snapshot();
+                taken.push((all(&snapshot), snapshot));
+            }
+            if step % 50 == 49 {
+                taken.remove(0);
+            }
+            seen.step();
+            unseen.step();
+        }
+        assert_eq!(all(&seen.state), all(&unseen.state), "seed {seed}");
+        assert_eq!(seen.state.check(), Ok(()));
+        for (was, snapshot) in &taken {
+            assert_eq!(all(snapshot), *was, "seed {seed}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Frameworks and their tasks in the master's tables.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use meseta_protocol::executor::ExecutorInfo;
@@ -74,7 +75,7 @@ pub(super) fn forget<I: PartialEq>(index: &mut HashMap<Pid, I>, pid: &Pid, id: &
     }
 }
 
-fn remember(list: &mut VecDeque<Task>, task: Task, limit: usize) {
+fn remember(list: &mut VecDeque<Arc<Task>>, task: Arc<Task>, limit: usize) {
     list.push_back(task);
     while list.len() > limit {
         list.pop_front();
@@ -92,13 +93,13 @@ impl State {
             self.frameworks_by_pid.insert(pid.clone(), id.clone());
         }
         self.noted.note(|| Change::FrameworkAdded(id.clone()));
-        let replaced = self.frameworks.insert(id, framework);
+        let replaced = self.frameworks.insert(id, Arc::new(framework));
         debug_assert!(replaced.is_none(), "a framework id is added once");
     }
 
     /// Gives a framework a new scheduler and makes it active; returns the PID it had.
     pub fn connect_framework(&mut self, id: &FrameworkId, pid: &Pid, now: Duration) -> Option<Pid> {
-        let framework = self.frameworks.get_mut(id)?;
+        let framework = self.frameworks.get_mut(id).map(Arc::make_mut)?;
         let first = framework.standing == Standing::Recovered;
         framework.standing = Standing::Active;
         framework.subscription += 1;
@@ -118,7 +119,7 @@ impl State {
 
     /// Replaces what a framework said of itself.
     pub fn update_framework(&mut self, id: &FrameworkId, info: FrameworkInfo) {
-        if let Some(framework) = self.frameworks.get_mut(id) {
+        if let Some(framework) = self.frameworks.get_mut(id).map(Arc::make_mut) {
             framework.info = info;
             self.noted.note(|| Change::FrameworkUpdated(id.clone()));
         }
@@ -126,7 +127,7 @@ impl State {
 
     /// Changes how a framework stands.
     pub fn set_standing(&mut self, id: &FrameworkId, standing: Standing) {
-        if let Some(framework) = self.frameworks.get_mut(id) {
+        if let Some(framework) = self.frameworks.get_mut(id).map(Arc::make_mut) {
             framework.standing = standing;
             self.noted.note(|| Change::FrameworkUpdated(id.clone()));
         }
@@ -138,7 +139,7 @@ impl State {
         id: &FrameworkId,
         change: impl FnOnce(&mut std::collections::BTreeSet<meseta_protocol::Role>),
     ) {
-        if let Some(framework) = self.frameworks.get_mut(id) {
+        if let Some(framework) = self.frameworks.get_mut(id).map(Arc::make_mut) {
             change(&mut framework.suppressed_roles);
         }
     }
@@ -146,13 +147,17 @@ impl State {
     /// Ends a framework: its tasks become KILLED, its executors and offers go. Returns its scheduler and what it held
     /// on each agent. It must hold no offers any more.
     pub fn remove_framework(&mut self, id: &FrameworkId, now: Duration) -> Option<EndedFramework> {
-        let mut framework = self.frameworks.remove(id)?;
+        let mut framework = Arc::unwrap_or_clone(self.frameworks.remove(id)?);
         debug_assert!(framework.offers.is_empty(), "offers are taken back first");
         if let Some(pid) = &framework.pid {
             forget(&mut self.frameworks_by_pid, pid, id);
         }
         let mut freed = Vec::new();
         for (agent_id, agent) in &mut self.agents {
+            if !agent.knows(id) {
+                continue;
+            }
+            let agent = Arc::make_mut(agent);
             if let Some(used) = agent.used.remove(id) {
                 freed.push((agent_id.clone(), used));
             }
@@ -163,14 +168,15 @@ impl State {
         }
         framework.executors.clear();
         let limit = self.limits.completed_tasks;
-        let ended: Vec<Task> = std::mem::take(&mut framework.tasks)
+        let ended: Vec<Arc<Task>> = std::mem::take(&mut framework.tasks)
             .into_values()
             .chain(std::mem::take(&mut framework.unreachable_tasks))
             .collect();
         for mut task in ended {
             if !task.state.is_terminal() {
+                let task = Arc::make_mut(&mut task);
                 task.state = TaskState::Killed;
-                let mut status = ended_with_its_framework(&task);
+                let mut status = ended_with_its_framework(task);
                 status.timestamp = Some(now.as_secs_f64());
                 self.noted.updated(id, &status, task.state);
                 task.statuses.push(status);
@@ -182,7 +188,7 @@ impl State {
         framework.unregistered = Some(now);
         self.noted
             .note(|| Change::FrameworkRemoved(Box::new(framework.info.clone())));
-        self.completed_frameworks.push_back(framework);
+        self.completed_frameworks.push_back(Arc::new(framework));
         while self.completed_frameworks.len() > self.limits.completed_frameworks {
             self.completed_frameworks.pop_front();
         }
@@ -192,17 +198,17 @@ impl State {
     /// Adds a task to its framework and agent; its resources count as used unless it is terminal.
     pub fn add_task(&mut self, task: Task) {
         let (framework_id, agent_id) = (task.framework_id.clone(), task.agent_id.clone());
-        if let Some(agent) = self.agents.get_mut(&agent_id) {
+        if let Some(agent) = self.agents.get_mut(&agent_id).map(Arc::make_mut) {
             let tasks = agent.tasks.entry(framework_id.clone()).or_default();
             tasks.insert(task.task_id.clone());
             if !task.state.is_terminal() {
                 agent.charge(&framework_id, &task.resources);
             }
         }
-        if let Some(framework) = self.frameworks.get_mut(&framework_id) {
+        if let Some(framework) = self.frameworks.get_mut(&framework_id).map(Arc::make_mut) {
             self.noted
                 .note(|| Change::TaskAdded(Box::new(task.clone())));
-            framework.tasks.insert(task.task_id.clone(), task);
+            framework.tasks.insert(task.task_id.clone(), Arc::new(task));
         }
     }
 
@@ -213,17 +219,17 @@ impl State {
         agent_id: &AgentId,
         executor: ExecutorInfo,
     ) {
-        if let Some(agent) = self.agents.get_mut(agent_id) {
+        if let Some(agent) = self.agents.get_mut(agent_id).map(Arc::make_mut) {
             let executors = agent.executors.entry(framework_id.clone()).or_default();
             if executors.insert(executor.executor_id.clone()) {
                 agent.charge(framework_id, &executor.resources);
             }
         }
-        if let Some(framework) = self.frameworks.get_mut(framework_id) {
+        if let Some(framework) = self.frameworks.get_mut(framework_id).map(Arc::make_mut) {
             let executors = framework.executors.entry(agent_id.clone()).or_default();
             executors
                 .entry(executor.executor_id.clone())
-                .or_insert(executor);
+                .or_insert_with(|| Arc::new(executor));
         }
     }
 
@@ -234,13 +240,13 @@ impl State {
         agent_id: &AgentId,
         executor_id: &ExecutorId,
     ) -> Option<Resources> {
-        let framework = self.frameworks.get_mut(framework_id)?;
+        let framework = self.frameworks.get_mut(framework_id).map(Arc::make_mut)?;
         let executors = framework.executors.get_mut(agent_id)?;
         let executor = executors.remove(executor_id)?;
         if executors.is_empty() {
             framework.executors.remove(agent_id);
         }
-        if let Some(agent) = self.agents.get_mut(agent_id) {
+        if let Some(agent) = self.agents.get_mut(agent_id).map(Arc::make_mut) {
             if let Some(executors) = agent.executors.get_mut(framework_id) {
                 executors.remove(executor_id);
                 if executors.is_empty() {
@@ -249,7 +255,7 @@ impl State {
             }
             agent.free(framework_id, &executor.resources);
         }
-        Some(executor.resources)
+        Some(executor.resources.clone())
     }
 
     /// Records an update of a task. The task never leaves a terminal state. Returns the resources that are freed,
@@ -261,8 +267,8 @@ impl State {
         latest: TaskState,
         status: &TaskStatus,
     ) -> Option<Resources> {
-        let framework = self.frameworks.get_mut(framework_id)?;
-        let task = framework.tasks.get_mut(task_id)?;
+        let framework = self.frameworks.get_mut(framework_id).map(Arc::make_mut)?;
+        let task = framework.tasks.get_mut(task_id).map(Arc::make_mut)?;
         let (before, was_terminal) = (task.state, task.state.is_terminal());
         if !was_terminal {
             task.state = latest;
@@ -284,7 +290,7 @@ impl State {
             return None;
         }
         let (agent_id, resources) = (task.agent_id.clone(), task.resources.clone());
-        if let Some(agent) = self.agents.get_mut(&agent_id) {
+        if let Some(agent) = self.agents.get_mut(&agent_id).map(Arc::make_mut) {
             agent.free(framework_id, &resources);
         }
         Some(resources)
@@ -292,8 +298,8 @@ impl State {
 
     /// Remembers which update of a task was forwarded to its framework last.
     pub fn forwarded(&mut self, framework_id: &FrameworkId, task_id: &TaskId, status: &TaskStatus) {
-        let framework = self.frameworks.get_mut(framework_id);
-        if let Some(task) = framework.and_then(|f| f.tasks.get_mut(task_id)) {
+        let framework = self.frameworks.get_mut(framework_id).map(Arc::make_mut);
+        if let Some(task) = framework.and_then(|f| f.tasks.get_mut(task_id).map(Arc::make_mut)) {
             task.status_update_state = Some(status.state);
             task.status_update_uuid = status.uuid;
         }
@@ -326,17 +332,17 @@ impl State {
     }
 
     /// Puts a task that was taken out among the completed ones.
-    pub(super) fn complete_taken(&mut self, framework_id: &FrameworkId, task: Task) {
+    pub(super) fn complete_taken(&mut self, framework_id: &FrameworkId, task: Arc<Task>) {
         let limit = self.limits.completed_tasks;
-        if let Some(framework) = self.frameworks.get_mut(framework_id) {
+        if let Some(framework) = self.frameworks.get_mut(framework_id).map(Arc::make_mut) {
             remember(&mut framework.completed_tasks, task, limit);
         }
     }
 
     /// Moves a task to the unreachable ones.
-    pub(super) fn park_task(&mut self, framework_id: &FrameworkId, task: Task) {
+    pub(super) fn park_task(&mut self, framework_id: &FrameworkId, task: Arc<Task>) {
         let limit = self.limits.unreachable_tasks;
-        if let Some(framework) = self.frameworks.get_mut(framework_id) {
+        if let Some(framework) = self.frameworks.get_mut(framework_id).map(Arc::make_mut) {
             remember(&mut framework.unreachable_tasks, task, limit);
         }
     }
@@ -348,7 +354,7 @@ impl State {
         task_id: &TaskId,
         agent_id: &AgentId,
     ) {
-        if let Some(framework) = self.frameworks.get_mut(framework_id) {
+        if let Some(framework) = self.frameworks.get_mut(framework_id).map(Arc::make_mut) {
             framework
                 .completed_tasks
                 .retain(|task| task.task_id != *task_id || task.agent_id != *agent_id);
@@ -360,11 +366,11 @@ impl State {
         &mut self,
         framework_id: &FrameworkId,
         agent_id: &AgentId,
-    ) -> Vec<Task> {
-        let Some(framework) = self.frameworks.get_mut(framework_id) else {
+    ) -> Vec<Arc<Task>> {
+        let Some(framework) = self.frameworks.get_mut(framework_id).map(Arc::make_mut) else {
             return Vec::new();
         };
-        let (taken, kept): (Vec<Task>, Vec<Task>) =
+        let (taken, kept): (Vec<Arc<Task>>, Vec<Arc<Task>>) =
             std::mem::take(&mut framework.unreachable_tasks)
                 .into_iter()
                 .partition(|task| task.agent_id == *agent_id);
@@ -376,9 +382,12 @@ impl State {
     /// are forgotten.
     pub fn take_unreachable(&mut self, agent_id: &AgentId) {
         for framework in self.frameworks.values_mut() {
-            framework
-                .unreachable_tasks
-                .retain(|task| task.agent_id != *agent_id);
+            let mut unreachable = framework.unreachable_tasks.iter();
+            if unreachable.any(|task| task.agent_id == *agent_id) {
+                Arc::make_mut(framework)
+                    .unreachable_tasks
+                    .retain(|task| task.agent_id != *agent_id);
+            }
         }
     }
 
@@ -387,13 +396,10 @@ impl State {
         &mut self,
         framework_id: &FrameworkId,
         task_id: &TaskId,
-    ) -> Option<Task> {
-        let task = self
-            .frameworks
-            .get_mut(framework_id)?
-            .tasks
-            .remove(task_id)?;
-        if let Some(agent) = self.agents.get_mut(&task.agent_id) {
+    ) -> Option<Arc<Task>> {
+        let framework = self.frameworks.get_mut(framework_id)?;
+        let task = Arc::make_mut(framework).tasks.remove(task_id)?;
+        if let Some(agent) = self.agents.get_mut(&task.agent_id).map(Arc::make_mut) {
             if let Some(tasks) = agent.tasks.get_mut(framework_id) {
                 tasks.remove(task_id);
                 if tasks.is_empty() {

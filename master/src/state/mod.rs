@@ -4,6 +4,9 @@
 //! of which keeps the sums right: for every agent `used` is the sum over its live tasks, its lingering ones and its
 //! executors, `offered` the sum over its outstanding offers, and both directions of every reference exist.
 //! [`State::check`] says so and runs after every step of the tests.
+//!
+//! What is in the tables is shared with the [`State::snapshot`]s that readers look at, and copied when it changes while
+//! one of them still has it. Therefore a snapshot costs next to nothing however much there is.
 
 mod agents;
 mod changes;
@@ -11,6 +14,7 @@ mod frameworks;
 mod offers;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use meseta_protocol::agent::{AgentCapability, AgentInfo};
@@ -60,15 +64,15 @@ pub struct Framework {
     /// Roles it wants no offers for.
     pub suppressed_roles: BTreeSet<Role>,
     /// Tasks that are not completed: live ones and terminal ones whose last update is not acknowledged.
-    pub tasks: BTreeMap<TaskId, Task>,
+    pub tasks: BTreeMap<TaskId, Arc<Task>>,
     /// Its executors, by agent.
-    pub executors: BTreeMap<AgentId, BTreeMap<ExecutorId, ExecutorInfo>>,
+    pub executors: BTreeMap<AgentId, BTreeMap<ExecutorId, Arc<ExecutorInfo>>>,
     /// Outstanding offers.
     pub offers: BTreeSet<OfferId>,
     /// Tasks on agents that are unreachable, oldest first.
-    pub unreachable_tasks: VecDeque<Task>,
+    pub unreachable_tasks: VecDeque<Arc<Task>>,
     /// Tasks that are over, oldest first.
-    pub completed_tasks: VecDeque<Task>,
+    pub completed_tasks: VecDeque<Arc<Task>>,
 }
 
 /// Whether the end of a task was forwarded to its framework, which may not have acknowledged it.
@@ -155,10 +159,10 @@ impl Default for Limits {
 pub struct State {
     /// Bounds of what is remembered.
     pub limits: Limits,
-    frameworks: BTreeMap<FrameworkId, Framework>,
-    agents: BTreeMap<AgentId, Agent>,
-    offers: BTreeMap<OfferId, Outstanding>,
-    completed_frameworks: VecDeque<Framework>,
+    frameworks: BTreeMap<FrameworkId, Arc<Framework>>,
+    agents: BTreeMap<AgentId, Arc<Agent>>,
+    offers: BTreeMap<OfferId, Arc<Outstanding>>,
+    completed_frameworks: VecDeque<Arc<Framework>>,
     frameworks_by_pid: HashMap<Pid, FrameworkId>,
     agents_by_pid: HashMap<Pid, AgentId>,
     noted: changes::Noted,
@@ -173,19 +177,34 @@ impl State {
         }
     }
 
+    /// The tables as they are now, for who looks at them elsewhere. Changes are not noted in it.
+    pub fn snapshot(&self) -> Self {
+        Self {
+            limits: self.limits,
+            frameworks: self.frameworks.clone(),
+            agents: self.agents.clone(),
+            offers: self.offers.clone(),
+            completed_frameworks: self.completed_frameworks.clone(),
+            // Only who changes the tables needs these.
+            frameworks_by_pid: HashMap::new(),
+            agents_by_pid: HashMap::new(),
+            noted: changes::Noted::default(),
+        }
+    }
+
     /// A live framework.
     pub fn framework(&self, id: &FrameworkId) -> Option<&Framework> {
-        self.frameworks.get(id)
+        self.frameworks.get(id).map(|one| &**one)
     }
 
     /// All live frameworks.
     pub fn frameworks(&self) -> impl Iterator<Item = (&FrameworkId, &Framework)> {
-        self.frameworks.iter()
+        self.frameworks.iter().map(|(id, one)| (id, &**one))
     }
 
     /// Frameworks that are over, oldest first.
     pub fn completed_frameworks(&self) -> impl Iterator<Item = &Framework> {
-        self.completed_frameworks.iter()
+        self.completed_frameworks.iter().map(|one| &**one)
     }
 
     /// Whether a framework of this id is over.
@@ -202,17 +221,17 @@ impl State {
 
     /// A registered agent.
     pub fn agent(&self, id: &AgentId) -> Option<&Agent> {
-        self.agents.get(id)
+        self.agents.get(id).map(|one| &**one)
     }
 
     /// A registered agent, to change what no sum depends on.
     pub(crate) fn agent_mut(&mut self, id: &AgentId) -> Option<&mut Agent> {
-        self.agents.get_mut(id)
+        self.agents.get_mut(id).map(Arc::make_mut)
     }
 
     /// All registered agents.
     pub fn agents(&self) -> impl Iterator<Item = (&AgentId, &Agent)> {
-        self.agents.iter()
+        self.agents.iter().map(|(id, one)| (id, &**one))
     }
 
     /// The agent at this PID.
@@ -222,7 +241,7 @@ impl State {
 
     /// An outstanding offer.
     pub fn offer(&self, id: &OfferId) -> Option<&Outstanding> {
-        self.offers.get(id)
+        self.offers.get(id).map(|one| &**one)
     }
 
     /// How many offers are outstanding.
@@ -232,7 +251,8 @@ impl State {
 
     /// A task that is not completed.
     pub fn task(&self, framework: &FrameworkId, task: &TaskId) -> Option<&Task> {
-        self.frameworks.get(framework)?.tasks.get(task)
+        let framework = self.frameworks.get(framework)?;
+        framework.tasks.get(task).map(|one| &**one)
     }
 
     /// The same, if it is on this agent: a framework may use an id again elsewhere.

@@ -7,6 +7,7 @@
 //! `task::group`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use meseta_protocol::agent::AgentCapability;
 use meseta_protocol::container::ContainerType;
@@ -44,18 +45,18 @@ pub struct TaskSurroundings<'a> {
     /// What that agent can do.
     pub agent_capabilities: &'a [AgentCapability],
     /// The framework's tasks, those of earlier operations of the same call included.
-    pub tasks: &'a BTreeMap<TaskId, Task>,
+    pub tasks: &'a BTreeMap<TaskId, Arc<Task>>,
     /// Its tasks on agents that cannot be reached.
-    pub unreachable_tasks: &'a VecDeque<Task>,
+    pub unreachable_tasks: &'a VecDeque<Arc<Task>>,
     /// Its executors on the agent, those of earlier operations of the same call included: they are paid for.
-    pub executors: &'a BTreeMap<ExecutorId, ExecutorInfo>,
+    pub executors: &'a BTreeMap<ExecutorId, Arc<ExecutorInfo>>,
     /// What is left of the offers.
     pub remaining: &'a Resources,
 }
 
-static NO_TASKS: BTreeMap<TaskId, Task> = BTreeMap::new();
-static NO_UNREACHABLE_TASKS: VecDeque<Task> = VecDeque::new();
-static NO_EXECUTORS: BTreeMap<ExecutorId, ExecutorInfo> = BTreeMap::new();
+static NO_TASKS: BTreeMap<TaskId, Arc<Task>> = BTreeMap::new();
+static NO_UNREACHABLE_TASKS: VecDeque<Arc<Task>> = VecDeque::new();
+static NO_EXECUTORS: BTreeMap<ExecutorId, Arc<ExecutorInfo>> = BTreeMap::new();
 
 impl<'a> TaskSurroundings<'a> {
     /// What the tables say.
@@ -211,7 +212,7 @@ pub fn validate(task: &TaskInfo, around: &TaskSurroundings<'_>) -> Result<(), Ta
     let mut total = task.resources.clone();
     if let Some(info) = &task.executor {
         let existing = around.executors.get(&info.executor_id);
-        executor::validate_for_task(info, around.framework_id, existing)?;
+        executor::validate_for_task(info, around.framework_id, existing.map(|one| &**one))?;
         validate_together(&task.resources, &info.resources)
             .map_err(|(what, source)| TaskRejection::Combined { what, source })?;
         if existing.is_none() {
@@ -438,7 +439,7 @@ pub fn validate_group(
             })?;
     }
     let existing = around.executors.get(&executor.executor_id);
-    executor::validate_for_group(executor, around.framework_id, existing)?;
+    executor::validate_for_group(executor, around.framework_id, existing.map(|one| &**one))?;
     validate_size(executor)?;
     for task in tasks {
         if task.executor.as_ref().is_some_and(|own| own != executor) {
@@ -520,7 +521,7 @@ fn validate_cgroups(
     tasks: &[TaskInfo],
     around: &TaskSurroundings<'_>,
 ) -> Result<(), GroupRejection> {
-    let runs_there = |task: &&Task| {
+    let runs_there = |task: &&Arc<Task>| {
         task.agent_id == *around.agent_id
             && task.executor_id.as_ref() == Some(&executor.executor_id)
     };

@@ -13,9 +13,9 @@ struct World {
     framework_id: FrameworkId,
     agent_id: AgentId,
     capabilities: Vec<AgentCapability>,
-    tasks: BTreeMap<TaskId, Task>,
-    unreachable: VecDeque<Task>,
-    executors: BTreeMap<ExecutorId, ExecutorInfo>,
+    tasks: BTreeMap<TaskId, Arc<Task>>,
+    unreachable: VecDeque<Arc<Task>>,
+    executors: BTreeMap<ExecutorId, Arc<ExecutorInfo>>,
     remaining: Resources,
 }
 
@@ -114,8 +114,8 @@ fn with_bad_variable() -> CommandInfo {
 #[test]
 fn rules_1_to_11_have_their_texts() {
     let mut world = World::new();
-    world.tasks.insert("old".into(), known("old"));
-    world.unreachable.push_back(known("away"));
+    world.tasks.insert("old".into(), known("old").into());
+    world.unreachable.push_back(known("away").into());
     let revocable = || Resources::from(Resource::scalar("cpus", Scalar::whole(1)).as_revocable());
     let volume = || {
         Resource::scalar("disk", Scalar::whole(1))
@@ -335,7 +335,7 @@ fn an_executor_is_paid_for_once_and_must_stay_the_same() {
             .starts_with("Total resources cpus(allocated: r1):1.5; ")
     );
     let executor = launch.executor.clone().unwrap();
-    world.executors.insert("e".into(), executor);
+    world.executors.insert("e".into(), executor.into());
     assert_eq!(world.text(&launch), "ok");
     assert_eq!(
         world.text(&with_executor(|e| e.name = Some("other".into()))),
@@ -512,11 +512,11 @@ fn every_rule_of_groups_has_its_text() {
 
     world.tasks.insert(
         "running".into(),
-        Task {
+        Arc::new(Task {
             executor_id: Some("e".into()),
             container: Some(cgroups(false)),
             ..known("running")
-        },
+        }),
     );
     assert!(
         world
