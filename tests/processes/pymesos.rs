@@ -1,49 +1,18 @@
 //! A client that somebody else wrote for Mesos, as PyPI has it: pymesos, as scheduler and as executor.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::LazyLock;
+use std::path::PathBuf;
+use std::process::Command;
 
-use meseta_tests::{Cluster, dev_ca, skipped};
+use meseta_tests::Cluster;
+
+use crate::third_party::{Package, script, text};
 
 const README: &str = include_str!("../../README.md");
 
-fn third_party(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("third_party")
-        .join(file)
-}
-
-/// The Python that has the client; or why there is none, which must be that the registry or Python is not there.
-static PYTHON: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
-    let dir = dev_ca().with_file_name("test-pymesos");
-    let done = Command::new(third_party("install-pymesos"))
-        .arg(&dir)
-        .output()
-        .unwrap();
-    if done.status.success() {
-        return Ok(dir.join("bin/python"));
-    }
-    let said = String::from_utf8_lossy(&done.stdout);
-    Err(said.lines().last().unwrap_or("it says nothing").to_owned())
-});
-
-fn python(test: &str) -> Option<&'static Path> {
-    match &*PYTHON {
-        Ok(python) => Some(python),
-        Err(why) => {
-            skipped(test, &format!("pymesos cannot be installed: {why}"));
-            None
-        }
-    }
-}
-
-fn text(output: &Output) -> String {
-    format!(
-        "{}\n{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
+/// The Python that has the client.
+fn python(test: &str) -> Option<PathBuf> {
+    static PYMESOS: Package = Package::new("pymesos");
+    Some(PYMESOS.installed(test)?.join("bin/python"))
 }
 
 #[test]
@@ -89,10 +58,10 @@ fn a_custom_executor_in_python_runs_many_tasks_and_answers_messages() {
     };
     let cluster = Cluster::start(1, &["--resources", "cpus:4;mem:1024"]);
     let ran = Command::new(python)
-        .arg(third_party("scheduler.py"))
+        .arg(script("scheduler.py"))
         .arg(&cluster.master)
-        .arg(python)
-        .arg(third_party("executor.py"))
+        .arg(&python)
+        .arg(script("executor.py"))
         .arg("50")
         .output()
         .unwrap();
