@@ -81,7 +81,9 @@ impl Agent {
 
     /// Takes over what the plan keeps, and has everything else ended.
     fn adopt(&mut self, cx: &mut Context<'_, Self>, recovered: Recovered) {
-        if let Some(info) = &recovered.info {
+        if let Some(info) = &recovered.info
+            && !mistake("agent comes back as another")
+        {
             let id = info.id.clone().unwrap_or_default();
             info!(agent = %id, executors = recovered.executors.len(), rebooted = recovered.rebooted, "recovering");
             self.registration =
