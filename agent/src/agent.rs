@@ -328,7 +328,7 @@ impl Agent {
 
     /// Ends everything, then the agent itself.
     pub(crate) fn leave(&mut self, cx: &mut Context<'_, Self>, why: &str) {
-        if self.stopping {
+        if self.stopping || self.leaves_later(why) {
             return;
         }
         info!(
