@@ -301,6 +301,7 @@ impl Agent {
             .is_some_and(|recovering| recovering.awaited.is_empty());
         if is_done && !self.is_terminating() {
             self.recovering = None;
+            self.show_metrics(cx);
             self.keep_agent(cx);
             Point::AllBack.reach_in_turn(cx);
             detect(self, cx, detector::Input::Begin);
