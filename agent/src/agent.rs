@@ -328,7 +328,7 @@ impl Agent {
 
     /// Ends everything, then the agent itself.
     pub(crate) fn leave(&mut self, cx: &mut Context<'_, Self>, why: &str) {
-        if self.stopping {
+        if self.stopping || self.leaves_later(why) {
             return;
         }
         info!(
@@ -386,10 +386,15 @@ impl Agent {
         }
     }
 
-    fn publish_metrics(&mut self, cx: &mut Context<'_, Self>) {
-        debug_assert_eq!(self.tables.check(), Ok(()));
+    /// Shows what metrics say of this moment.
+    pub(crate) fn show_metrics(&self, cx: &Context<'_, Self>) {
         let uptime = cx.now().since(self.began);
         crate::metrics::publish(cx.metrics(), self, uptime);
+    }
+
+    fn publish_metrics(&mut self, cx: &mut Context<'_, Self>) {
+        debug_assert_eq!(self.tables.check(), Ok(()));
+        self.show_metrics(cx);
         if self.room == Room::Low {
             // Whether there is room again is found out by asking for it.
             self.look_for_room(cx);

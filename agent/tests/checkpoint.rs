@@ -77,6 +77,7 @@ fn work(prefix: &str, number: u8) -> Vec<Change> {
                 process: 1000 + u32::from(number),
                 started: 5,
             }),
+            ..ExecutorRecord::default()
         })),
         Record::Task(Box::new(TaskRecord {
             framework_id: framework.as_str().into(),
@@ -84,6 +85,7 @@ fn work(prefix: &str, number: u8) -> Vec<Change> {
             container_id: ContainerId::top(&*container),
             info: TaskInfo::new(task.as_str(), "S0", "cpus:1".parse().unwrap(), "true"),
             launch_uuid: UpdateId::from_bytes([number; 16]),
+            ..TaskRecord::default()
         })),
         Record::Update(Box::new(UpdateRecord {
             number: number.into(),

@@ -112,6 +112,10 @@ fn line(record: &Record) -> String {
                 one.info.executor_id, one.framework_id, one.container_id
             )
         }
+        Record::Task(one) if one.is_over => format!(
+            "task       {} of {} on executor {}, over",
+            one.info.task_id, one.framework_id, one.executor_id
+        ),
         Record::Task(one) => format!(
             "task       {} of {} on executor {}, {}",
             one.info.task_id, one.framework_id, one.executor_id, one.info.resources

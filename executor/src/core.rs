@@ -6,7 +6,8 @@
 //! ```text
 //!                  ExecutorSubscribed              agent lost, checkpoint
 //! SUBSCRIBING -------------------------> SUBSCRIBED --------------------> DISCONNECTED
-//!  | every 1 s      ^                      ^   |                            | every random(0, max)
+//!  | every 1 s      ^                      ^   |                            | random(0, max / 10),
+//!  |                |                      |   |                            | then every random(0, max)
 //!  |                |                      +---|----- ExecutorSubscribed ---+
 //!  |                |                          |                            |
 //!  +--- refused, shutdown, agent lost without checkpoint, recovery timeout -+--> SHUTTING DOWN --> ENDED
@@ -32,6 +33,10 @@ use crate::outstanding::Outstanding;
 
 /// Time between two attempts to subscribe for the first time.
 pub const SUBSCRIBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The first attempt to come back comes within this part of the longest time between two of them: agents are away for
+/// moments. It is spread all the same, so that the executors of one agent do not come all at once.
+const FIRST_RETURN: u32 = 10;
 
 /// What the machine is told at its start.
 #[derive(Debug, Clone, PartialEq)]
@@ -308,7 +313,8 @@ impl Core {
             Timer::Recovery(self.recovery),
             self.settings.recovery_timeout,
         ));
-        let delay = self.backoff(random);
+        // The transport goes on dialling by itself, and delivers this attempt as soon as the agent is there.
+        let delay = self.backoff(random) / FIRST_RETURN;
         effects.push(self.arm_retry(delay));
         effects
     }
@@ -588,7 +594,7 @@ mod tests {
                     Effect::Call(Callback::Disconnected),
                     Effect::Arm(Timer::Recovery(_), _),
                     Effect::Arm(Timer::Retry(_), delay)
-                ] if *delay <= Duration::from_secs(2)
+                ] if *delay <= Duration::from_millis(200)
             ),
             "{lost:?}"
         );

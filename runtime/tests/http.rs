@@ -273,6 +273,40 @@ fn a_process_that_does_not_run_is_not_found() {
     node.shutdown();
 }
 
+/// Answers one path.
+struct Greeter;
+
+impl Process for Greeter {
+    fn routes(routes: &mut Routes<Self>) {
+        routes.get("/hello", |_, _, _| Response::text(200, "hello"));
+    }
+}
+
+#[test]
+fn what_is_about_to_start_is_not_there_yet_and_what_has_ended_is_no_more() {
+    let plain = node(|node| node);
+    assert_eq!(once(&plain, "/hello").0, 404);
+    plain.shutdown();
+    let node = node(NodeBuilder::awaits_delegate);
+    for path in ["/hello", "/greeter/hello", "/other"] {
+        assert_eq!(once(&node, path).0, 503, "{path}");
+    }
+    assert_eq!(once(&node, "/health").0, 200);
+    let greeter = node.spawn("greeter", || Greeter).unwrap();
+    assert_eq!(once(&node, "/greeter/hello"), (200, "hello".to_owned()));
+    assert_eq!(once(&node, "/hello").0, 503);
+    node.delegate("greeter");
+    assert_eq!(once(&node, "/hello"), (200, "hello".to_owned()));
+    assert_eq!(once(&node, "/other").0, 404);
+    let ended = node.ended(&greeter);
+    node.terminate(&greeter);
+    futures::executor::block_on(ended);
+    for path in ["/hello", "/greeter/hello"] {
+        assert_eq!(once(&node, path).0, 404, "{path}");
+    }
+    node.shutdown();
+}
+
 #[test]
 fn a_toggle_that_cannot_be_meant_is_refused_with_a_reason_and_changes_nothing() {
     let filter = Filter::new("info", |_| Ok(()));

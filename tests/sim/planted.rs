@@ -11,7 +11,7 @@ const WITHIN: u64 = 150;
 const WITHIN_MASTERS: u64 = 60;
 
 /// Each mistake with the law that finds it.
-const MISTAKES: [(&str, &str); 18] = [
+const MISTAKES: [(&str, &str); 23] = [
     ("agent ends what it should take over", "T-8"),
     ("executor starts a task twice", "T-1"),
     ("master does not answer for what it does not know", "T-2"),
@@ -23,6 +23,11 @@ const MISTAKES: [(&str, &str); 18] = [
     ("agent forgets what was acknowledged", "T-7"),
     ("agent takes for news what is over", "T-7"),
     ("agent lets what belongs to an ended framework run", "T-9"),
+    ("agent comes back as another", "G-1"),
+    ("agent removes the sandboxes of what runs", "S-1"),
+    ("agent takes every disk for full", "S-2"),
+    ("agent leaves sandboxes as old as they look", "S-2"),
+    ("agent forgets sandboxes over its restart", "S-3"),
     (
         "master offers what was allocated before an agent came back",
         "A-1",

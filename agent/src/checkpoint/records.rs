@@ -115,9 +115,20 @@ pub struct ExecutorRecord {
     pub proof: Option<ProofRecord>,
     /// Its first process; none when it was written before the launch had an outcome.
     pub process: Option<ProcessRecord>,
+    /// Whether what it has said of tasks that are over is written down with them; earlier versions did not.
+    #[serde(skip_serializing_if = "is_false")]
+    pub remembers: bool,
 }
 
-/// A task that is not over.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// A task of an executor that is there. Of one that is over only its ids are left, and what the executor may repeat of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TaskRecord {
@@ -131,6 +142,12 @@ pub struct TaskRecord {
     pub info: TaskInfo,
     /// The launch that brought it.
     pub launch_uuid: UpdateId,
+    /// Updates that the executor has made of an earlier task with this id; of one that is over, those of itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub past: Vec<UpdateId>,
+    /// Whether it is over: its framework has acknowledged its end.
+    #[serde(skip_serializing_if = "is_false")]
+    pub is_over: bool,
 }
 
 /// An update of a task, until the acknowledgement of its last or longer ([`crate::status_updates::stream::REMEMBERED`]).
@@ -374,7 +391,21 @@ mod tests {
             container_id: ContainerId::top("c"),
             info: TaskInfo::new("t", "a", "cpus:1".parse().unwrap(), "true"),
             launch_uuid: UpdateId::from_bytes([1; 16]),
+            ..TaskRecord::default()
         }))
+    }
+
+    fn over() -> Record {
+        let mut record = task();
+        if let Record::Task(task) = &mut record {
+            task.info = TaskInfo {
+                task_id: "over".into(),
+                ..TaskInfo::default()
+            };
+            task.past = vec![UpdateId::from_bytes([2; 16])];
+            task.is_over = true;
+        }
+        record
     }
 
     fn all() -> Vec<Record> {
@@ -394,6 +425,7 @@ mod tests {
                 ..ExecutorRecord::default()
             })),
             task(),
+            over(),
             Record::Update(Box::new(UpdateRecord {
                 number: 3,
                 ..UpdateRecord::default()

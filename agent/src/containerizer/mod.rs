@@ -237,13 +237,13 @@ fn locked(leaders: &Leaders) -> std::sync::MutexGuard<'_, HashMap<String, Leader
 }
 
 /// Registers what carries out [`Launch`], [`Adopt`], [`Destroy`] and [`Sweep`], what is written down, and what
-/// [`crate::gc`] and [`crate::logs`] order.
+/// [`crate::gc`] and [`crate::logs`] order. Until its agent is there the node says that it starts.
 #[must_use]
 pub fn operators(builder: NodeBuilder) -> NodeBuilder {
     let leaders = Leaders::default();
     let of_launches = Arc::clone(&leaders);
     let of_adopted = Arc::clone(&leaders);
-    let builder = Storage::Directories.serve(builder);
+    let builder = Storage::Directories.serve(builder).awaits_delegate();
     let layout = Layout::default();
     logs::operators(gc::operators(faults::operators(builder), &layout))
         .op(move |launch: Launch| {

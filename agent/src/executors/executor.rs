@@ -7,12 +7,15 @@ use std::path::PathBuf;
 
 use meseta_protocol::executor::ExecutorInfo;
 use meseta_protocol::resources::Resources;
-use meseta_protocol::status::{TaskState, TaskStatus};
+use meseta_protocol::status::{StatusSource, TaskState, TaskStatus};
 use meseta_protocol::task::{Task, TaskInfo};
 use meseta_protocol::{ContainerId, FrameworkId, TaskId, UpdateId};
 use meseta_runtime::Pid;
+use meseta_runtime::planted::mistake;
 
-use super::{KillVerdict, LaunchVerdict, MAX_COMPLETED_TASKS, Phase, Termination, UpdateVerdict};
+use super::{
+    KillVerdict, LaunchVerdict, MAX_COMPLETED_TASKS, Past, Phase, Termination, UpdateVerdict,
+};
 use crate::checkpoint::records::{ExecutorRecord, ProcessRecord, ProofRecord};
 use crate::containerizer::core::Container;
 use crate::recovery::RecoveredExecutor;
@@ -54,7 +57,11 @@ pub struct Executor {
     pub terminated: BTreeMap<TaskId, Task>,
     /// Tasks that are over, the oldest first.
     pub completed: VecDeque<Task>,
-    /// Whether it had tasks that are over and not among the completed ones.
+    /// What it has said of tasks that are not over.
+    said: BTreeMap<TaskId, BTreeSet<UpdateId>>,
+    /// What it has said of tasks that are.
+    past: Past,
+    /// Whether it had tasks that are over and of which that is not known: an earlier version did not write it down.
     forgets: bool,
 }
 
@@ -84,6 +91,8 @@ impl Executor {
             given: BTreeMap::new(),
             terminated: BTreeMap::new(),
             completed: VecDeque::new(),
+            said: BTreeMap::new(),
+            past: Past::default(),
             forgets: false,
         }
     }
@@ -98,7 +107,7 @@ impl Executor {
             proof: record.proof,
             process: record.process,
             was_used: true,
-            forgets: true,
+            forgets: !record.remembers,
             ..Self::new(
                 record.info,
                 record.generated,
@@ -106,8 +115,18 @@ impl Executor {
                 directory,
             )
         };
+        for (task_id, said) in found.past {
+            if !mistake("agent takes for news what is over") {
+                executor.past.add(task_id, said);
+            }
+        }
         for task in found.tasks {
             let info = task.record.info;
+            let said = task.statuses.iter().filter_map(|status| status.uuid);
+            let said: BTreeSet<UpdateId> = said.collect();
+            if !said.is_empty() {
+                executor.said.insert(info.task_id.clone(), said);
+            }
             if task.statuses.is_empty() {
                 executor.queued.push(info);
                 continue;
@@ -139,6 +158,7 @@ impl Executor {
             container_id: self.container_id.clone(),
             proof: self.proof.clone(),
             process: self.process,
+            remembers: !self.forgets,
         }
     }
 
@@ -248,6 +268,11 @@ impl Executor {
         framework: (&FrameworkId, &str),
     ) -> UpdateVerdict {
         let task_id = &status.task_id;
+        if let Some(uuid) = status.uuid
+            && status.source == Some(StatusSource::Executor)
+        {
+            self.hear(task_id, uuid);
+        }
         if let Some(at) = self.queued.iter().position(|task| task.task_id == *task_id) {
             if !status.state.is_terminal() {
                 return UpdateVerdict::Stale;
@@ -271,6 +296,16 @@ impl Executor {
         UpdateVerdict::Forward
     }
 
+    /// Notes that it has said something of a task.
+    fn hear(&mut self, task_id: &TaskId, uuid: UpdateId) {
+        if self.has(task_id) {
+            let said = self.said.entry(task_id.clone()).or_default();
+            said.insert(uuid);
+        } else {
+            self.past.hear(task_id, uuid);
+        }
+    }
+
     /// The framework has acknowledged the task's last update. Whether that completes a task.
     pub(super) fn complete(&mut self, task_id: &TaskId) -> bool {
         let Some(task) = self.terminated.remove(task_id) else {
@@ -279,9 +314,19 @@ impl Executor {
         self.completed.push_back(task);
         if self.completed.len() > MAX_COMPLETED_TASKS {
             self.completed.pop_front();
-            self.forgets = true;
         }
         true
+    }
+
+    /// A task of it is over: what it has said of that is no news from now on. The id of a task that is forgotten for it.
+    pub fn is_over(&mut self, task_id: &TaskId) -> Option<TaskId> {
+        let said = self.said.remove(task_id).unwrap_or_default();
+        self.past.add(task_id.clone(), said)
+    }
+
+    /// What it has said of the last task of this id that is over.
+    pub fn said_before(&self, task_id: &TaskId) -> Vec<UpdateId> {
+        self.past.of(task_id)
     }
 
     /// Records which update of a task was forwarded last.
@@ -309,23 +354,29 @@ impl Executor {
 
     /// Whether it has or had this task.
     pub fn has_had(&self, task_id: &TaskId) -> bool {
-        self.has(task_id) || self.completed.iter().any(|task| task.task_id == *task_id)
+        self.has(task_id)
+            || self.past.has(task_id)
+            || self.completed.iter().any(|task| task.task_id == *task_id)
     }
 
-    /// Whether an update that it repeats is one of a task that is over, so that the framework has dealt with all that it
-    /// needs to hear. A task is written down before it is given to an executor: one that is not here, of an executor some of
-    /// whose tasks are forgotten, was there and is over.
+    /// Whether an update is one that it repeats of a task that is over, so that the framework has dealt with all that it
+    /// needs to hear. Where that was not written down, a task that is not here counts as one that was: each is written down
+    /// before it is given to an executor.
     pub fn is_past(&self, update: &TaskStatus) -> bool {
         let task_id = &update.task_id;
-        let mut completed = self
-            .completed
-            .iter()
-            .filter(|task| task.task_id == *task_id);
-        let knows = |task: &Task| {
-            let mut uuids = task.statuses.iter().map(|status| status.uuid);
-            update.uuid.is_some() && uuids.any(|uuid| uuid == update.uuid)
-        };
-        completed.any(knows) || self.forgets && !self.has_had(task_id)
+        let is_known = |uuid: UpdateId| self.past.knows(task_id, &uuid);
+        update.uuid.is_some_and(is_known) || self.forgets && !self.has_had(task_id)
+    }
+
+    /// It repeats an update of a task that is over, which is remembered in case that the task's id is used again.
+    pub fn repeats(&mut self, update: &TaskStatus) {
+        if let Some(uuid) = update.uuid
+            && self.forgets
+            && !self.has_had(&update.task_id)
+        {
+            self.past
+                .add(update.task_id.clone(), BTreeSet::from([uuid]));
+        }
     }
 
     /// Its tasks that are not completed.

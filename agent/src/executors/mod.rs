@@ -12,6 +12,7 @@
 
 mod executor;
 mod framework;
+mod past;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use meseta_protocol::status::{StatusReason, TaskState};
 
 pub use executor::{Executor, process_id};
 pub use framework::Framework;
+pub use past::{MAX_PAST_TASKS, Past};
 pub use tables::Tables;
 
 /// Completed tasks remembered per executor.

@@ -1,7 +1,7 @@
 use meseta_protocol::executor::ExecutorInfo;
 use meseta_protocol::framework::FrameworkInfo;
 use meseta_protocol::resources::Resources;
-use meseta_protocol::status::TaskStatus;
+use meseta_protocol::status::{StatusSource, TaskStatus};
 use meseta_protocol::task::{Task, TaskInfo};
 use meseta_protocol::{ContainerId, FrameworkId, TaskId, UpdateId};
 use meseta_runtime::Pid;
@@ -175,7 +175,12 @@ fn what_an_executor_repeats_of_a_task_that_is_over_is_past() {
     let (id, user) = framework();
     let update = |task: &str, state, uuid| TaskStatus {
         uuid: Some(UpdateId::from_bytes([uuid; 16])),
+        source: Some(StatusSource::Executor),
         ..TaskStatus::new(task, state)
+    };
+    let over = |executor: &mut Executor, task: &str| {
+        executor.is_over(&task.into());
+        executor.complete(&task.into());
     };
     let end = update("t", TaskState::Finished, 1);
     let mut executor = with_task(Phase::Running);
@@ -185,23 +190,29 @@ fn what_an_executor_repeats_of_a_task_that_is_over_is_past() {
         !executor.is_past(&end),
         "the framework has not acknowledged it"
     );
-    executor.complete(&"t".into());
+    over(&mut executor, "t");
     assert!(executor.is_past(&end));
+    // What it says for the first time of a task that is over is no repetition, but no news of anything else either.
+    let late = update("t", TaskState::Running, 9);
+    assert!(!executor.is_past(&late));
+    assert_eq!(executor.update(&late, (&id, user)), UpdateVerdict::Stale);
+    assert!(executor.is_past(&late));
     let made_up = update("nobody's", TaskState::Running, 2);
     assert!(!executor.is_past(&made_up), "it was never there");
     // Another task of that id has ends of its own.
     executor.launch(task("t"), (&id, user));
     assert!(executor.is_past(&end));
     assert!(!executor.is_past(&update("t", TaskState::Finished, 3)));
-    executor.update(&update("t", TaskState::Finished, 3), (&id, user));
-    executor.complete(&"t".into());
-    // With so many after it, it is known only by not being there.
-    for _ in 0..=MAX_COMPLETED_TASKS {
-        executor.launch(task("s"), (&id, user));
-        executor.update(&TaskStatus::new("s", TaskState::Failed), (&id, user));
-        executor.complete(&"s".into());
+    // Of a run of equal states only the last is shown, and all are known.
+    for uuid in [4, 5] {
+        executor.update(&update("t", TaskState::Running, uuid), (&id, user));
     }
-    assert!(!executor.has_had(&"t".into()) && executor.is_past(&end));
+    executor.update(&update("t", TaskState::Finished, 3), (&id, user));
+    over(&mut executor, "t");
+    for uuid in [3, 4, 5] {
+        assert!(executor.is_past(&update("t", TaskState::Running, uuid)));
+    }
+    assert!(!executor.is_past(&made_up), "it was never there");
 }
 
 #[test]

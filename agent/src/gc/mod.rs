@@ -51,17 +51,18 @@ impl Op for FindSandboxes {
     type Out = Vec<(PathBuf, Duration)>;
 }
 
-/// Marks a sandbox as used until now, for an agent that looks at it after a restart.
+/// Marks sandboxes as used until now, for an agent that looks at them after a restart; the outcome has a complaint for
+/// each that could not be marked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TouchSandbox {
+pub struct TouchSandboxes {
     /// Directory of all agents' sandboxes.
     pub agents: PathBuf,
-    /// One of them.
-    pub sandbox: PathBuf,
+    /// Some of them.
+    pub sandboxes: Vec<PathBuf>,
 }
 
-impl Op for TouchSandbox {
-    type Out = Result<(), String>;
+impl Op for TouchSandboxes {
+    type Out = Vec<String>;
 }
 
 /// Removes sandboxes; the outcome says of each how that went. It follows no symbolic link and leaves what is mounted.
@@ -89,10 +90,15 @@ pub(crate) fn operators(builder: NodeBuilder, layout: &Layout) -> NodeBuilder {
             let found = tokio::task::spawn_blocking(move || remove::find(&find.agents));
             found.await.unwrap_or_default()
         })
-        .op(|touch: TouchSandbox| async move {
-            let touched =
-                tokio::task::spawn_blocking(move || remove::touch(&touch.agents, &touch.sandbox));
-            touched.await.map_err(|error| error.to_string())?
+        .op(|touch: TouchSandboxes| async move {
+            let touched = tokio::task::spawn_blocking(move || {
+                let all = touch.sandboxes.iter();
+                let touched = all.map(|sandbox| remove::touch(&touch.agents, sandbox));
+                touched.filter_map(Result::err).collect()
+            });
+            touched
+                .await
+                .unwrap_or_else(|error| vec![error.to_string()])
         })
         .op(move |order: RemoveSandboxes| {
             let layout = Arc::clone(&layout);

@@ -58,9 +58,14 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// A sandbox of this age is to go. One that is here already gets this age.
+    /// A sandbox of this age is to go. One that is here already keeps its own age if that is the younger one: what was
+    /// found on the disk may be older than what has become known meanwhile.
     pub fn add(&mut self, sandbox: PathBuf, age: Duration, now: Duration) {
-        self.entries.insert(sandbox, Entry { age, since: now });
+        let entry = Entry { age, since: now };
+        let known = self.entries.entry(sandbox).or_insert(entry);
+        if age < known.age(now) {
+            *known = entry;
+        }
     }
 
     /// How many wait.
@@ -164,6 +169,21 @@ mod tests {
     }
 
     #[test]
+    fn of_two_ages_the_younger_counts() {
+        for (first, second, age) in [(5, 0, 0), (0, 5, 1), (5, 5, 5), (5, 7, 6)] {
+            let mut schedule = Schedule::default();
+            schedule.add("/s".into(), hours(first), hours(1));
+            schedule.add("/s".into(), hours(second), hours(2));
+            let all: Vec<_> = schedule.iter(hours(2)).collect();
+            assert_eq!(
+                all,
+                [(Path::new("/s"), hours(age))],
+                "{first}, then {second}"
+            );
+        }
+    }
+
+    #[test]
     fn no_more_than_so_many_go_at_once() {
         let mut schedule = Schedule::default();
         for n in 0..AT_ONCE + 5 {
@@ -192,7 +212,8 @@ mod tests {
                         // One found on disk that is up to 255 minutes old, or, half the time, has just ended.
                         let age = u64::from(n) * u64::from(percent % 2);
                         schedule.add(n.to_string().into(), minutes(age), minutes(now));
-                        model.insert(n, now - age);
+                        let ended = model.entry(n).or_insert(now - age);
+                        *ended = (*ended).max(now - age);
                     }
                     1 => now += u64::from(n),
                     _ => {

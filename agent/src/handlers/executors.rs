@@ -35,6 +35,9 @@ use crate::{paths, registration};
 
 impl Receive<SubscribeExecutor> for Agent {
     fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, subscribe: SubscribeExecutor) {
+        let Some(subscribe) = self.too_early(from, subscribe) else {
+            return;
+        };
         let named = (subscribe.framework_id, subscribe.executor_id);
         let refused = if self.is_terminating() {
             Some("the agent is ending")
@@ -64,7 +67,6 @@ impl Receive<SubscribeExecutor> for Agent {
         let executor = self.tables.executor(&named.0, &named.1);
         let is_past = |update: &StatusUpdate| {
             executor.is_some_and(|executor| executor.is_past(&update.status))
-                && !mistake("agent takes for news what is over")
         };
         let (past, news): (Vec<_>, Vec<_>) = subscribe
             .unacknowledged_updates
@@ -73,6 +75,9 @@ impl Receive<SubscribeExecutor> for Agent {
         for update in &past {
             debug!(task = %update.status.task_id, state = %update.status.state, "an executor repeats what is over");
             has.remove(&update.status.task_id);
+            if let Some(executor) = self.tables.executor_mut(&named.0, &named.1) {
+                executor.repeats(&update.status);
+            }
         }
         if !self.subscribed(cx, from, &named, &has, &past) {
             refuse(cx, from, "the executor is being ended");

@@ -92,6 +92,7 @@ impl Agent {
                 Effect::Adopt(id) => {
                     info!(agent = %id, master = ?self.master, "registered");
                     self.info.id = Some(id);
+                    self.show_metrics(cx);
                     self.keep_agent(cx);
                 }
                 Effect::Pause => self.updates.pause(),

@@ -4,22 +4,23 @@
 //! The plan is [`crate::recovery`]'s. Everything that is written goes through [`Agent::keep`]: effects after it wait until
 //! it is durable, while messages go on being handled.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use meseta_protocol::messages::executor::SubscribeExecutor;
 use meseta_protocol::status::{StatusReason, StatusUpdate, TaskState};
 use meseta_protocol::task::TaskInfo;
 use meseta_protocol::{ExecutorId, FrameworkId, UpdateId};
 use meseta_runtime::detector::{self, detect};
 use meseta_runtime::planted::mistake;
 use meseta_runtime::transport::Guest;
-use meseta_runtime::{Context, Gate};
+use meseta_runtime::{Context, Gate, Pid, Receive as _};
 use tracing::{error, info, warn};
 
 use crate::agent::Agent;
 use crate::checkpoint::records::{
-    AgentRecord, FrameworkRecord, ProcessRecord, Record, TaskRecord, UpdateRecord, executor_key,
-    framework_key, task_key, tasks_of, update_key, updates_of, updates_of_framework,
+    AgentRecord, FrameworkRecord, ProcessRecord, Record, RecordError, TaskRecord, UpdateRecord,
+    executor_key, framework_key, task_key, tasks_of, update_key, updates_of, updates_of_framework,
 };
 use crate::checkpoint::{Change, Commit, Load, Loaded};
 use crate::containerizer::core::{Exit, Input, UNREPORTED};
@@ -38,13 +39,27 @@ use crate::status_updates::{Key, Stream};
 pub(crate) struct Recovering {
     /// Their containers.
     awaited: BTreeSet<String>,
+    /// What comes while containers are swept, which may take a minute; none afterwards.
+    early: Option<Early>,
+}
+
+/// What has to wait for the end of the sweep. Only that waits: HTTP is answered meanwhile.
+#[derive(Debug, Default)]
+struct Early {
+    /// The last word of each executor that is back.
+    subscriptions: BTreeMap<Pid, SubscribeExecutor>,
+    /// Why the agent is to leave, if it is.
+    leaves: Option<String>,
 }
 
 /// Reading.
 impl Agent {
     /// Reads what was written down and goes on from there.
     pub(crate) fn recover(&mut self, cx: &mut Context<'_, Self>) {
-        self.recovering = Some(Recovering::default());
+        self.recovering = Some(Recovering {
+            early: Some(Early::default()),
+            ..Recovering::default()
+        });
         let work_dir = self.config.work_dir.clone();
         cx.run(
             Load { work_dir },
@@ -81,7 +96,9 @@ impl Agent {
 
     /// Takes over what the plan keeps, and has everything else ended.
     fn adopt(&mut self, cx: &mut Context<'_, Self>, recovered: Recovered) {
-        if let Some(info) = &recovered.info {
+        if let Some(info) = &recovered.info
+            && !mistake("agent comes back as another")
+        {
             let id = info.id.clone().unwrap_or_default();
             info!(agent = %id, executors = recovered.executors.len(), rebooted = recovered.rebooted, "recovering");
             self.registration =
@@ -111,8 +128,8 @@ impl Agent {
         debug_assert_eq!(self.tables.check(), Ok(()));
         Point::Adopted.reach_in_turn(cx);
         let rebooted = recovered.rebooted;
-        // No task starts here before those of an earlier run are gone or known.
-        cx.run(sweep, Gate::HoldUser, move |agent, cx, swept| {
+        // No task starts here before those of an earlier run are gone or known: no master is looked for before that.
+        cx.run(sweep, Gate::Interleave, move |agent, cx, swept| {
             if let Err(reason) = swept {
                 error!(reason, "containers of an earlier run are left: they use resources that are offered again");
             }
@@ -121,8 +138,49 @@ impl Agent {
             if agent.config.logs.is_some() {
                 agent.look_at_logs(cx);
             }
+            let early = agent.recovering.as_mut().and_then(|all| all.early.take());
             agent.look_for_executors(cx, rebooted);
+            let Early {
+                subscriptions,
+                leaves,
+            } = early.unwrap_or_default();
+            if let Some(why) = leaves {
+                agent.leave(cx, &why);
+            }
+            for (from, subscribe) in subscriptions {
+                agent.receive(cx, &from, subscribe);
+            }
         });
+    }
+
+    /// Whether containers are still swept, or it is not known yet what was written down.
+    pub(crate) fn is_sweeping(&self) -> bool {
+        let recovering = self.recovering.as_ref();
+        recovering.is_some_and(|recovering| recovering.early.is_some())
+    }
+
+    /// Keeps a subscription until containers are swept; gives it back when they are.
+    pub(crate) fn too_early(
+        &mut self,
+        from: &Pid,
+        subscribe: SubscribeExecutor,
+    ) -> Option<SubscribeExecutor> {
+        let early = self.recovering.as_mut().and_then(|all| all.early.as_mut());
+        let Some(early) = early else {
+            return Some(subscribe);
+        };
+        early.subscriptions.insert(from.clone(), subscribe);
+        None
+    }
+
+    /// Puts the agent's leaving off until containers are swept. Whether that is so.
+    pub(crate) fn leaves_later(&mut self, why: &str) -> bool {
+        let early = self.recovering.as_mut().and_then(|all| all.early.as_mut());
+        let Some(early) = early else {
+            return false;
+        };
+        early.leaves.get_or_insert_with(|| why.to_owned());
+        true
     }
 
     fn adopt_executor(
@@ -173,10 +231,7 @@ impl Agent {
         let mut awaited = BTreeSet::new();
         for (_, _, executor) in self.tables.executors() {
             let container = executor.container_id.value.clone();
-            // One that speaks HTTP may have come back while containers were swept.
-            if executor.phase == Phase::Registering {
-                awaited.insert(container.clone());
-            }
+            awaited.insert(container.clone());
             let (outside, me) = (cx.outside(), cx.me().clone());
             adopts.push(Adopt {
                 container,
@@ -188,7 +243,10 @@ impl Agent {
                 exits: Exits::new(move |ended| outside.send(&me, ended)),
             });
         }
-        self.recovering = Some(Recovering { awaited });
+        self.recovering = Some(Recovering {
+            awaited,
+            early: None,
+        });
         for adopt in adopts {
             let container = adopt.container.clone();
             if rebooted {
@@ -243,6 +301,7 @@ impl Agent {
             .is_some_and(|recovering| recovering.awaited.is_empty());
         if is_done && !self.is_terminating() {
             self.recovering = None;
+            self.show_metrics(cx);
             self.keep_agent(cx);
             Point::AllBack.reach_in_turn(cx);
             detect(self, cx, detector::Input::Begin);
@@ -397,6 +456,8 @@ impl Agent {
             container_id: executor.container_id.clone(),
             info: task.clone(),
             launch_uuid,
+            past: executor.said_before(&task.task_id),
+            is_over: false,
         };
         self.keep_records(cx, &[Record::Task(Box::new(record))]);
     }
@@ -475,21 +536,52 @@ impl Agent {
         self.keep(cx, changes);
     }
 
-    /// Forgets a task whose end was acknowledged, with its updates.
+    /// Forgets a task whose end was acknowledged, with its updates, but for what its executor may say once more.
     pub(crate) fn forget_task(&mut self, cx: &mut Context<'_, Self>, key: &Key) {
         let mut changes = Vec::new();
         if self.written.remove(key) {
             changes.push(Change::DeleteBelow(updates_of(&key.0, &key.1)));
         }
-        let framework = self.tables.framework(&key.0);
-        let framework = framework.filter(|_| self.checkpoints(&key.0));
-        let executor = framework.and_then(|known| {
-            let executor = known.executor_of(&key.1)?;
-            known.executors.get(executor)
-        });
-        let container = executor.map(|executor| executor.container_id.value.clone());
-        changes.extend(container.map(|container| Change::Delete(task_key(&container, &key.1))));
+        match self.task_over(key) {
+            Ok(more) if self.checkpoints(&key.0) => changes.extend(more),
+            Ok(_) => {}
+            Err(error) => return self.abandon(cx, &error.to_string()),
+        }
         self.keep(cx, changes);
+    }
+
+    /// Notes that a task is over, and returns what is to be written down of that.
+    fn task_over(&mut self, key: &Key) -> Result<Vec<Change>, RecordError> {
+        let framework = self.tables.framework(&key.0);
+        let owner = framework.and_then(|framework| framework.executor_of(&key.1));
+        let mut changes = Vec::new();
+        if let Some(executor_id) = owner.cloned()
+            && let Some(executor) = self.tables.executor_mut(&key.0, &executor_id)
+        {
+            let forgotten = executor.is_over(&key.1);
+            let container = &executor.container_id.value;
+            if let Some(forgotten) = forgotten.filter(|task_id| !executor.has(task_id)) {
+                changes.push(Change::Delete(task_key(container, &forgotten)));
+            }
+            let over = Record::Task(Box::new(TaskRecord {
+                framework_id: key.0.clone(),
+                executor_id,
+                container_id: executor.container_id.clone(),
+                info: TaskInfo {
+                    task_id: key.1.clone(),
+                    ..TaskInfo::default()
+                },
+                past: executor.said_before(&key.1),
+                is_over: true,
+                ..TaskRecord::default()
+            }));
+            changes.push(if executor.container.has_ended() {
+                Change::Delete(task_key(container, &key.1))
+            } else {
+                Change::put(&over)?
+            });
+        }
+        Ok(changes)
     }
 
     /// Forgets a framework that is being ended, at once with all it has: what the next run does not know it ends.

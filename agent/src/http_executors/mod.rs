@@ -20,6 +20,9 @@ use stream::HttpExecutor;
 /// Bytes that may wait for an executor that does not read; then it is given up.
 const MAX_WAITING: usize = 64 << 20;
 
+/// What Mesos says.
+const NOT_RECOVERED: &str = "Agent has not finished recovery";
+
 impl Agent {
     /// Answers a request to the executor API.
     pub(crate) fn executor_api(
@@ -54,10 +57,14 @@ impl Agent {
         if call == Call::Heartbeat {
             return Ok(Response::empty().with_status(202));
         }
+        // An answer to one that it took now would have to wait for the end of the sweep, which the client may not see.
+        if self.is_sweeping() {
+            return Err(Refusal::new(503, NOT_RECOVERED));
+        }
         // Until an agent that has been restarted has read its checkpoint, it cannot tell who is its own.
         let unknown = |who: &str| {
             if self.is_recovering() {
-                Refusal::new(503, "Agent has not finished recovery")
+                Refusal::new(503, NOT_RECOVERED)
             } else {
                 Refusal::bad(format!("{who} cannot be found"))
             }

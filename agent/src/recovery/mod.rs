@@ -98,6 +98,8 @@ pub struct RecoveredExecutor {
     pub record: ExecutorRecord,
     /// Its tasks, by id.
     pub tasks: Vec<RecoveredTask>,
+    /// What it has said of tasks that are over, by their ids.
+    pub past: BTreeMap<TaskId, BTreeSet<UpdateId>>,
 }
 
 /// Updates of a task.
@@ -315,8 +317,10 @@ fn of_agent(
 /// Executors with their tasks. One without its framework, and a task without its executor, cannot be used.
 fn take_executors(recovered: &mut Recovered, records: &Records, file: &str) {
     let mut tasks: BTreeMap<&str, Vec<&TaskRecord>> = BTreeMap::new();
+    let mut over: BTreeMap<&str, Vec<&TaskRecord>> = BTreeMap::new();
     for task in &records.tasks {
-        tasks
+        let those = if task.is_over { &mut over } else { &mut tasks };
+        those
             .entry(&task.container_id.value)
             .or_default()
             .push(task);
@@ -338,9 +342,8 @@ fn take_executors(recovered: &mut Recovered, records: &Records, file: &str) {
         {
             Some("it cannot be known again")
         } else if taken.contains(&name) && own.is_empty() {
-            recovered.forget.push(Change::Delete(
-                Record::Executor(Box::new(executor.clone())).key(),
-            ));
+            forget_container(recovered, container);
+            over.remove(container.as_str());
             continue;
         } else if taken.contains(&name) {
             Some("there are two of its name")
@@ -353,17 +356,26 @@ fn take_executors(recovered: &mut Recovered, records: &Records, file: &str) {
                 executor.info.executor_id, executor.framework_id
             ));
             forget_container(recovered, container);
+            over.remove(container.as_str());
             continue;
         }
         taken.insert(name);
-        let mut tasks = Vec::new();
+        let (mut tasks, mut past) = (Vec::new(), BTreeMap::new());
+        for task in over.remove(container.as_str()).unwrap_or_default() {
+            past.insert(task.info.task_id.clone(), said(task));
+        }
         for task in own {
+            if !task.past.is_empty() {
+                past.insert(task.info.task_id.clone(), said(task));
+            }
             let key = (task.framework_id.clone(), task.info.task_id.clone());
             let updates = records.updates.get(&key).map(Vec::as_slice);
             let updates = updates.unwrap_or_default();
             if updates.iter().any(is_acknowledged_end) {
                 let key = Record::Task(Box::new(task.clone())).key();
                 recovered.forget.push(Change::Delete(key));
+                let uuids = updates.iter().filter_map(|update| update.update.uuid);
+                past.insert(task.info.task_id.clone(), uuids.collect());
             } else {
                 tasks.push(recovered_task(task, updates));
             }
@@ -371,7 +383,12 @@ fn take_executors(recovered: &mut Recovered, records: &Records, file: &str) {
         recovered.executors.push(RecoveredExecutor {
             record: executor.clone(),
             tasks,
+            past,
         });
+    }
+    // Nobody is left who could repeat anything.
+    for container in over.into_keys() {
+        forget_container(recovered, container);
     }
     for (container, tasks) in tasks {
         for task in tasks {
@@ -382,6 +399,11 @@ fn take_executors(recovered: &mut Recovered, records: &Records, file: &str) {
         }
         forget_container(recovered, container);
     }
+}
+
+/// Updates that a task's executor has made of one that is over.
+fn said(task: &TaskRecord) -> BTreeSet<UpdateId> {
+    task.past.iter().copied().collect()
 }
 
 fn forget_container(recovered: &mut Recovered, container: &str) {

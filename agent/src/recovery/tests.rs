@@ -20,11 +20,14 @@ enum Recorded {
     Acknowledged,
     Ended,
     EndedAcknowledged,
+    Over,
+    UsedAgain,
+    OverAndNobodyThere,
     Unowned,
     Superseded,
 }
 
-const RECORDED: [Recorded; 12] = [
+const RECORDED: [Recorded; 15] = [
     Recorded::Nothing,
     Recorded::Agent,
     Recorded::IdleFramework,
@@ -35,6 +38,9 @@ const RECORDED: [Recorded; 12] = [
     Recorded::Acknowledged,
     Recorded::Ended,
     Recorded::EndedAcknowledged,
+    Recorded::Over,
+    Recorded::UsedAgain,
+    Recorded::OverAndNobodyThere,
     Recorded::Unowned,
     Recorded::Superseded,
 ];
@@ -98,6 +104,7 @@ fn executor(container: &str, process: Option<u32>) -> Record {
             process,
             started: 5,
         }),
+        ..ExecutorRecord::default()
     }))
 }
 
@@ -108,7 +115,19 @@ fn task(container: &str) -> Record {
         container_id: ContainerId::top(container),
         info: TaskInfo::new("t", "S0", "cpus:1".parse().unwrap(), "true"),
         launch_uuid: UpdateId::from_bytes([9; 16]),
+        ..TaskRecord::default()
     }))
+}
+
+/// The same of a task of whose earlier namesake the executor has said this, or which is over itself.
+fn task_with_past(past: &[u8], is_over: bool) -> Record {
+    let mut record = task("c");
+    if let Record::Task(task) = &mut record {
+        let past = past.iter().map(|n| UpdateId::from_bytes([*n; 16]));
+        task.past = past.collect();
+        task.is_over = is_over;
+    }
+    record
 }
 
 fn update(number: u8, state: TaskState, acknowledged: bool) -> Record {
@@ -138,6 +157,10 @@ fn records(recorded: Recorded) -> Vec<Record> {
         all.push(update(1, TaskState::Lost, false));
         return all;
     }
+    if recorded == OverAndNobodyThere {
+        all.push(task_with_past(&[3], true));
+        return all;
+    }
     if recorded >= IdleFramework {
         all.push(framework());
     }
@@ -145,7 +168,9 @@ fn records(recorded: Recorded) -> Vec<Record> {
         let process = (recorded > Launched).then_some(77);
         all.push(executor("c", process));
     }
-    if recorded >= Given {
+    if recorded == Over || recorded == UsedAgain {
+        all.push(task_with_past(&[3, 4], recorded == Over));
+    } else if recorded >= Given {
         all.push(task("c"));
     }
     let updates: &[(u8, TaskState, bool)] = match recorded {
@@ -156,7 +181,8 @@ fn records(recorded: Recorded) -> Vec<Record> {
             (3, TaskState::Finished, false),
         ],
         EndedAcknowledged => &[(3, TaskState::Finished, true)],
-        Nothing | Agent | IdleFramework | Launched | Running | Given | Unowned | Superseded => &[],
+        Nothing | Agent | IdleFramework | Launched | Running | Given | Over | UsedAgain
+        | OverAndNobodyThere | Unowned | Superseded => &[],
     };
     all.extend(
         updates
@@ -227,18 +253,25 @@ fn is_new(recovered: &Recovered) -> bool {
         && recovered.frameworks.is_empty()
 }
 
-/// Executors kept, with the tables their tasks come into; updates that wait; what is forgotten.
+/// Executors kept, with the tables their tasks come into and what they have said of tasks that are over; updates that wait;
+/// what is forgotten.
 fn kept(recovered: &Recovered) -> (Vec<String>, Vec<u8>, usize) {
     let executors = recovered.executors.iter().map(|found| {
         let executor = Executor::recovered(found.clone(), "/box".into(), "u");
         assert_eq!(executor.phase, Phase::Registering);
         let process = executor.container.process();
+        let past = executor.said_before(&"t".into());
+        let past: Vec<String> = past
+            .iter()
+            .map(|uuid| format!(" past {}", uuid.as_bytes()[0]))
+            .collect();
         format!(
-            "{} {process:?} queued {} launched {} ended {}",
+            "{} {process:?} queued {} launched {} ended {}{}",
             executor.container_id.value,
             executor.queued.len(),
             executor.launched.len(),
-            executor.terminated.len()
+            executor.terminated.len(),
+            past.concat()
         )
     });
     let waiting = recovered.streams.iter().flat_map(|stream| &stream.waiting);
@@ -262,9 +295,24 @@ fn expected(recorded: Recorded) -> (Vec<String>, Vec<u8>, usize) {
         Told => (one("Some(77) queued 0 launched 1 ended 0"), vec![1], 0),
         Acknowledged => (one("Some(77) queued 0 launched 1 ended 0"), vec![], 0),
         Ended => (one("Some(77) queued 0 launched 0 ended 1"), vec![3], 0),
-        EndedAcknowledged => (one("Some(77) queued 0 launched 0 ended 0"), vec![], 2),
+        EndedAcknowledged => (
+            one("Some(77) queued 0 launched 0 ended 0 past 3"),
+            vec![],
+            2,
+        ),
+        Over => (
+            one("Some(77) queued 0 launched 0 ended 0 past 3 past 4"),
+            vec![],
+            0,
+        ),
+        UsedAgain => (
+            one("Some(77) queued 1 launched 0 ended 0 past 3 past 4"),
+            vec![],
+            0,
+        ),
+        OverAndNobodyThere => (vec![], vec![], 2),
         Unowned => (vec![], vec![1], 0),
-        Superseded => (one("Some(77) queued 1 launched 0 ended 0"), vec![], 1),
+        Superseded => (one("Some(77) queued 1 launched 0 ended 0"), vec![], 2),
     }
 }
 

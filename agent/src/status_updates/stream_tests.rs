@@ -6,7 +6,7 @@ use meseta_protocol::UpdateId;
 use meseta_protocol::status::{StatusUpdate, TaskState, TaskStatus};
 use proptest::prelude::*;
 
-use super::stream::{Effect, FIRST_RETRY, Input, LONGEST_RETRY, Record, Stream};
+use super::stream::{Effect, FIRST_RETRY, Input, LONGEST_RETRY, REMEMBERED, Record, Stream};
 
 fn uuid(n: u8) -> UpdateId {
     UpdateId::from_bytes([n; 16])
@@ -50,96 +50,141 @@ fn acknowledged(n: u8) -> Input {
     Input::Acknowledged(uuid(n))
 }
 
-/// Each state with the inputs that lead to it. 1 is always acknowledged; of those that wait 2 is the head.
-fn states() -> Vec<(&'static str, Vec<Input>)> {
-    let acked = || vec![updated(1), acknowledged(1)];
-    let with = |more: Vec<Input>| acked().into_iter().chain(more).collect::<Vec<_>>();
-    vec![
-        ("idle", acked()),
-        ("one in flight", with(vec![updated(2)])),
-        ("one waits", with(vec![updated(2), updated(3)])),
-        ("its end in flight", with(vec![updated(29)])),
+/// Number of [`states`].
+const STATES: usize = 14;
+
+/// Each state. 1 is always acknowledged; of those that wait 2 or the end 29 is the head.
+fn states() -> [(&'static str, Stream); STATES] {
+    let after = |mut stream: Stream, inputs: Vec<Input>| {
+        for input in inputs {
+            stream.step(input);
+        }
+        stream
+    };
+    let acked = |more: Vec<Input>| {
+        let begun = after(Stream::new(false), vec![updated(1), acknowledged(1)]);
+        after(begun, more)
+    };
+    let recovered = |waiting: &[u8]| {
+        let waiting = waiting.iter().map(|n| *update(*n));
+        Stream::recovered([uuid(1)], waiting.collect())
+    };
+    let (end, ended) = (updated(29), acknowledged(29));
+    [
+        ("idle", acked(vec![])),
+        ("one in flight", acked(vec![updated(2)])),
+        ("one waits", acked(vec![updated(2), updated(3)])),
+        ("its end in flight", acked(vec![end.clone()])),
+        (
+            "its end in flight, and more after it",
+            acked(vec![end.clone(), updated(3)]),
+        ),
         (
             "retried twice",
-            with(vec![updated(2), Input::RetryDue(2), Input::RetryDue(3)]),
+            acked(vec![updated(2), Input::RetryDue(2), Input::RetryDue(3)]),
         ),
-        ("paused, idle", with(vec![Input::Pause])),
+        ("paused, idle", acked(vec![Input::Pause])),
         (
             "paused, one waits",
-            with(vec![updated(2), updated(3), Input::Pause]),
+            acked(vec![updated(2), updated(3), Input::Pause]),
         ),
-        ("finished", with(vec![updated(29), acknowledged(29)])),
+        (
+            "paused, its end waits",
+            acked(vec![end.clone(), Input::Pause]),
+        ),
+        ("finished", acked(vec![end.clone(), ended.clone()])),
+        (
+            "finished while paused",
+            acked(vec![end, Input::Pause, ended]),
+        ),
+        ("recovered, idle", recovered(&[])),
+        ("recovered, one waits", recovered(&[2])),
+        (
+            "recovered, one in flight",
+            after(recovered(&[2]), vec![Input::Resume]),
+        ),
     ]
 }
 
 /// What happens to a stream, and what follows in each of [`states`].
-fn table() -> Vec<(&'static str, Input, [&'static str; 8])> {
+#[rustfmt::skip]
+fn table() -> Vec<(&'static str, Input, [&'static str; STATES])> {
+    // In the order of `states`: five that run, one retried, three paused, two finished, three recovered.
     vec![
-        (
-            "a new update",
-            updated(5),
-            ["+5 5 (10)", "+5", "+5", "+5", "+5", "+5", "+5", ""],
-        ),
-        (
-            "a new end",
-            updated(9),
-            ["+9 9 (10)", "+9", "+9", "+9", "+9", "+9", "+9", ""],
-        ),
-        ("an acknowledged one again", updated(1), [""; 8]),
-        (
-            "one that waits, or is new, again",
-            updated(2),
-            ["+2 2 (10)", "", "", "+2", "", "+2 ", "", ""].map(str::trim),
-        ),
-        (
-            "the head acknowledged",
-            acknowledged(2),
-            ["", "-2", "-2 3 (10)", "", "-2", "", "-2", ""],
-        ),
-        (
-            "the end acknowledged",
-            acknowledged(29),
-            ["", "", "", "end", "", "", "", ""],
-        ),
-        ("the second acknowledged", acknowledged(3), [""; 8]),
-        ("a repeated acknowledgement", acknowledged(1), [""; 8]),
-        ("a foreign acknowledgement", acknowledged(77), [""; 8]),
-        ("the timer of the first update", Input::RetryDue(1), [""; 8]),
-        (
-            "the timer of the second",
-            Input::RetryDue(2),
-            ["", "2 (20)", "2 (20)", "29 (20)", "", "", "", ""],
-        ),
-        (
-            "the timer of the second retry",
-            Input::RetryDue(4),
-            ["", "", "", "", "2 (80)", "", "", ""],
-        ),
-        ("no master", Input::Pause, [""; 8]),
-        (
-            "a master",
-            Input::Resume,
-            [
-                "", "2 (10)", "2 (10)", "29 (10)", "2 (10)", "", "2 (10)", "",
-            ],
-        ),
+        ("a new update", updated(5), [
+            "+5 5 (10)", "+5", "+5", "+5", "+5", "+5", "+5", "+5", "+5", "", "", "+5", "+5", "+5",
+        ]),
+        ("a new end", updated(9), [
+            "+9 9 (10)", "+9", "+9", "+9", "+9", "+9", "+9", "+9", "+9", "", "", "+9", "+9", "+9",
+        ]),
+        ("an acknowledged one again", updated(1), [""; STATES]),
+        ("one that waits, or is new, again", updated(2), [
+            "+2 2 (10)", "", "", "+2", "+2", "", "+2", "", "+2", "", "", "+2", "", "",
+        ]),
+        ("the head acknowledged", acknowledged(2), [
+            "", "-2", "-2 3 (10)", "", "", "-2", "", "-2", "", "", "", "", "-2", "-2",
+        ]),
+        ("the end acknowledged", acknowledged(29), [
+            "", "", "", "end", "end", "", "", "", "end", "", "", "", "", "",
+        ]),
+        ("the second acknowledged", acknowledged(3), [""; STATES]),
+        ("a repeated acknowledgement", acknowledged(1), [""; STATES]),
+        ("a foreign acknowledgement", acknowledged(77), [""; STATES]),
+        ("a timer of an earlier run", Input::RetryDue(0), [""; STATES]),
+        ("the timer of the first update", Input::RetryDue(1), [
+            "", "", "", "", "", "", "", "", "", "", "", "", "", "2 (20)",
+        ]),
+        ("the timer of the second", Input::RetryDue(2), [
+            "", "2 (20)", "2 (20)", "29 (20)", "29 (20)", "", "", "", "", "", "", "", "", "",
+        ]),
+        ("the timer of the second retry", Input::RetryDue(4), [
+            "", "", "", "", "", "2 (80)", "", "", "", "", "", "", "", "",
+        ]),
+        ("no master", Input::Pause, [""; STATES]),
+        ("a master", Input::Resume, [
+            "", "2 (10)", "2 (10)", "29 (10)", "29 (10)", "2 (10)", "", "2 (10)", "29 (10)", "", "",
+            "", "2 (10)", "2 (10)",
+        ]),
     ]
 }
 
 #[test]
 fn every_event_in_every_state_does_what_the_table_says() {
     for (event, input, expected) in table() {
-        for ((state, before), expected) in states().into_iter().zip(expected) {
-            let mut stream = Stream::new(false);
-            for step in before {
-                stream.step(step);
-            }
-            assert_eq!(
-                shown(&stream.step(input.clone())),
-                expected,
-                "{event}: {state}"
-            );
+        for ((state, mut stream), expected) in states().into_iter().zip(expected) {
+            let effects = stream.step(input.clone());
+            assert_eq!(shown(&effects), expected, "{event}: {state}");
         }
+    }
+}
+
+/// What was remembered for long enough is forgotten, on disk too, and the stream as it is recovered then knows the same.
+#[test]
+fn so_many_acknowledged_updates_are_remembered_and_no_more() {
+    let mut stream = Stream::new(false);
+    let of = |n: usize| u8::try_from(n + 100).unwrap();
+    let made = |n: usize| {
+        let mut update = update(1);
+        update.uuid = Some(uuid(of(n)));
+        update
+    };
+    for n in 0..=REMEMBERED {
+        stream.step(Input::Updated(made(n)));
+        let effects = stream.step(Input::Acknowledged(uuid(of(n))));
+        let forgotten = effects.iter().find_map(|effect| match effect {
+            Effect::Checkpoint(Record::Acknowledged { forgotten, .. }) => *forgotten,
+            Effect::Checkpoint(Record::Updated(_))
+            | Effect::Forward(_)
+            | Effect::Arm { .. }
+            | Effect::Finished => None,
+        });
+        assert_eq!(forgotten, (n == REMEMBERED).then(|| uuid(of(0))));
+    }
+    let all = (0..=REMEMBERED).map(|n| uuid(of(n)));
+    let again = Stream::recovered(all.clone(), Vec::new());
+    for known in [&stream, &again] {
+        let missing: Vec<UpdateId> = all.clone().filter(|one| !known.knows(one)).collect();
+        assert_eq!(missing, [uuid(of(0))]);
     }
 }
 

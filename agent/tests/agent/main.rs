@@ -13,5 +13,6 @@ mod ends;
 mod executors;
 mod launches;
 mod registration;
+mod restarts;
 mod updates;
 mod world;

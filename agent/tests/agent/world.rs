@@ -1,16 +1,19 @@
 //! An agent in a small world, with a master and executors that the test plays.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::channel::oneshot;
 use meseta_agent::Config;
 use meseta_agent::checkpoint::Storage;
 use meseta_agent::checkpoint::memory::Memory;
 use meseta_agent::config::Containment;
 use meseta_agent::containerizer::process_tree::Identity;
-use meseta_agent::containerizer::{ContainerEnded, Destroy, Exits, Launch, LaunchError, Sweep};
+use meseta_agent::containerizer::{
+    Adopt, ContainerEnded, Destroy, Exits, Launch, LaunchError, Sweep,
+};
 use meseta_protocol::UpdateId;
 use meseta_protocol::common::CommandInfo;
 use meseta_protocol::executor::ExecutorInfo;
@@ -21,9 +24,9 @@ use meseta_protocol::messages::executor::*;
 use meseta_protocol::messages::{Led, MasterMessage};
 use meseta_protocol::status::{StatusReason, StatusUpdate, TaskState, TaskStatus};
 use meseta_protocol::task::TaskInfo;
-use meseta_runtime::testing::{Event, Observed as _, Probe, What};
+use meseta_runtime::testing::{Event, LIMIT, Observed as _, Probe, What};
 use meseta_runtime::transport::memory::MemoryNetwork;
-use meseta_runtime::{Clock, Message, Node, Pid};
+use meseta_runtime::{Clock, Message, Node, NodeBuilder, Pid};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 /// What every launch starts.
@@ -101,52 +104,41 @@ pub(crate) enum Order {
 
 pub(crate) type Running = Arc<Mutex<BTreeMap<String, Exits>>>;
 
-pub(crate) struct World {
+/// What outlives the agent.
+pub(crate) struct Machine {
     pub(crate) clock: Clock,
     pub(crate) network: MemoryNetwork,
-    pub(crate) master: Actor,
-    pub(crate) home: Node,
-    pub(crate) agent: Pid,
-    pub(crate) orders: Receiver<Order>,
+    order: Sender<Order>,
     pub(crate) running: Running,
     pub(crate) refusal: Arc<Mutex<Option<LaunchError>>>,
     /// How many attempts to end a container fail from now on.
     pub(crate) stubborn: Arc<Mutex<usize>>,
     /// Of each sweep, whether the agent was leaving.
     pub(crate) sweeps: Arc<Mutex<Vec<bool>>>,
-    pub(crate) next_uuid: std::cell::Cell<u8>,
-    pub(crate) _work_dir: tempfile::TempDir,
+    /// Set when the next sweep lasts until the other end says that it is over.
+    pub(crate) held_sweep: Arc<Mutex<Option<oneshot::Receiver<()>>>>,
+    memory: Memory,
+    work_dir: Arc<tempfile::TempDir>,
 }
 
-impl Drop for World {
-    fn drop(&mut self) {
-        self.home.shutdown();
-        self.master.node.shutdown();
-    }
+fn node(network: &MemoryNetwork, clock: &Clock, role: &str) -> NodeBuilder {
+    Node::builder()
+        .memory(network)
+        .clock(clock.clone())
+        .seed(5)
+        .role(role)
 }
 
-impl World {
-    pub(crate) fn new() -> Self {
-        let (clock, network) = (Clock::paused(), MemoryNetwork::new(7));
-        let node = |role: &str| {
-            Node::builder()
-                .memory(&network)
-                .clock(clock.clone())
-                .seed(5)
-                .role(role)
-        };
-        let master = Actor::on(&node("master").start().unwrap(), "master");
-        let (order, orders) = channel();
-        let (running, refusal) = (Running::default(), Arc::new(Mutex::new(None)));
-        let (at_launch, at_destroy) = (Arc::clone(&running), Arc::clone(&running));
-        let (refuse, destroyed) = (Arc::clone(&refusal), order.clone());
-        let stubborn = Arc::new(Mutex::new(0));
-        let resists = Arc::clone(&stubborn);
-        let sweeps = Arc::new(Mutex::new(Vec::new()));
-        let swept = Arc::clone(&sweeps);
-        let memory = Storage::Memory(Memory::default());
-        let home = memory
-            .serve(node("agent"))
+impl Machine {
+    /// Starts an agent at this port of its node, or at any.
+    fn start(&self, port: u16, master: &Pid) -> (Node, Pid) {
+        let (at_launch, at_destroy) = (Arc::clone(&self.running), Arc::clone(&self.running));
+        let (refuse, order) = (Arc::clone(&self.refusal), self.order.clone());
+        let (resists, destroyed) = (Arc::clone(&self.stubborn), self.order.clone());
+        let (swept, held) = (Arc::clone(&self.sweeps), Arc::clone(&self.held_sweep));
+        let adopted = Arc::clone(&self.running);
+        let home = Storage::Memory(self.memory.clone())
+            .serve(node(&self.network, &self.clock, "agent").port(port))
             .op(move |launch: Launch| {
                 let outcome = refuse.lock().unwrap().take().map_or(Ok(FIRST), Err);
                 order
@@ -163,6 +155,14 @@ impl World {
                 }
                 async move { outcome }
             })
+            .op(move |adopt: Adopt| {
+                let mut running = adopted.lock().unwrap();
+                let found = running.get_mut(&adopt.container).map(|exits| {
+                    *exits = adopt.exits;
+                    FIRST
+                });
+                async move { found }
+            })
             .op(move |destroy: Destroy| {
                 let mut left = resists.lock().unwrap();
                 let outcome = if *left > 0 {
@@ -177,31 +177,122 @@ impl World {
             })
             .op(move |sweep: Sweep| {
                 swept.lock().unwrap().push(sweep.leaving);
-                async move { Ok(()) }
+                let held = held.lock().unwrap().take();
+                async move {
+                    match held {
+                        Some(held) => held.await.map_err(|error| error.to_string()),
+                        None => Ok(()),
+                    }
+                }
             })
             .start()
             .unwrap();
-        let work_dir = tempfile::tempdir().unwrap();
-        let mut config = Config::new(master.probe.pid().clone(), work_dir.path());
+        let mut config = Config::new(master.clone(), self.work_dir.path());
         config.containment = Containment::Walk;
         config.resources = "cpus:4;mem:1024".parse().unwrap();
         config.executor_command = "/opt/meseta-executor".into();
         let agent = meseta_agent::start(&home, config).unwrap();
-        clock.settle();
-        Self {
+        (home, agent)
+    }
+}
+
+pub(crate) struct World {
+    machine: Machine,
+    pub(crate) master: Actor,
+    pub(crate) home: Node,
+    pub(crate) agent: Pid,
+    pub(crate) orders: Receiver<Order>,
+    /// Whether the framework checkpoints.
+    pub(crate) checkpoint: std::cell::Cell<bool>,
+    pub(crate) next_uuid: std::cell::Cell<u8>,
+}
+
+impl std::ops::Deref for World {
+    type Target = Machine;
+    fn deref(&self) -> &Machine {
+        &self.machine
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.home.shutdown();
+        self.master.node.shutdown();
+    }
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let (clock, network) = (Clock::paused(), MemoryNetwork::new(7));
+        let master = node(&network, &clock, "master").start().unwrap();
+        let master = Actor::on(&master, "master");
+        let (order, orders) = channel();
+        let machine = Machine {
             clock,
             network,
+            order,
+            running: Running::default(),
+            refusal: Arc::default(),
+            stubborn: Arc::default(),
+            sweeps: Arc::default(),
+            held_sweep: Arc::default(),
+            memory: Memory::default(),
+            work_dir: Arc::new(tempfile::tempdir().unwrap()),
+        };
+        let (home, agent) = machine.start(0, master.probe.pid());
+        machine.clock.settle();
+        Self {
+            machine,
             master,
             home,
             agent,
             orders,
-            running,
-            refusal,
-            stubborn,
-            sweeps,
+            checkpoint: false.into(),
             next_uuid: 100.into(),
-            _work_dir: work_dir,
         }
+    }
+
+    /// Ends the agent without a word and starts it again. Executors have lost their connections.
+    pub(crate) fn restart(&mut self) {
+        self.start_again();
+        self.clock.settle();
+    }
+
+    /// As [`World::restart`], until the agent sweeps, which it does until the answer is used.
+    pub(crate) fn restart_sweeping(&mut self) -> oneshot::Sender<()> {
+        let (over, held) = oneshot::channel();
+        *self.held_sweep.lock().unwrap() = Some(held);
+        self.sweeps.lock().unwrap().clear();
+        self.start_again();
+        wait_for("the sweep", || !self.sweeps.lock().unwrap().is_empty());
+        over
+    }
+
+    fn start_again(&mut self) {
+        let port = self.home.address().port;
+        self.home.shutdown();
+        self.clock.settle();
+        (self.home, self.agent) = self.machine.start(port, self.master.probe.pid());
+    }
+
+    /// Waits until the agent has handled so many messages.
+    pub(crate) fn wait_handled(&self, count: u64) {
+        wait_for("the agent to hear", || {
+            let all = self.home.processes();
+            let agent = all.iter().find(|process| process.id == self.agent.id());
+            agent.is_some_and(|agent| agent.messages_handled >= count)
+        });
+    }
+
+    /// The agent is let in again. What the master has heard meanwhile.
+    pub(crate) fn let_in(&self) -> Vec<Heard> {
+        self.clock.advance(SECOND);
+        let heard = self.master.heard();
+        self.say(AgentReregistered {
+            agent_id: "S0".into(),
+            ..AgentReregistered::default()
+        });
+        heard
     }
 
     /// A world whose agent is in, as `S0`.
@@ -238,7 +329,10 @@ impl World {
     pub(crate) fn run(&self, task: TaskInfo, launch_executor: bool) {
         self.say(RunTask {
             framework_id: "f".into(),
-            framework: framework(),
+            framework: FrameworkInfo {
+                checkpoint: self.checkpoint.get(),
+                ..framework()
+            },
             executor: task.executor.clone(),
             task,
             launch_executor,
@@ -316,6 +410,17 @@ impl World {
     pub(crate) fn metric(&self, name: &str) -> f64 {
         self.clock.advance(SECOND);
         self.home.metrics().value(name).unwrap_or_default()
+    }
+}
+
+/// Waits for something in real time, which goes on while that of the world stands still.
+fn wait_for(what: &str, holds: impl Fn() -> bool) {
+    let clock = Clock::live();
+    let began = clock.now();
+    while !holds() {
+        let waited = clock.now().since(began);
+        assert!(waited < LIMIT, "waited {waited:?} for {what}");
+        std::thread::yield_now();
     }
 }
 

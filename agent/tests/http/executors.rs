@@ -64,7 +64,7 @@ impl Run {
     fn start(home: &Home, sweeps: Sender<()>, swept: oneshot::Receiver<()>) -> Self {
         let swept = Mutex::new(Some(swept));
         let node = Storage::Memory(home.memory.clone())
-            .serve(builder().port(home.ports.all()[0]))
+            .serve(builder().port(home.ports.all()[0]).awaits_delegate())
             .op(|_: Launch| async { Ok(FIRST) })
             .op(|_: Adopt| async { Some(FIRST) })
             .op(move |_: Sweep| {
@@ -153,16 +153,20 @@ impl Run {
 
     /// Subscribes as soon as the agent does not say any more that one has to try again.
     fn subscribe_at_last(&self) -> Answer {
+        self.taken_at_last(&json!({"type": "SUBSCRIBE", "subscribe": {}}))
+    }
+
+    fn taken_at_last(&self, call: &Value) -> Answer {
         let clock = Clock::live();
         let began = clock.now();
         loop {
-            let mut answer = self.subscribe();
+            let mut answer = self.call(call);
             let status = answer.status();
             if status == 200 {
                 return answer;
             }
-            // It does not serve yet, has not heard of the executor, or is not ready for it.
-            assert!([400, 404, 503].contains(&status), "{status}");
+            // It has not heard of the executor, or is not ready for it.
+            assert!([400, 503].contains(&status), "{status}");
             let waited = clock.now().since(began);
             assert!(waited < LIMIT, "{status} after {waited:?}");
             std::thread::yield_now();
@@ -255,7 +259,15 @@ fn a_new_stream_is_taken_when_the_end_of_the_older_one_is_known() {
 }
 
 #[test]
-fn one_that_comes_back_while_containers_are_swept_is_not_waited_for_again() {
+fn one_that_calls_before_its_agent_runs_is_told_to_try_again() {
+    let node = meseta_agent::operators(builder()).start().unwrap();
+    let subscribe = json!({"type": "SUBSCRIBE", "subscribe": {}}).to_string();
+    assert_eq!(Answer::to(node.address().port, &subscribe).status(), 503);
+    node.shutdown();
+}
+
+#[test]
+fn one_that_comes_back_while_containers_are_swept_is_told_at_once_to_try_again() {
     let home = Home::new();
     let first = Run::with_a_task(&home);
     let mut stream = first.subscribe_at_last();
@@ -266,19 +278,17 @@ fn one_that_comes_back_while_containers_are_swept_is_not_waited_for_again() {
     let second = Run::start(&home, sweeps, swept);
     begun.recv_timeout(LIMIT).unwrap();
     let subscribe = json!({"unacknowledged_updates": [{"status": running()}]});
-    let mut stream = second.call(&json!({"type": "SUBSCRIBE", "subscribe": subscribe}));
-    // What the agent does is seen when it has swept; what it counts, at once.
-    let (clock, metrics) = (Clock::live(), second.node.metrics());
-    let began = clock.now();
-    while metrics.value("slave/valid_status_updates").is_none() {
-        assert!(clock.now().since(began) < LIMIT, "nobody subscribes");
-        std::thread::yield_now();
-    }
+    let subscribe = json!({"type": "SUBSCRIBE", "subscribe": subscribe});
+    // However long it takes: an answer that came after the sweep might find a client that does not wait any more.
+    let mut refused = second.call(&subscribe);
+    assert_eq!(refused.status(), 503);
+    let mut update = second.call(&json!({"type": "UPDATE", "update": {"status": running()}}));
+    assert_eq!(update.status(), 503);
     over.send(()).unwrap();
+    let mut stream = second.taken_at_last(&subscribe);
 
     let back = second.master.find::<ReregisterAgent>().message;
     assert_eq!(back.executor_infos.len(), 1);
-    assert_eq!(stream.status(), 200);
     // The launch may never have arrived.
     assert_eq!(
         stream.events(3),

@@ -471,7 +471,7 @@ async fn toggle(
     query: BTreeMap<String, String>,
 ) -> Response {
     let Some((inbox, path, _)) = node.serves(uri.path()) else {
-        return Response::text(404, "404 Not Found.");
+        return nobody_serves(&node);
     };
     let request = Request {
         method: "GET".to_owned(),
@@ -480,6 +480,15 @@ async fn toggle(
         ..Request::default()
     };
     answer(&inbox, request).await
+}
+
+/// The answer when no process serves a path.
+fn nobody_serves(node: &NodeHandle) -> Response {
+    if node.awaits_delegate() {
+        Response::text(503, "This program is starting: try again.")
+    } else {
+        Response::text(404, "404 Not Found.")
+    }
 }
 
 async fn process(
@@ -491,7 +500,7 @@ async fn process(
     let (head, body) = request.into_parts();
     let uri = head.uri;
     let Some((inbox, path, takes)) = node.serves(uri.path()) else {
-        return Response::text(404, "404 Not Found.");
+        return nobody_serves(&node);
     };
     let Ok(Query(query)) = Query::<BTreeMap<String, String>>::try_from_uri(&uri) else {
         return Response::text(

@@ -145,6 +145,7 @@ pub struct NodeBuilder {
     wire: Wire,
     accepts: bool,
     http: bool,
+    awaits_delegate: bool,
     http_limits: Limits,
     guest_of: Option<Address>,
     guest_id: Option<Arc<str>>,
@@ -169,6 +170,7 @@ impl Default for NodeBuilder {
             wire: Wire::Quic,
             accepts: true,
             http: true,
+            awaits_delegate: false,
             http_limits: Limits {
                 connections: HTTP_CONNECTIONS,
                 patience: HTTP_PATIENCE,
@@ -281,6 +283,14 @@ impl NodeBuilder {
     #[must_use]
     pub fn http(mut self, http: bool) -> Self {
         self.http = http;
+        self
+    }
+
+    /// A delegate will be named with [`Node::delegate`]: until then, requests for what no process serves are answered with
+    /// 503 and not with 404, since whoever serves it may be about to start. Default: no.
+    #[must_use]
+    pub fn awaits_delegate(mut self) -> Self {
+        self.awaits_delegate = true;
         self
     }
 
@@ -495,6 +505,7 @@ impl NodeBuilder {
             outside_asks: DashMap::new(),
             end_waiters: Mutex::default(),
             delegate: OnceLock::new(),
+            awaits_delegate: self.awaits_delegate,
             filters: Filters::default(),
             stop: Mutex::default(),
             thread: Mutex::new(None),

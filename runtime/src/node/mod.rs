@@ -105,6 +105,7 @@ pub(crate) struct Shared {
     outside_asks: DashMap<u64, (Pid, oneshot::Sender<Result<Payload, AskError>>)>,
     end_waiters: Mutex<HashMap<Pid, Vec<oneshot::Sender<ExitReason>>>>,
     delegate: OnceLock<Arc<str>>,
+    awaits_delegate: bool,
     filters: Filters,
     stop: Mutex<Option<oneshot::Sender<()>>>,
     /// The first thread, and what tells that it has ended.
@@ -590,6 +591,11 @@ impl NodeHandle {
         let inbox = self.inbox(self.0.delegate.get()?)?;
         let (path, wants) = takes(&inbox, path)?;
         Some((inbox, path, wants))
+    }
+
+    /// Whether a delegate is to come, so that what nobody serves may be served soon.
+    pub(crate) fn awaits_delegate(&self) -> bool {
+        self.0.awaits_delegate && self.0.delegate.get().is_none()
     }
 
     /// Puts a request into the inbox of the process that serves it.

@@ -2,8 +2,9 @@
 //!
 //! Pure: nothing here knows a simulator, a node or a clock. Laws about tasks read a [`History`], event by event, as
 //! the runner writes it; laws about masters and their log are told what the runner sees; laws about resources and
-//! leftovers are functions of plain values that whoever runs a cluster takes from its processes. Where a law is stated: section 7 of the project's test plan, whose numbers they keep;
-//! what frameworks are promised of it, in `docs/delivery.md`.
+//! leftovers are functions of plain values that whoever runs a cluster takes from its processes. Where a law is stated:
+//! section 7 of the project's test plan, whose numbers they keep (S is not in it); what frameworks are promised of it, in
+//! `docs/delivery.md`.
 //!
 //! | law | file |
 //! |---|---|
@@ -16,6 +17,8 @@
 //! | T-7 what is acknowledged is never sent again | [`acknowledged_is_over`] |
 //! | T-8 what an agent has written down lives on over its restart | `sim/hosts.rs` |
 //! | T-9 what has to end has ended in time | [`ended_in_time`] |
+//! | G-1 an agent keeps its id, which is nobody else's | [`agents_keep_their_ids`] |
+//! | S-1 the sandbox of what runs is never removed, S-2 none goes before its time, S-3 each goes at last | [`sandboxes_stay`] |
 //! | A-1 no more is offered and used than there is | [`no_overcommitment`] |
 //! | A-2 a resource is in one offer at most | [`one_offer_each`] |
 //! | A-3 the books balance, to the thousandth | [`books_balance`] |
@@ -43,6 +46,7 @@
 
 pub mod acknowledged_entries_stay;
 pub mod acknowledged_is_over;
+pub mod agents_keep_their_ids;
 pub mod books_balance;
 pub mod convergence;
 pub mod ended_in_time;
@@ -64,6 +68,7 @@ pub mod promises_never_fall;
 pub mod queues_are_bounded;
 pub mod readers_see_no_gaps;
 pub mod registry_forgets_nothing;
+pub mod sandboxes_stay;
 pub mod started_once;
 pub mod state_table;
 pub mod told_is_kept;

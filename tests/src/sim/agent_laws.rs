@@ -4,19 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use meseta_agent::Agent;
-use meseta_agent::checkpoint::records::update_key;
+use meseta_agent::checkpoint::records::{AGENT, Record, update_key};
 use meseta_agent::registration::Phase;
-use meseta_protocol::UpdateId;
 use meseta_protocol::messages::Led;
 use meseta_protocol::messages::agent::{
     AcknowledgeAgentStatus, ShutdownAgent, ShutdownFramework, UpdateStatus,
 };
 use meseta_protocol::status::StatusUpdate;
-use meseta_runtime::sim::{Letter, Seen, Sim};
+use meseta_protocol::{AgentId, UpdateId};
+use meseta_runtime::sim::{Letter, NodeId, Seen, Sim};
 use meseta_runtime::{Message as _, Pid, Time};
 
 use super::hosts::Hosts;
 use crate::invariants::acknowledged_is_over::AcknowledgedIsOver;
+use crate::invariants::agents_keep_their_ids::AgentsKeepTheirIds;
 use crate::invariants::ended_in_time::EndedInTime;
 use crate::invariants::told_is_kept::ToldIsKept;
 use crate::invariants::updates_are_kept::UpdatesAreKept;
@@ -54,6 +55,8 @@ impl Watched {
 pub struct AgentLaws {
     hosts: Hosts,
     agents: BTreeMap<String, Watched>,
+    /// Of all of them, over all their runs.
+    ids: AgentsKeepTheirIds,
     /// What each has told, over all its runs.
     told: BTreeMap<String, ToldIsKept>,
     /// What is over for each, over all its runs.
@@ -63,12 +66,30 @@ pub struct AgentLaws {
 /// A broken law's number, and what was seen.
 type Verdict = Result<(), (&'static str, String)>;
 
+/// The node at whose address a process is: not one of its guests.
+fn node_at(sim: &Sim, pid: &Pid) -> Option<NodeId> {
+    let mut nodes = sim.node_ids();
+    nodes.find(|node| sim.address(*node) == pid.address())
+}
+
+/// The id that an agent finds on its disk.
+fn written_id(sim: &Sim, pid: &Pid) -> Option<AgentId> {
+    let disk = sim.disk_of(node_at(sim, pid)?);
+    disk.read("checkpoint/latest")?;
+    let bytes = disk.read(&format!("checkpoint/{AGENT}"))?;
+    match Record::read(AGENT, bytes).ok()? {
+        Record::Agent(agent) => agent.info.id,
+        Record::Framework(_) | Record::Executor(_) | Record::Task(_) | Record::Update(_) => None,
+    }
+}
+
 impl AgentLaws {
     /// All laws, for a run that is about to begin.
     pub fn new(hosts: Hosts) -> Self {
         Self {
             hosts,
             agents: BTreeMap::new(),
+            ids: AgentsKeepTheirIds::default(),
             told: BTreeMap::new(),
             over: BTreeMap::new(),
         }
@@ -87,6 +108,9 @@ impl AgentLaws {
             }
             Seen::Sent(letter) if letter.name == UpdateStatus::NAME => self.sent(sim, letter),
             Seen::Spawned(pid) | Seen::Ended(pid, _) => {
+                if matches!(seen, Seen::Spawned(_)) && sim.process::<Agent>(pid).is_some() {
+                    self.ids.begins(&pid.to_string(), written_id(sim, pid));
+                }
                 // Another run of it knows nothing of this one, and nothing of this one leaves any more.
                 if let Some(watched) = self.agents.remove(&pid.to_string()) {
                     let over = self.over.entry(pid.to_string()).or_default();
@@ -104,6 +128,14 @@ impl AgentLaws {
         let Some(agent) = sim.process::<Agent>(pid) else {
             return Ok(());
         };
+        if let Some(node) = node_at(sim, pid) {
+            let machine = self.hosts.host(node);
+            self.hosts.sandboxes().look(sim, machine, node, agent);
+        }
+        if let Some(id) = &agent.info().id {
+            let own = self.ids.is(&pid.to_string(), id);
+            own.map_err(|what| ("G-1", what))?;
+        }
         let watched = self.agents.entry(pid.to_string()).or_default();
         let told = self.told.entry(pid.to_string()).or_default();
         if agent.registration().phase() == Phase::Terminating {
@@ -194,10 +226,7 @@ impl AgentLaws {
 
     /// What an agent tells of an update that it has ordered to be written down.
     fn told(&mut self, sim: &Sim, from: &Pid, update: &StatusUpdate) -> Verdict {
-        let node = sim
-            .node_ids()
-            .find(|node| sim.address(*node) == from.address());
-        let (Some(node), Some(uuid)) = (node, update.uuid) else {
+        let (Some(node), Some(uuid)) = (node_at(sim, from), update.uuid) else {
             return Ok(());
         };
         let key = (update.framework_id.clone(), update.status.task_id.clone());

@@ -26,6 +26,7 @@ use super::executor::Played;
 use super::kill_at_end;
 use super::machine::{End, KILLED, Script};
 use super::notes::Shared;
+use super::sandboxes::Sandboxes;
 use super::scheduler::CUSTOM;
 use crate::invariants::Event;
 
@@ -83,11 +84,12 @@ struct Inner {
 pub struct Hosts {
     inner: Rc<RefCell<Inner>>,
     shared: Shared,
+    sandboxes: Sandboxes,
 }
 
 impl Hosts {
     /// No machines yet.
-    pub fn new(shared: Shared, troubles: Troubles) -> Self {
+    pub fn new(shared: Shared, troubles: Troubles, sandboxes: Sandboxes) -> Self {
         let inner = Inner {
             troubles,
             ..Inner::default()
@@ -95,6 +97,7 @@ impl Hosts {
         Self {
             inner: Rc::new(RefCell::new(inner)),
             shared,
+            sandboxes,
         }
     }
 
@@ -111,6 +114,12 @@ impl Hosts {
     /// From now on machines do what they are told.
     pub fn heal(&self) {
         self.inner.borrow_mut().troubles = Troubles::default();
+        self.sandboxes.heal();
+    }
+
+    /// What lies on their disks.
+    pub fn sandboxes(&self) -> &Sandboxes {
+        &self.sandboxes
     }
 
     /// Has operations answered.
@@ -133,6 +142,7 @@ impl Hosts {
         sim.model(move |sim, node, op: AwaitEnd, reply| me.await_end(sim, node, &op, reply));
         let me = self.clone();
         sim.model(move |sim, node, op: SignalTree, reply| me.signal(sim, node, &op, reply));
+        self.sandboxes.install(sim, self);
     }
 
     /// How often things go wrong now.
@@ -149,7 +159,8 @@ impl Hosts {
         bitten
     }
 
-    fn host(&self, agent: NodeId) -> usize {
+    /// Number of the machine of an agent's node.
+    pub(super) fn host(&self, agent: NodeId) -> usize {
         self.inner.borrow().hosts[&agent]
     }
 
@@ -185,6 +196,8 @@ impl Hosts {
     fn launch(&self, sim: &mut Sim, agent: NodeId, launch: Launch, reply: OpReply<Launch>) {
         let delay = sim.op_delay();
         let troubles = self.inner.borrow().troubles;
+        let sandbox = &launch.plan.working_directory;
+        self.sandboxes.made(sim, self.host(agent), agent, sandbox);
         if self.troubled(sim, troubles.launch_fails, LAUNCH_FAILS) {
             let error = LaunchError::Launcher("simulated".to_owned());
             sim.answer(reply, delay, Err(error));

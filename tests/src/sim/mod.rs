@@ -13,6 +13,7 @@
 //! | [`machine`] | pure: containers and processes of one machine |
 //! | [`masters`] | the master, or several with their log and election |
 //! | [`operator`] | what an operator does with agents |
+//! | [`sandboxes`] | the disks on which sandboxes lie |
 //! | [`hosts`] | models of the operations by which agents and executors use machines |
 //! | [`notes`] | what is remembered outside of all nodes: the history, the books of frameworks |
 //! | [`laws`] | the laws, as the engine asks for them |
@@ -38,6 +39,7 @@ pub mod masters;
 pub mod notes;
 pub mod operator;
 pub mod plan;
+pub mod sandboxes;
 pub mod scheduler;
 pub mod world;
 
@@ -55,6 +57,10 @@ pub fn fault_kinds() -> Vec<&'static str> {
         kill_at_end::KILLED_AT_END,
         world::FAILED_OVER,
         world::SYNC_FAILS,
+        sandboxes::DISK_FILLS,
+        sandboxes::REMOVAL_FAILS,
+        sandboxes::LOOK_FAILS,
+        sandboxes::OTHER_RUN,
     ];
     Bites::ALL.iter().copied().chain(own).collect()
 }

@@ -8,6 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::hosts::Troubles;
+use super::sandboxes::Disks;
 use super::scheduler::Character;
 
 /// A run.
@@ -31,6 +32,8 @@ pub struct Plan {
     pub failovers: f64,
     /// Syncs that fail on an agent's disk, a minute.
     pub agent_failed_syncs: f64,
+    /// What goes wrong with the disks of sandboxes; none in a world whose agents keep all sandboxes.
+    pub disks: Option<Disks>,
     /// How long the master waits for an agent that is away.
     pub agent_reregister_timeout: Duration,
     /// When the master takes unanswered offers back.
@@ -83,6 +86,7 @@ impl Plan {
             executor_kills: share(random, 4.0),
             failovers: share(random, 1.0),
             agent_failed_syncs: share(random, 3.0),
+            disks: None,
             agent_reregister_timeout: Duration::from_secs([60, 600][random.random_range(0..2)]),
             offer_timeout: random
                 .random_bool(0.5)
@@ -93,6 +97,13 @@ impl Plan {
         // A source of its own: seeds that have found something keep the rest of their plan.
         let random = &mut StdRng::seed_from_u64(seed ^ 0x1a57_0a4d_5b0f_7a5c);
         plan.troubles.kills_at_end = share(random, 0.5);
+        if random.random_bool(0.5) {
+            plan.disks = Some(Disks {
+                fills_up: share(random, 3.0),
+                removal_fails: share(random, 0.5),
+                look_fails: share(random, 0.3),
+            });
+        }
         if is_quiet {
             plan = plan.without_faults();
         }
@@ -104,6 +115,8 @@ impl Plan {
         let mut plan = Self::draw(seed);
         let random = &mut StdRng::seed_from_u64(seed ^ 0x3a57_e125_0e1e_c7ed);
         plan.length = Duration::from_secs(random.random_range(15..=50));
+        // The business of the batch with one master.
+        plan.disks = None;
         plan.agent_reregister_timeout =
             Duration::from_secs([10, 60, 600][random.random_range(0..3)]);
         // In step with each other, as shipped or slower.
@@ -134,6 +147,7 @@ impl Plan {
         self.executor_kills = 0.0;
         self.failovers = 0.0;
         self.agent_failed_syncs = 0.0;
+        self.disks = self.disks.map(|_| Disks::default());
         if let Some(masters) = &mut self.masters {
             masters.lost_disks = 0.0;
             masters.flipped_bits = 0.0;
@@ -141,6 +155,15 @@ impl Plan {
             masters.full_disks = 0.0;
             masters.marked_gone = 0.0;
         }
+        self
+    }
+}
+
+impl Plan {
+    /// The same in a world whose agents keep all sandboxes, as it was before they removed any.
+    #[must_use]
+    pub fn keeping_sandboxes(mut self) -> Self {
+        self.disks = None;
         self
     }
 }

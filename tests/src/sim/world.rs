@@ -24,6 +24,7 @@ use super::laws::{ClusterLaws, books_agree};
 use super::masters::{self, Masters};
 use super::notes::{self, Book, Notes, Shared};
 use super::plan::Plan;
+use super::sandboxes::{self, Sandboxes};
 use super::scheduler::Player;
 use crate::invariants::convergence::{self, Views};
 use crate::invariants::nothing_left_behind::{self, Leftovers};
@@ -134,13 +135,14 @@ impl World {
             notes.programs = vec![None; plan.frameworks.len()];
             notes.books = plan.frameworks.iter().map(book).collect();
         }
-        let hosts = Hosts::new(shared.clone(), plan.troubles);
+        let sandboxes = Sandboxes::new(shared.clone(), plan.disks);
+        let hosts = Hosts::new(shared.clone(), plan.troubles, sandboxes);
         hosts.install(&mut sim);
         sim.law(ClusterLaws::new(shared.clone(), hosts.clone()));
         let masters = masters::add(&mut sim, &plan, &shared);
         let mut agents = Vec::new();
-        for (number, resources) in plan.agents.iter().enumerate() {
-            let node = add_agent(&mut sim, &hosts, number, resources, &masters.candidates);
+        for number in 0..plan.agents.len() {
+            let node = add_agent(&mut sim, &hosts, &plan, number, &masters.candidates);
             agents.push(node);
         }
         let mut programs = Vec::new();
@@ -194,6 +196,11 @@ impl World {
                 let at = self.sim.random().random_range(0..self.agents.len());
                 self.sim.disk(self.agents[at]).fail_syncs(1);
                 self.shared.lock().bite(SYNC_FAILS);
+            }
+            let fills_up = self.plan.disks.map_or(0.0, |disks| disks.fills_up);
+            if self.drawn(per_second(fills_up)) {
+                let at = self.sim.random().random_range(0..self.agents.len());
+                self.hosts.sandboxes().fill_up(&mut self.sim, at);
             }
         }
         Ok(())
@@ -365,13 +372,15 @@ impl World {
             self.sim.run_for(Duration::from_secs(1))?;
             let left = self.left();
             let books = self.books();
+            let sandboxes = self.sandboxes_left();
             let verdict = nothing_left_behind::check(&left);
-            if verdict.is_ok() && books.is_ok() {
+            if verdict.is_ok() && books.is_ok() && sandboxes.is_ok() {
                 return Ok(());
             }
             if self.sim.now() >= end {
                 self.verdict("K-1", verdict)?;
-                return self.verdict("A-3", books);
+                self.verdict("A-3", books)?;
+                return self.verdict("S-3", sandboxes);
             }
         }
     }
@@ -410,10 +419,27 @@ impl World {
         self.orphans().intersection(&over).cloned().collect()
     }
 
+    /// Containers of [orphans](Self::orphans).
+    fn orphaned(&self, orphans: &BTreeSet<FrameworkId>) -> BTreeSet<String> {
+        let mut orphaned = BTreeSet::new();
+        for (_, agent) in self.sim.processes::<Agent>() {
+            let executors = agent.tables().executors();
+            let theirs = executors.filter(|(framework, _, _)| orphans.contains(*framework));
+            orphaned.extend(theirs.map(|(_, _, executor)| executor.container_id.value.clone()));
+        }
+        orphaned
+    }
+
+    fn sandboxes_left(&self) -> Result<(), String> {
+        let orphaned = self.orphaned(&self.orphans());
+        let sandboxes = self.hosts.sandboxes();
+        sandboxes.all_are_gone(|container| orphaned.contains(container))
+    }
+
     fn left(&self) -> Leftovers {
         let orphans = self.orphans();
         let mut left = Leftovers::new();
-        let mut orphaned = BTreeSet::new();
+        let orphaned = self.orphaned(&orphans);
         for (_, agent) in self.sim.processes::<Agent>() {
             let id = agent.info().id.clone().unwrap_or_default();
             let of_others = |framework: &&FrameworkId| !orphans.contains(*framework);
@@ -422,11 +448,6 @@ impl World {
             let streams = agent.updates().streams();
             let streams = streams.filter(|((framework, _), _)| of_others(&framework));
             left.insert(format!("streams on agent {id}"), streams.count());
-            for (framework, _, executor) in agent.tables().executors() {
-                if orphans.contains(framework) {
-                    orphaned.insert(executor.container_id.value.clone());
-                }
-            }
         }
         let notes = self.shared.lock();
         for (number, machine) in notes.machines.iter().enumerate() {
@@ -478,13 +499,14 @@ impl World {
 fn add_agent(
     sim: &mut Sim,
     hosts: &Hosts,
+    plan: &Plan,
     number: usize,
-    resources: &str,
     masters: &Candidates,
 ) -> NodeId {
     let kept = [Kept::Synced, Kept::Partly, Kept::Nothing];
     let settings = NodeSettings::new(&format!("agent{number}"), "agent").kept(&kept);
-    let (resources, masters) = (resources.to_owned(), masters.clone());
+    let (resources, masters) = (plan.agents[number].clone(), masters.clone());
+    let collects = plan.disks.is_some();
     let hosts = hosts.clone();
     sim.add(settings, move |boot| {
         hosts.add(boot.node(), number);
@@ -501,6 +523,7 @@ fn add_agent(
         config.launcher = vec!["launcher".to_owned()];
         config.executor_command = "meseta-executor".to_owned();
         config.concurrent_launches = 4;
+        config.gc = collects.then_some(sandboxes::SETTINGS);
         let machine = Host {
             is_root: false,
             user: "nobody".to_owned(),
