@@ -25,7 +25,11 @@ fn a_scheduler_in_javascript_runs_tasks_and_kills_one() {
         .unwrap();
     let said = text(&ran);
     assert!(ran.status.success(), "{said}");
-    for line in ["short-1 TASK_FINISHED", "long-1 TASK_KILLED", "ended long-1 short-1 short-2 short-3"] {
+    for line in [
+        "short-1 TASK_FINISHED",
+        "long-1 TASK_KILLED",
+        "ended long-1 short-1 short-2 short-3",
+    ] {
         assert!(said.contains(line), "{line}: {said}");
     }
     cluster.stop();

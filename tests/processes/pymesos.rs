@@ -25,7 +25,7 @@ fn the_python_scheduler_of_the_readme_runs_as_written() {
     let cluster = Cluster::start(1, &["--resources", "cpus:4;mem:1024"]);
     let script = cluster.dir.path().join("hello.py");
     std::fs::write(&script, code).unwrap();
-    let ran = Command::new(python)
+    let ran = Command::new(&python)
         .arg(&script)
         .arg(&cluster.master)
         .output()
@@ -57,7 +57,7 @@ fn a_custom_executor_in_python_runs_many_tasks_and_answers_messages() {
         return;
     };
     let cluster = Cluster::start(1, &["--resources", "cpus:4;mem:1024"]);
-    let ran = Command::new(python)
+    let ran = Command::new(&python)
         .arg(script("scheduler.py"))
         .arg(&cluster.master)
         .arg(&python)
