@@ -215,13 +215,26 @@ impl Master {
         response
     }
 
-    /// Has everything written that is asked for, as it is now.
+    /// Has everything written that is asked for, as it is now, but for what has just been written.
     fn have_written(&mut self, cx: &mut Context<'_, Self>) {
-        let (state, view) = (self.shown_state(), self.view(cx.me()));
+        let state = self.shown_state();
         let Some(documents) = &mut self.documents else {
             return;
         };
-        let askers = std::mem::take(&mut documents.waiting);
+        let mut askers = Vec::new();
+        for asker in std::mem::take(&mut documents.waiting) {
+            match documents.shelf.find(&state, &asker.document) {
+                Some(made) => asker.later.answer(made.answer(&asker.request, &state)),
+                None => askers.push(asker),
+            }
+        }
+        if askers.is_empty() {
+            return;
+        }
+        let view = self.view(cx.me());
+        let Some(documents) = &mut self.documents else {
+            return;
+        };
         let job = Job {
             state,
             view,
