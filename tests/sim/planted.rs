@@ -6,7 +6,7 @@ use meseta_runtime::sim::Failure;
 use meseta_tests::sim::world::{self, Report};
 
 /// Runs within which each mistake must be found.
-const WITHIN: u64 = 150;
+const WITHIN: u64 = 300;
 /// The same for those of several masters.
 const WITHIN_MASTERS: u64 = 60;
 

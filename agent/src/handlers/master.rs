@@ -92,11 +92,11 @@ impl Agent {
                 Effect::Adopt(id) => {
                     info!(agent = %id, master = ?self.master, "registered");
                     self.info.id = Some(id);
-                    self.show_metrics(cx);
                     self.keep_agent(cx);
                 }
                 Effect::Pause => self.updates.pause(),
                 Effect::Resume => {
+                    self.show_metrics(cx);
                     let effects = self.updates.resume();
                     self.perform_updates(cx, effects);
                     Point::Resumed.reach_in_turn(cx);
