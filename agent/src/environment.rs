@@ -64,6 +64,8 @@ pub struct Surroundings<'a> {
     pub agent_pid: &'a Pid,
     /// Grace period of an executor that names none.
     pub shutdown_grace_period: Duration,
+    /// What it shows over HTTP to prove that it is this executor.
+    pub token: Option<String>,
     /// How long it is to wait for an agent that is gone; none when its framework does not checkpoint.
     pub recovery_timeout: Option<Duration>,
 }
@@ -105,6 +107,9 @@ pub fn environment(about: &Surroundings<'_>) -> Vec<EnvironmentEntry> {
             &duration_text(grace),
         ),
     ]);
+    if let Some(token) = &about.token {
+        all.push(entry("MESOS_EXECUTOR_AUTHENTICATION_TOKEN", token));
+    }
     if let Some(timeout) = about.recovery_timeout {
         all.extend([
             entry("MESOS_RECOVERY_TIMEOUT", &duration_text(timeout)),
@@ -284,6 +289,7 @@ mod tests {
             sandbox: Path::new("/w/box"),
             agent_id: &"m-S0".into(),
             agent_pid: &"slave(1)@10.0.0.2:5051".parse().unwrap(),
+            token: Some("a.b.c".to_owned()),
             shutdown_grace_period: Duration::from_secs(5),
             recovery_timeout: Some(Duration::from_secs(900)),
         });
@@ -292,6 +298,7 @@ mod tests {
             ("SITE", "s"),
             ("PATH", DEFAULT_PATH),
             ("LIBPROCESS_PORT", "0"),
+            ("MESOS_EXECUTOR_AUTHENTICATION_TOKEN", "a.b.c"),
             ("MESOS_FRAMEWORK_ID", "f"),
             ("MESOS_EXECUTOR_ID", "t"),
             ("MESOS_DIRECTORY", "/w/box"),

@@ -40,10 +40,9 @@ fn run(flags: &Flags) -> anyhow::Result<()> {
         "--launcher_dir: there is no {}: build it, or name the directory it is in",
         config.executor_command
     );
-    if flags.insecure_http && !flags.node.is_loopback() {
-        tracing::warn!("--insecure_http: whoever can reach this agent can read every sandbox");
-    }
+    config.executor_tokens = flags.executor_tokens()?;
     let builder = identified(flags, &mut config)?;
+    let builder = flags.serve_http(builder, config.executor_tokens.clone())?;
     let node = meseta_agent::operators(meseta_agent::guests(builder, &config))
         .start()
         .context("the node did not start")?;

@@ -61,12 +61,12 @@ fn part<T: DeserializeOwned>(call: &Tree, name: &str) -> Result<T, Refusal> {
 /// Who calls, and what.
 pub type Called = (FrameworkId, ExecutorId, Call);
 
-/// Reads a call.
+/// Reads a call, which may nest so many levels deep.
 ///
 /// # Errors
 /// 400 with what is wrong; 501 for a call that says that it is none.
-pub fn read(format: Format, body: &[u8]) -> Result<Called, Refusal> {
-    let call = format.read(body, call_type())?;
+pub fn read(format: Format, body: &[u8], nesting: usize) -> Result<Called, Refusal> {
+    let call = format.read_within(body, call_type(), nesting)?;
     let kind = call
         .get("type")
         .and_then(Tree::text)
@@ -192,7 +192,7 @@ mod tests {
         let call = json!({
             "type": kind, "framework_id": {"value": "f"}, "executor_id": {"value": "e"}, name: part,
         });
-        read(Format::Json, call.to_string().as_bytes())
+        read(Format::Json, call.to_string().as_bytes(), 100)
             .map(|(_, _, call)| call)
             .map_err(|refusal| (refusal.status, refusal.text))
     }

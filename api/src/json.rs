@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 
+use crate::protobuf::MAX_DEPTH;
 use crate::schema::{Field, Kind, Label, MessageType};
 use crate::tree::Tree;
 
@@ -31,6 +32,25 @@ pub enum JsonError {
 /// # Errors
 /// [`JsonError`] with the text that the client is told.
 pub fn read(body: &[u8], message: &'static MessageType) -> Result<Tree, JsonError> {
+    read_within(body, message, MAX_DEPTH)
+}
+
+/// Reads a message that may nest so many levels deep, at most [`MAX_DEPTH`].
+///
+/// # Errors
+/// [`JsonError`] with the text that the client is told.
+pub fn read_within(
+    body: &[u8],
+    message: &'static MessageType,
+    nesting: usize,
+) -> Result<Tree, JsonError> {
+    // What is read deeper than that could take up more of a stack than there is.
+    let nesting = nesting.min(MAX_DEPTH);
+    if nests_deeper(body, nesting) {
+        return Err(JsonError::Syntax(format!(
+            "it nests deeper than {nesting} levels: see --max_http_nesting"
+        )));
+    }
     let value: Value =
         serde_json::from_slice(body).map_err(|error| JsonError::Syntax(near(body, &error)))?;
     let wrong = |why: String| JsonError::Message {
@@ -55,6 +75,28 @@ pub fn read(body: &[u8], message: &'static MessageType) -> Result<Tree, JsonErro
             missing.join(", ")
         )))
     }
+}
+
+/// Whether a text nests deeper than so many levels, if it is JSON.
+fn nests_deeper(text: &[u8], levels: usize) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > levels {
+                    return true;
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
 }
 
 /// Where a text stops to be JSON.
@@ -460,7 +502,15 @@ mod tests {
             "Failed to convert JSON into Call protobuf: Not expecting a JSON string for field 'task_id'"
         );
         let nested = "[".repeat(200);
-        assert!(refused(&nested).starts_with("Failed to parse body into JSON: "));
+        assert_eq!(
+            refused(&nested),
+            "Failed to parse body into JSON: it nests deeper than 100 levels: see --max_http_nesting"
+        );
+        let twice = r#"{"type":"{[\"{[","decline":{"filters":{"refuse_seconds":1}}}"#;
+        let read =
+            |levels| read_within(twice.as_bytes(), message("mesos.v1.scheduler.Call"), levels);
+        assert!(read(3).is_ok() || !read(3).unwrap_err().to_string().contains("deeper"));
+        assert!(read(2).unwrap_err().to_string().contains("deeper than 2"));
         let number =
             r#"{"accept":{"operations":[{"type":"LAUNCH","launch":{"task_infos":[{}]}}]}}"#;
         assert_eq!(

@@ -1,6 +1,8 @@
 //! Which encoding a request is in, and which one its answer wants; and the answers to requests that are no good.
 //! Pure.
 
+use meseta_runtime::http::access::Denied;
+
 use crate::json::{self, JsonError};
 use crate::protobuf::{self, ProtobufError};
 use crate::schema::MessageType;
@@ -42,6 +44,12 @@ impl Refusal {
     /// 400.
     pub fn bad(text: impl Into<String>) -> Self {
         Self::new(400, text)
+    }
+}
+
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Self {
+        Self::new(denied.status(), denied.to_string())
     }
 }
 
@@ -99,14 +107,27 @@ impl Format {
         }
     }
 
-    /// Reads a request.
+    /// Reads a request, which may nest as deep as [`protobuf::MAX_DEPTH`].
     ///
     /// # Errors
     /// 400 with what is wrong.
     pub fn read(self, body: &[u8], message: &'static MessageType) -> Result<Tree, Refusal> {
+        self.read_within(body, message, protobuf::MAX_DEPTH)
+    }
+
+    /// Reads a request that may nest so many levels deep, at most [`protobuf::MAX_DEPTH`].
+    ///
+    /// # Errors
+    /// 400 with what is wrong.
+    pub fn read_within(
+        self,
+        body: &[u8],
+        message: &'static MessageType,
+        nesting: usize,
+    ) -> Result<Tree, Refusal> {
         Ok(match self {
-            Self::Json => json::read(body, message)?,
-            Self::Protobuf => protobuf::read(body, message)?,
+            Self::Json => json::read_within(body, message, nesting)?,
+            Self::Protobuf => protobuf::read_within(body, message, nesting)?,
         })
     }
 

@@ -5,8 +5,8 @@
 use crate::schema::{Field, Kind, Label, MessageType};
 use crate::tree::Tree;
 
-/// How deep messages may nest.
-const MAX_DEPTH: usize = 100;
+/// How deep messages may nest, in JSON as well.
+pub const MAX_DEPTH: usize = 100;
 
 /// Why bytes are no message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +29,20 @@ pub enum ProtobufError {
 /// # Errors
 /// [`ProtobufError`] with the text that the client is told.
 pub fn read(body: &[u8], message: &'static MessageType) -> Result<Tree, ProtobufError> {
+    read_within(body, message, MAX_DEPTH)
+}
+
+/// Reads a message that may nest so many levels deep, at most [`MAX_DEPTH`].
+///
+/// # Errors
+/// [`ProtobufError`] with the text that the client is told.
+pub fn read_within(
+    body: &[u8],
+    message: &'static MessageType,
+    nesting: usize,
+) -> Result<Tree, ProtobufError> {
+    // The message itself is a level, as in JSON.
+    let nesting = nesting.clamp(1, MAX_DEPTH) - 1;
     let name = || {
         message
             .name
@@ -38,7 +52,7 @@ pub fn read(body: &[u8], message: &'static MessageType) -> Result<Tree, Protobuf
             .to_owned()
     };
     let node =
-        read_message(body, message, MAX_DEPTH).ok_or_else(|| ProtobufError::Malformed(name()))?;
+        read_message(body, message, nesting).ok_or_else(|| ProtobufError::Malformed(name()))?;
     let missing = node.missing(message);
     if missing.is_empty() {
         Ok(node)

@@ -102,12 +102,12 @@ fn part_if_any<T: DeserializeOwned + Default>(call: &Tree, name: &str) -> Result
     node.map_or_else(|| Ok(T::default()), |node| from_tree(node).map_err(invalid))
 }
 
-/// Reads a call.
+/// Reads a call, which may nest so many levels deep.
 ///
 /// # Errors
 /// 400 with what is wrong; 501 for a call that says that it is none.
-pub fn read(format: Format, body: &[u8]) -> Result<Call, Refusal> {
-    let call = format.read(body, call_type())?;
+pub fn read(format: Format, body: &[u8], nesting: usize) -> Result<Call, Refusal> {
+    let call = format.read_within(body, call_type(), nesting)?;
     let kind = call
         .get("type")
         .and_then(Tree::text)
@@ -342,7 +342,7 @@ mod tests {
     use super::*;
 
     fn called(value: &Value) -> Result<Call, (u16, String)> {
-        read(Format::Json, value.to_string().as_bytes())
+        read(Format::Json, value.to_string().as_bytes(), 100)
             .map_err(|refusal| (refusal.status, refusal.text))
     }
 

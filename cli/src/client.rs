@@ -1,18 +1,97 @@
 //! A small HTTP client for the JSON endpoints of masters and agents.
 
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
+use clap::Args;
 use http_body_util::{BodyExt, Empty};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
 use meseta_runtime::flags;
-use tokio::net::TcpStream;
+use meseta_runtime::http::auth::basic;
+use meseta_runtime::http::tls::Dial;
 
 /// Longest wait for an answer.
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Redirects that are followed: a master that does not lead names the one that does, which may have changed meanwhile.
 const MOST_REDIRECTS: usize = 3;
+
+/// How to speak HTTP with masters and agents.
+#[derive(Debug, Clone, Default, Args)]
+#[group(skip)]
+#[command(next_help_heading = "HTTP")]
+pub(crate) struct HttpFlags {
+    /// Speak HTTP over TLS, with nodes whose certificates an authority of this PEM file has signed.
+    #[arg(long = "http_ca_file", env = "MESETA_HTTP_CA_FILE", global = true)]
+    http_ca_file: Option<PathBuf>,
+    /// Who to be for nodes that ask for it over HTTP.
+    #[arg(long = "http_principal", env = "MESETA_HTTP_PRINCIPAL", global = true)]
+    http_principal: Option<String>,
+    /// File with the password of --http_principal.
+    #[arg(
+        long = "http_secret_file",
+        env = "MESETA_HTTP_SECRET_FILE",
+        global = true
+    )]
+    http_secret_file: Option<PathBuf>,
+}
+
+/// What the flags mean: how to connect, and what to show.
+#[derive(Default)]
+struct Access {
+    dial: Dial,
+    authorization: Option<String>,
+}
+
+/// The same for all requests of the program, which runs one command.
+static ACCESS: OnceLock<Access> = OnceLock::new();
+
+impl HttpFlags {
+    /// Has all requests made so from now on.
+    pub(crate) fn use_for_all(&self) -> anyhow::Result<()> {
+        let access = self.access()?;
+        // Nothing was asked for before.
+        let _first = ACCESS.set(access);
+        Ok(())
+    }
+
+    fn access(&self) -> anyhow::Result<Access> {
+        let dial = match &self.http_ca_file {
+            Some(file) => Dial::trusting(file).context("--http_ca_file")?,
+            None => Dial::Plain,
+        };
+        let authorization = match (&self.http_principal, &self.http_secret_file) {
+            (None, None) => None,
+            (Some(principal), Some(file)) => {
+                let secret = std::fs::read_to_string(file).with_context(|| {
+                    format!("--http_secret_file: cannot read {}", file.display())
+                })?;
+                // Editors end a file with a line.
+                let secret = secret.strip_suffix('\n').unwrap_or(&secret);
+                Some(basic::write(
+                    principal,
+                    secret.strip_suffix('\r').unwrap_or(secret),
+                ))
+            }
+            (Some(_), None) | (None, Some(_)) => {
+                bail!("--http_principal and --http_secret_file go together")
+            }
+        };
+        Ok(Access {
+            dial,
+            authorization,
+        })
+    }
+}
+
+/// Whether it is an address of this machine, from which nobody else reads what is sent there.
+fn is_here(address: &str) -> bool {
+    let address: Result<meseta_runtime::Address, _> = address.parse();
+    address.is_ok_and(|address| address.is_loopback())
+}
 
 /// The addresses that a flag `--master` means: one, a list, or a file with a list.
 pub(crate) fn addresses(masters: &str) -> anyhow::Result<Vec<String>> {
@@ -73,21 +152,31 @@ enum Answer {
 /// Address and path of a location such as `//host:port/path`.
 fn elsewhere(location: &str) -> Option<(String, String)> {
     let rest = location.strip_prefix("http:").unwrap_or(location);
+    let rest = rest.strip_prefix("https:").unwrap_or(rest);
     let rest = rest.strip_prefix("//")?;
     let (address, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     Some((address.to_owned(), path.to_owned()))
 }
 
 async fn get(address: &str, path: &str) -> anyhow::Result<Answer> {
-    let stream = TcpStream::connect(address).await.with_context(|| {
+    let access = ACCESS.get_or_init(Access::default);
+    let stream = access.dial.connect(address).await.with_context(|| {
         format!("cannot connect to {address}: is it running and is the address right?")
     })?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(path)
+    let mut request = Request::get(path)
         .header("Host", address)
-        .header("Connection", "close")
-        .body(Empty::<Bytes>::new())?;
+        .header("Connection", "close");
+    if let Some(authorization) = &access.authorization {
+        if access.dial.is_plain() && !is_here(address) {
+            bail!(
+                "a password for {address} is sent over TLS only: name its authority with --http_ca_file"
+            );
+        }
+        request = request.header("Authorization", authorization);
+    }
+    let request = request.body(Empty::<Bytes>::new())?;
     let exchange = async {
         let response = sender.send_request(request).await?;
         let status = response.status();
@@ -137,10 +226,28 @@ mod tests {
         for (location, expected) in [
             ("//10.0.0.2:5050/state?x=1", "10.0.0.2:5050 /state?x=1"),
             ("http://[::1]:5050/tasks", "[::1]:5050 /tasks"),
+            ("https://[::1]:5050/tasks", "[::1]:5050 /tasks"),
             ("//10.0.0.2:5050", "10.0.0.2:5050 "),
         ] {
             assert_eq!(there(location).as_deref(), Some(expected));
         }
         assert_eq!(there("/state"), None);
+    }
+
+    #[test]
+    fn a_principal_and_the_file_of_its_password_go_together() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "secret\n").unwrap();
+        let mut flags = HttpFlags {
+            http_principal: Some("ops".to_owned()),
+            ..HttpFlags::default()
+        };
+        assert!(flags.access().is_err());
+        flags.http_secret_file = Some(file.path().to_owned());
+        let shown = flags.access().unwrap().authorization;
+        assert_eq!(shown, Some(basic::write("ops", "secret")));
+        flags.http_principal = None;
+        assert!(flags.access().is_err());
+        assert!(is_here("127.0.0.1:5050") && !is_here("10.0.0.2:5050"));
     }
 }

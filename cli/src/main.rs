@@ -5,6 +5,7 @@
 mod agents;
 mod certs;
 mod client;
+mod credentials;
 mod execute;
 mod identity;
 mod inspect;
@@ -33,6 +34,8 @@ use clap::{Parser, Subcommand};
 struct Cli {
     #[command(subcommand)]
     command: Action,
+    #[command(flatten)]
+    http: client::HttpFlags,
 }
 
 #[derive(Debug, Subcommand)]
@@ -75,11 +78,13 @@ enum Action {
     LogLevel(Box<log_level::Flags>),
     /// Make a cluster's CA and the certificates of its nodes.
     Certs(certs::Flags),
+    /// Make entries for the file of those who can prove over HTTP who they are.
+    Credentials(credentials::Flags),
 }
 
 fn main() -> ExitCode {
     let cli: Cli = meseta_runtime::flags::parse();
-    match run(cli.command) {
+    match cli.http.use_for_all().and_then(|()| run(cli.command)) {
         Ok(code) => code,
         // Whoever read it, as `head` does, has had enough.
         Err(error) if error.is::<out::ReaderGone>() => ExitCode::SUCCESS,
@@ -109,6 +114,7 @@ fn run(action: Action) -> anyhow::Result<ExitCode> {
         Action::Log(flags) => block_on(log::run(flags)),
         Action::LogLevel(flags) => block_on(log_level::run(*flags)),
         Action::Certs(flags) => certs::run(&flags),
+        Action::Credentials(flags) => credentials::run(&flags),
     }
 }
 

@@ -63,6 +63,8 @@ fn execute() -> Result<(), Box<dyn std::error::Error>> {
         .init();
     process_tree::adopt_orphans()?;
     let inherited = std::env::vars_os()
+        // Whoever has it speaks for this executor, and a task is not to.
+        .filter(|(name, _)| name != "MESOS_EXECUTOR_AUTHENTICATION_TOKEN")
         .filter_map(|(name, value)| {
             Some(EnvironmentEntry {
                 name: name.into_string().ok()?,

@@ -65,6 +65,8 @@ pub const TARGETS: &[Target] = &[
         &[messages::launch_plan, messages::credential],
     ),
     plain("http_target", &[wire::http_target]),
+    plain("http_requests", &[wire::http_requests]),
+    records("http_authorization", &[wire::http_authorization]),
     plain("certificate", &[wire::certificate]),
     plain("log_directives", &[text::log_directives]),
     records("resources", &[text::resources, text::quantities]),

@@ -155,3 +155,32 @@ pub(crate) fn certificate(data: &[u8]) -> Option<Check> {
         }
     }))
 }
+
+/// What the HTTP server gets to see of a connection, however its bytes come.
+pub(crate) fn http_requests(data: &[u8]) -> Option<Check> {
+    let (seen, is_refused) = fuzzing::http_requests(data, data.len());
+    if is_refused {
+        return None;
+    }
+    let data = data.to_vec();
+    Some(Box::new(move || {
+        assert!(data.starts_with(&seen));
+        for piece in [1, 2, 7] {
+            // Byte by byte is slow for long ones.
+            if data.len() / piece < 4096 {
+                assert_eq!(fuzzing::http_requests(&data, piece), (seen.clone(), false));
+            }
+        }
+    }))
+}
+
+/// A header `Authorization`.
+pub(crate) fn http_authorization(data: &[u8]) -> Option<Check> {
+    let value = std::str::from_utf8(data).ok()?;
+    let read = fuzzing::http_authorization(value, b"key")?;
+    let length = value.len();
+    Some(Box::new(move || match read {
+        Ok(name) => assert!(!name.is_empty() && !name.contains(':') && name.len() < length),
+        Err(claims) => assert!(claims > 0),
+    }))
+}

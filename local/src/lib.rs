@@ -197,7 +197,6 @@ fn start_agent(
     let executor = executor.to_string_lossy().into_owned();
     config.launcher = vec![executor.clone(), "launch".to_owned()];
     config.executor_command = executor;
-    config.allow_file_reading = true;
     config.ca = ca.unwrap_or_default();
     let agent = meseta_agent::start(&node, config)?;
     Ok((node, agent))

@@ -7,8 +7,9 @@ use std::time::Duration;
 use clap::Parser;
 use meseta_protocol::agent::DomainInfo;
 use meseta_protocol::{Role, ids};
-use meseta_runtime::Address;
-use meseta_runtime::flags::NodeFlags;
+use meseta_runtime::flags::{FlagError, NodeFlags};
+use meseta_runtime::http::flags::{Component, HttpFlagError, HttpFlags};
+use meseta_runtime::{Address, NodeBuilder};
 
 use crate::allocator;
 use crate::election::core::Timing;
@@ -54,8 +55,6 @@ pub struct Config {
     pub offer_timeout: Option<Duration>,
     /// Operators who may hear what happens at a time; one more takes the place of the oldest. Default 1000.
     pub max_operator_event_stream_subscribers: usize,
-    /// Whether HTTP requests that change something are taken from other machines too.
-    pub insecure_http: bool,
     /// What frameworks may ask for.
     pub frameworks: FrameworkSettings,
     /// Settings of the allocator.
@@ -85,7 +84,6 @@ impl Config {
             registry_keep: Keep::default(),
             offer_timeout: None,
             max_operator_event_stream_subscribers: 1000,
-            insecure_http: false,
             frameworks: FrameworkSettings::default(),
             allocator: allocator::Config::default(),
             limits: Limits::default(),
@@ -211,10 +209,23 @@ pub struct Flags {
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub max_operator_event_stream_subscribers: u32,
-    /// Take calls of schedulers over plain HTTP from beyond this machine, from anybody who can reach it.
-    #[arg(long = "insecure_http", env = "MESETA_INSECURE_HTTP", action = clap::ArgAction::Set, default_value_t = false,
+    /// Flags of HTTP.
+    #[command(flatten)]
+    pub http: HttpFlags,
+    /// Whether schedulers have to prove over HTTP who they are, on loopback as well; from other machines they have to in
+    /// any case. Needs --http_credentials.
+    #[arg(long = "authenticate_http_frameworks", env = "MESETA_AUTHENTICATE_HTTP_FRAMEWORKS",
+        action = clap::ArgAction::Set, default_value_t = false,
         num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub insecure_http: bool,
+    pub authenticate_http_frameworks: bool,
+    /// How schedulers prove over HTTP who they are: basic is the only way.
+    #[arg(long = "http_framework_authenticators", env = "MESETA_HTTP_FRAMEWORK_AUTHENTICATORS",
+        default_value = "basic", value_parser = ["basic"])]
+    pub http_framework_authenticators: String,
+    /// How others prove over HTTP who they are: basic is the only way.
+    #[arg(long = "http_authenticators", env = "MESETA_HTTP_AUTHENTICATORS",
+        default_value = "basic", value_parser = ["basic"])]
+    pub http_authenticators: String,
     /// Roles frameworks may be in, separated by commas; any when not given.
     #[arg(long, env = "MESETA_ROLES", value_delimiter = ',')]
     pub roles: Option<Vec<String>>,
@@ -253,6 +264,12 @@ pub struct Flags {
 /// Why flags cannot be used. Each names the flag and the way out.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    /// Flags of the node.
+    #[error(transparent)]
+    Node(#[from] FlagError),
+    /// Flags of HTTP.
+    #[error(transparent)]
+    Http(#[from] HttpFlagError),
     /// A time outside its range.
     #[error("--{flag}={given:?} must be {range}")]
     OutOfRange {
@@ -392,7 +409,6 @@ impl Flags {
         config.offer_timeout = self.offer_timeout;
         config.max_operator_event_stream_subscribers =
             usize::try_from(self.max_operator_event_stream_subscribers).unwrap_or(usize::MAX);
-        config.insecure_http = self.insecure_http;
         config.frameworks = FrameworkSettings {
             role_whitelist: self.role_whitelist()?,
             root_submissions: self.root_submissions,
@@ -422,6 +438,22 @@ impl Flags {
         };
         config.flags = self.shown();
         Ok(config)
+    }
+
+    /// The node that they mean.
+    ///
+    /// # Errors
+    /// [`ConfigError::Node`], [`ConfigError::Http`].
+    pub fn builder(&self) -> Result<NodeBuilder, ConfigError> {
+        self.http.warn_if_insecure(self.node.is_loopback());
+        let flag = "authenticate_http_frameworks";
+        let component = Component {
+            realms: "mesos-master",
+            guarded: (self.authenticate_http_frameworks).then_some((crate::http::SCHEDULER, flag)),
+            ..Component::default()
+        };
+        let builder = self.node.builder("master", DEFAULT_PORT)?;
+        Ok(self.http.apply(builder, component)?)
     }
 
     /// The masters of the cluster; none when this is the only one.
@@ -536,9 +568,14 @@ impl Flags {
                 self.filter_gpu_resources.to_string(),
             ),
             ("root_submissions", self.root_submissions.to_string()),
+            (
+                "authenticate_http_frameworks",
+                self.authenticate_http_frameworks.to_string(),
+            ),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
+        .chain(self.http.shown())
         .chain(self.masters.clone().map(|all| ("masters".to_owned(), all)))
         .collect()
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use futures::FutureExt as _;
 use futures::future::select_all;
-use meseta_master::config::{DEFAULT_PORT, Flags, Kept};
+use meseta_master::config::{Flags, Kept};
 use meseta_master::election::members::Members;
 use meseta_master::log::storage::ops::Storage;
 use meseta_master::log::storage::{Settings, Store};
@@ -43,7 +43,7 @@ fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
     let (node, parts) = match flags.kept()? {
         Kept::Replicated(members) => replicated(flags, config, members)?,
         Kept::InMemory => {
-            let node = flags.node.builder("master", DEFAULT_PORT)?.start()?;
+            let node = flags.builder()?.start()?;
             let master = meseta_master::start(&node, config)?;
             (node, vec![master])
         }
@@ -72,7 +72,7 @@ fn replicated(
     let directory = flags.work_dir.join(LOG_DIRECTORY);
     let store = Store::open(&directory, &Settings::default()).context("--work_dir")?;
     // One has the network, the log and the election, the other the master: a burst of work for it delays no heartbeat.
-    let builder = flags.node.builder("master", DEFAULT_PORT)?.threads(2);
+    let builder = flags.builder()?.threads(2);
     let node = Storage::from(store).serve(builder).start()?;
     let members = match members {
         Some(members) => members,

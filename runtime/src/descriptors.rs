@@ -26,6 +26,11 @@ pub fn raise() -> std::io::Result<Raised> {
     Ok(Raised { before, now })
 }
 
+/// How many the program may have now; 0 when the system does not tell.
+pub fn limit() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)
+}
+
 /// As [`raise`]; a failure is logged. The soft limit from before, for those whom the program starts; none when nothing
 /// has changed.
 pub fn raise_or_warn() -> Option<u64> {
@@ -51,6 +56,7 @@ mod tests {
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         assert_eq!((soft, raised.now), (hard, hard));
         assert!(raised.before <= raised.now);
+        assert_eq!(limit(), soft);
         let again = raise().unwrap();
         assert_eq!(again.before, again.now);
     }

@@ -12,7 +12,7 @@ use parking_lot::RwLock;
 
 use crate::codec::CodecError;
 use crate::context::Context;
-use crate::http::{Request, Response};
+use crate::http::{Realm, Request, Response};
 use crate::links::ExitReason;
 use crate::message::{Kind, Message, Payload};
 use crate::pid::Pid;
@@ -67,7 +67,7 @@ pub struct Accepted {
 pub struct Routes<P> {
     /// In the order of [`Profile::accepted`].
     kinds: Vec<Route<P>>,
-    http: BTreeMap<&'static str, (Takes, HttpHandler<P>)>,
+    http: BTreeMap<&'static str, (Served, HttpHandler<P>)>,
     profile: Arc<Profile>,
 }
 
@@ -80,6 +80,13 @@ pub(crate) enum Takes {
     Call,
 }
 
+/// What a node must know of a path before it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Served {
+    pub(crate) takes: Takes,
+    pub(crate) realm: Realm,
+}
+
 /// What a node must know of a process before it runs: what it takes, and from whom.
 #[derive(Debug, Default)]
 pub(crate) struct Profile {
@@ -88,7 +95,7 @@ pub(crate) struct Profile {
     /// Finds a kind's place in `accepted`.
     places: Places,
     /// HTTP paths it serves.
-    pub(crate) http_paths: BTreeMap<&'static str, Takes>,
+    pub(crate) http_paths: BTreeMap<&'static str, Served>,
     /// Two names that share one kind, if any.
     pub(crate) clash: Option<(&'static str, &'static str)>,
     /// Takes every kind, from anybody: a probe of the test kit.
@@ -190,7 +197,7 @@ impl<P: Process> Routes<P> {
             places: Places::of(accepted.iter().map(|(kind, _)| *kind)),
             accepted,
             http_paths: (routes.http.iter())
-                .map(|(path, (takes, _))| (*path, *takes))
+                .map(|(path, (served, _))| (*path, *served))
                 .collect(),
             clash,
             takes_any: false,
@@ -220,15 +227,39 @@ impl<P: Process> Routes<P> {
     }
 
     /// Serves `GET /<id>/<path>`; `path` starts with `/`, or is empty for the process itself. A request whose client has
-    /// left before its turn comes is not served.
+    /// left before its turn comes is not served. In the realm [`Realm::ReadOnly`].
     pub fn get(&mut self, path: &'static str, handler: HttpHandler<P>) -> &mut Self {
-        self.http.insert(path, (Takes::Query, handler));
-        self
+        self.serve(path, Takes::Query, Realm::ReadOnly, handler)
     }
 
-    /// Serves requests of any method for `/<id>/<path>`, with headers and body.
+    /// The same for everybody: nobody is asked who they are.
+    pub fn open(&mut self, path: &'static str, handler: HttpHandler<P>) -> &mut Self {
+        self.serve(path, Takes::Query, Realm::Open, handler)
+    }
+
+    /// Serves requests of any method for `/<id>/<path>`, with headers and body. In the realm [`Realm::ReadWrite`].
     pub fn call(&mut self, path: &'static str, handler: HttpHandler<P>) -> &mut Self {
-        self.http.insert(path, (Takes::Call, handler));
+        self.serve(path, Takes::Call, Realm::ReadWrite, handler)
+    }
+
+    /// The same in another realm.
+    pub fn call_in(
+        &mut self,
+        realm: Realm,
+        path: &'static str,
+        handler: HttpHandler<P>,
+    ) -> &mut Self {
+        self.serve(path, Takes::Call, realm, handler)
+    }
+
+    fn serve(
+        &mut self,
+        path: &'static str,
+        takes: Takes,
+        realm: Realm,
+        handler: HttpHandler<P>,
+    ) -> &mut Self {
+        self.http.insert(path, (Served { takes, realm }, handler));
         self
     }
 
@@ -242,7 +273,7 @@ impl<P: Process> Routes<P> {
     }
 
     pub(crate) fn http_handler(&self, path: &str) -> Option<(Takes, HttpHandler<P>)> {
-        self.http.get(path).copied()
+        (self.http.get(path)).map(|(served, handler)| (served.takes, *handler))
     }
 }
 

@@ -15,6 +15,7 @@ mod fault_points;
 mod hostile;
 mod http_api;
 mod http_executors;
+mod http_security;
 mod kill_anything;
 mod kills;
 mod load;

@@ -124,10 +124,10 @@ fn the_walk_through_of_two_hosts_does_what_it_says() {
     let hosts = Hosts::new();
     let mut shell = Shell::open(path, &hosts);
     let steps = steps();
-    let [cable, certificates, start, use_it, cut, heal, end] = steps.as_slice() else {
+    let [cable, certificates, password, start, use_it, cut, heal, end] = steps.as_slice() else {
         panic!("the README has {} steps", steps.len());
     };
-    for step in [cable, certificates, start] {
+    for step in [cable, certificates, password, start] {
         shell.run(step);
     }
 
@@ -147,6 +147,7 @@ fn the_walk_through_of_two_hosts_does_what_it_says() {
     assert!(active);
 
     a_stranger_is_refused(&hosts, path);
+    in_plain_others_only_look(&hosts);
 
     shell.run(cut);
     wait_for("the master to notice the cut", || {
@@ -163,6 +164,37 @@ fn the_walk_through_of_two_hosts_does_what_it_says() {
     shell.run(end);
     shell.close();
     assert!(!hosts.namespaces.exist());
+}
+
+/// From another host, in plain and without a password, nothing is changed and no sandbox is shown.
+fn in_plain_others_only_look(hosts: &Hosts) {
+    let asked = |port: u16, host: &str, request: &str| {
+        let ask = format!(
+            "exec 3<>/dev/tcp/{host}/{port}; printf '{request}' >&3; head -n 1 <&3 | cut -d ' ' -f 2"
+        );
+        let output = namespaces::within(&hosts.one, "bash")
+            .args(["-c", &ask])
+            .output();
+        String::from_utf8(output.unwrap().stdout)
+            .unwrap()
+            .trim()
+            .to_owned()
+    };
+    let get =
+        |path: &str| format!("GET {path} HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n");
+    let (agent, sandbox) = ("10.77.0.2", get("/files/browse?path=/"));
+    assert_eq!(asked(5051, agent, &get("/state")), "200");
+    assert_eq!(asked(5051, agent, &sandbox), "403");
+    assert_eq!(asked(5051, agent, &get("/files/debug")), "403");
+    let toggle = get("/logging/toggle?level=1&duration=1secs");
+    assert_eq!(asked(5050, "10.77.0.1", &toggle), "403");
+    let body = r#"{"type":"TEARDOWN","teardown":{"framework_id":{"value":"x"}}}"#;
+    let length = body.len();
+    let teardown = format!(
+        "POST /api/v1 HTTP/1.1\\r\\nHost: x\\r\\nContent-Type: application/json\\r\\nContent-Length: {length}\\r\\n\
+         Connection: close\\r\\n\\r\\n{body}"
+    );
+    assert_eq!(asked(5050, "10.77.0.1", &teardown), "403");
 }
 
 /// A certificate of another CA opens nothing, whatever role it names; nor does a scheduler's open what an operator's

@@ -1,11 +1,11 @@
 //! A client of Mesos' HTTP API as small as can be: it sends what it is told, byte for byte, and shows what comes back.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
 
 use serde_json::{Value, json};
 
-use crate::{LIMIT, wait_for};
+use crate::door::{Door, Stream};
+use crate::wait_for;
 
 /// Status, headers and body of an answer.
 #[derive(Debug, Clone)]
@@ -28,24 +28,35 @@ impl Answer {
 
 /// One connection, kept open.
 pub struct Connection {
-    stream: BufReader<TcpStream>,
-    address: String,
+    stream: BufReader<Stream>,
+    door: Door,
 }
 
 impl Connection {
     /// Connects to `host:port`.
     pub fn open(address: &str) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        Self {
-            stream: BufReader::new(stream),
-            address: address.to_owned(),
-        }
+        Self::through(&Door::plain(address))
+    }
+
+    /// Connects so.
+    pub fn through(door: &Door) -> Self {
+        Self::try_through(door).unwrap()
+    }
+
+    fn try_through(door: &Door) -> std::io::Result<Self> {
+        Ok(Self {
+            stream: BufReader::new(door.open()?),
+            door: door.clone(),
+        })
     }
 
     /// Sends a request without waiting for the answer.
     pub fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) {
-        let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.address);
+        let host = &self.door.address;
+        let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n");
+        if let Some(shown) = &self.door.authorization {
+            request += &format!("Authorization: {shown}\r\n");
+        }
         for (name, value) in headers {
             request += &format!("{name}: {value}\r\n");
         }
@@ -109,8 +120,7 @@ impl Connection {
 
     /// Breaks the connection.
     pub fn close(&self) {
-        // It may be broken already.
-        let _broken = self.stream.get_ref().shutdown(Shutdown::Both);
+        self.stream.get_ref().close();
     }
 }
 
@@ -129,7 +139,12 @@ const JSON: (&str, &str) = ("Content-Type", "application/json");
 impl Scheduler {
     /// Subscribes as this framework, which has an id when it was there before.
     pub fn subscribe(master: &str, info: &Value) -> Self {
-        let mut events = Connection::open(master);
+        Self::subscribe_through(&Door::plain(master), info)
+    }
+
+    /// The same, so.
+    pub fn subscribe_through(master: &Door, info: &Value) -> Self {
+        let mut events = Connection::through(master);
         let mut call = json!({"type": "SUBSCRIBE", "subscribe": {"framework_info": info}});
         if let Some(id) = info.get("id") {
             call["framework_id"] = id.clone();
@@ -142,7 +157,7 @@ impl Scheduler {
         assert_eq!(answer.header("transfer-encoding"), Some("chunked"));
         let mut scheduler = Self {
             events,
-            calls: Connection::open(master),
+            calls: Connection::through(master),
             framework_id: String::new(),
             stream_id: answer
                 .header("mesos-stream-id")
@@ -228,6 +243,16 @@ impl Executor {
     /// Subscribes as this executor with what it has heard nothing about, as soon as the agent knows it and its former
     /// subscription has ended.
     pub fn subscribe(agent: &str, ids: &Value, tasks: &[Value], updates: &[Value]) -> Self {
+        Self::subscribe_through(&Door::plain(agent), ids, tasks, updates)
+    }
+
+    /// The same, so.
+    pub fn subscribe_through(
+        agent: &Door,
+        ids: &Value,
+        tasks: &[Value],
+        updates: &[Value],
+    ) -> Self {
         let mut call = ids.clone();
         call["type"] = json!("SUBSCRIBE");
         call["subscribe"] = json!({
@@ -237,15 +262,14 @@ impl Executor {
         let call = call.to_string();
         let events = wait_for("the agent to take an executor's subscription", || {
             // There may be nobody yet, or an agent that has not read its checkpoint.
-            TcpStream::connect(agent).ok()?;
-            let mut events = Connection::open(agent);
+            let mut events = Connection::try_through(agent).ok()?;
             events.send("POST", "/api/v1/executor", &[JSON], call.as_bytes());
             let answer = events.answer();
             (answer.status == 200).then_some(events)
         });
         Self {
             events,
-            calls: Connection::open(agent),
+            calls: Connection::through(agent),
             ids: ids.clone(),
         }
     }

@@ -10,6 +10,7 @@
     reason = "a test fails by panicking"
 )]
 
+pub mod door;
 pub mod emulated;
 pub mod http;
 pub mod invariants;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Parser};
 use meseta_runtime::flags::NodeFlags;
+use meseta_runtime::http::flags::HttpFlags;
 
 use super::ExecutorTransport;
 use crate::recovery::{Mode, Policy};
@@ -135,10 +136,21 @@ pub struct Flags {
     #[arg(long = "recovery_timeout", env = "MESETA_RECOVERY_TIMEOUT",
         default_value = "15mins", value_parser = meseta_runtime::flags::duration)]
     pub recovery_timeout: Duration,
-    /// Serve sandboxes and take calls of executors over plain HTTP beyond this machine, from anybody who can reach it.
-    #[arg(long = "insecure_http", env = "MESETA_INSECURE_HTTP", action = ArgAction::Set, default_value_t = false,
-        num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub insecure_http: bool,
+    /// Flags of HTTP.
+    #[command(flatten)]
+    pub http: HttpFlags,
+    /// Whether executors have to show their token over HTTP. Needs --jwt_secret_key.
+    #[arg(long = "authenticate_http_executors", env = "MESETA_AUTHENTICATE_HTTP_EXECUTORS", action = ArgAction::Set,
+        default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub authenticate_http_executors: bool,
+    /// File with the key that the tokens of executors are signed with, 32 random bytes or more. With it executors get
+    /// tokens; it must stay the same while any of them runs.
+    #[arg(long = "jwt_secret_key", env = "MESETA_JWT_SECRET_KEY")]
+    pub jwt_secret_key: Option<PathBuf>,
+    /// How others prove over HTTP who they are: basic and jwt are the only ways, and both are taken wherever they can be.
+    #[arg(long = "http_authenticators", env = "MESETA_HTTP_AUTHENTICATORS", value_delimiter = ',',
+        value_parser = ["basic", "jwt"])]
+    pub http_authenticators: Vec<String>,
 }
 
 /// A share from 0 to 1.

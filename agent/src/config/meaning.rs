@@ -10,8 +10,12 @@ use meseta_protocol::ids::{Role, RoleError};
 use meseta_protocol::launch::EnvironmentEntry;
 use meseta_protocol::messages::election::ELECTION;
 use meseta_protocol::resources::{ParseError, Resources};
+use meseta_runtime::NodeBuilder;
 use meseta_runtime::detector::{Candidates, CandidatesError};
 use meseta_runtime::flags::candidates;
+use meseta_runtime::http::auth::bearer::TokenKey;
+use meseta_runtime::http::auth::read_token_key;
+use meseta_runtime::http::flags::{Component, HttpFlagError};
 
 use super::{Config, Flags, LONGEST_REREGISTRATION, own_directory, programs};
 use crate::resources::{Detected, merge};
@@ -101,8 +105,6 @@ impl Flags {
         config.executor_transport = self.executor_transport;
         config.switch_user = self.switch_user;
         config.executor_environment = self.environment()?;
-        config.insecure_http = self.insecure_http;
-        config.allow_file_reading = self.node.is_loopback() || self.insecure_http;
         config.max_completed_executors_per_framework = self.max_completed_executors_per_framework;
         config.gc = Some(crate::gc::Settings {
             policy: crate::gc::Policy {
@@ -126,6 +128,41 @@ impl Flags {
         config.recovery_timeout = self.recovery_timeout;
         config.flags = self.shown(&launcher_dir);
         Ok(config)
+    }
+
+    /// The key of tokens, if executors are to get any.
+    ///
+    /// # Errors
+    /// [`HttpFlagError::Tokens`] when its file cannot be used.
+    pub fn executor_tokens(&self) -> Result<Option<TokenKey>, HttpFlagError> {
+        let file = self.jwt_secret_key.as_deref();
+        let key = file.map(read_token_key).transpose();
+        key.map_err(HttpFlagError::Tokens)
+    }
+
+    /// Makes a node serve HTTP as the flags say.
+    ///
+    /// # Errors
+    /// [`HttpFlagError`].
+    pub fn serve_http(
+        &self,
+        builder: NodeBuilder,
+        tokens: Option<TokenKey>,
+    ) -> Result<NodeBuilder, HttpFlagError> {
+        if self.authenticate_http_executors && tokens.is_none() {
+            return Err(HttpFlagError::Needs {
+                flag: "authenticate_http_executors",
+                needs: "jwt_secret_key",
+            });
+        }
+        self.http.warn_if_insecure(self.node.is_loopback());
+        let component = Component {
+            realms: "mesos-agent",
+            tokened: (self.authenticate_http_executors).then_some(crate::http::EXECUTOR),
+            tokens,
+            ..Component::default()
+        };
+        self.http.apply(builder, component)
     }
 
     fn masters(&self) -> Result<Candidates, CandidatesError> {

@@ -18,6 +18,7 @@ use meseta_protocol::attributes::Attribute;
 use meseta_protocol::launch::EnvironmentEntry;
 use meseta_protocol::resources::Resources;
 use meseta_runtime::detector::Candidates;
+use meseta_runtime::http::auth::bearer::TokenKey;
 
 pub use flags::Flags;
 pub use meaning::ConfigError;
@@ -106,10 +107,8 @@ pub struct Config {
     pub switch_user: bool,
     /// Variables every executor gets; the built-in ones override them.
     pub executor_environment: Vec<EnvironmentEntry>,
-    /// Whether `/files` may show sandboxes: on loopback, or where an operator has said so.
-    pub allow_file_reading: bool,
-    /// Whether calls of HTTP executors are taken from other machines too.
-    pub insecure_http: bool,
+    /// Signs the tokens that executors get to show over HTTP; they get none when there is no key.
+    pub executor_tokens: Option<TokenKey>,
     /// Certificate of the authority that signed the agent's own, DER: executors know the agent by it. Empty on an
     /// in-memory network.
     pub ca: Vec<u8>,
@@ -163,8 +162,7 @@ impl Config {
             executor_command,
             switch_user: true,
             executor_environment: Vec::new(),
-            allow_file_reading: false,
-            insecure_http: false,
+            executor_tokens: None,
             ca: Vec::new(),
             open_files: None,
             executor_transport: ExecutorTransport::Quic,

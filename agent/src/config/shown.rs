@@ -52,7 +52,10 @@ impl Flags {
                 duration_text(self.disk_watch_interval),
             ),
             ("switch_user", self.switch_user.to_string()),
-            ("insecure_http", self.insecure_http.to_string()),
+            (
+                "authenticate_http_executors",
+                self.authenticate_http_executors.to_string(),
+            ),
             ("ip", self.node.ip.to_string()),
             ("logging_level", self.node.logging_level.clone()),
             (
@@ -62,6 +65,10 @@ impl Flags {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
+        shown.extend(self.http.shown());
+        if let Some(file) = &self.jwt_secret_key {
+            shown.insert("jwt_secret_key".to_owned(), file.display().to_string());
+        }
         for (name, value) in [
             ("resources", &self.resources),
             ("attributes", &self.attributes),

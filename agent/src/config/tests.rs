@@ -53,7 +53,7 @@ fn flags_become_settings() {
     assert_eq!(config.resources, expected);
     assert_eq!(config.launcher, ["/opt/meseta/meseta-executor", "launch"]);
     assert_eq!(config.executor_environment[0].name, "A");
-    assert!(!config.switch_user && config.allow_file_reading);
+    assert!(!config.switch_user);
     assert_eq!(
         config
             .domain

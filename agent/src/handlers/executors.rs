@@ -267,6 +267,18 @@ impl Agent {
         self.start_waiting(cx);
     }
 
+    /// What an executor shows over HTTP. It follows from the key and the executor, so it is good after a restart, too.
+    fn token_of(&self, framework_id: &FrameworkId, executor: &Executor) -> Option<String> {
+        let claims = [
+            ("fid", framework_id.as_str()),
+            ("eid", executor.info.executor_id.as_str()),
+            ("cid", &executor.container_id.value),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let key = self.config.executor_tokens.as_ref()?;
+        Some(key.sign(&claims.into()))
+    }
+
     fn plan(
         &self,
         cx: &Context<'_, Self>,
@@ -284,6 +296,7 @@ impl Agent {
             sandbox,
             agent_id: &agent_id,
             agent_pid: cx.me(),
+            token: self.token_of(framework_id, executor),
             shutdown_grace_period: self.config.executor_shutdown_grace_period,
             recovery_timeout: Some(self.config.recovery_timeout)
                 .filter(|_| self.checkpoints(framework_id)),

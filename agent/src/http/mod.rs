@@ -9,11 +9,11 @@ mod operator;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use meseta_api::{Refusal, style};
+use meseta_api::style;
 use meseta_protocol::resources::{ReservedSums, Resources, Sums};
 use meseta_protocol::task::{Task, TaskInfo};
 use meseta_protocol::{ExecutorId, FrameworkId};
-use meseta_runtime::http::Version;
+use meseta_runtime::http::{Need, Realm, Version};
 use meseta_runtime::{Context, Request, Response, Routes};
 use serde_json::{Map, Value, json};
 
@@ -21,13 +21,16 @@ use crate::agent::Agent;
 use crate::executors::{Executor, Framework};
 use crate::paths;
 
+/// Realm of the API for executors.
+pub(crate) const EXECUTOR: Realm = Realm::Own("executor");
+
 /// Adds the agent's paths.
 pub(crate) fn routes(routes: &mut Routes<Agent>) {
     routes
         .get("/state", Agent::state)
         .call("/api/v1", Agent::operator_api)
-        .call("/api/v1/executor", Agent::executor_api)
-        .get("/health", |_, _, _| Response::empty())
+        .call_in(EXECUTOR, "/api/v1/executor", Agent::executor_api)
+        .open("/health", |_, _, _| Response::empty())
         .get("/containers", Agent::containers)
         // Nothing measures containers yet.
         .get("/monitor/statistics", |_, _, _| Response::json(&json!([])))
@@ -222,9 +225,9 @@ impl Agent {
     }
 
     /// Every path under which a sandbox can be asked for, and where it is.
-    fn attachments(&mut self, _: &mut Context<'_, Self>, _: &Request) -> Response {
-        if let Err(refusal) = self.may_read_files() {
-            return Response::text(refusal.status, refusal.text);
+    fn attachments(&mut self, _: &mut Context<'_, Self>, request: &Request) -> Response {
+        if let Err(denied) = request.caller.may(Need::Sandbox) {
+            return denied.into();
         }
         let mut all = BTreeMap::new();
         for (framework_id, executor) in self.sandboxes() {
@@ -233,15 +236,6 @@ impl Agent {
             }
         }
         Response::serialized(&all)
-    }
-
-    /// Whether files of sandboxes may be shown to whoever asks.
-    fn may_read_files(&self) -> Result<(), Refusal> {
-        if self.config.allow_file_reading {
-            return Ok(());
-        }
-        let text = "Sandboxes are not shown here: see --insecure_http.";
-        Err(Refusal::new(403, text))
     }
 
     fn with_file(
@@ -259,8 +253,8 @@ impl Agent {
         request: &Request,
         answer: impl FnOnce(&Path, &Path, &Path) -> Result<Response, files::FileError>,
     ) -> Response {
-        if let Err(refusal) = self.may_read_files() {
-            return Response::text(refusal.status, refusal.text);
+        if let Err(denied) = request.caller.may(Need::Sandbox) {
+            return denied.into();
         }
         let Some(path) = request.query.get("path").filter(|path| !path.is_empty()) else {
             return Response::text(400, "Expecting 'path=value' in query.\n");

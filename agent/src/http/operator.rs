@@ -14,11 +14,11 @@ use meseta_protocol::framework::FrameworkInfo;
 use meseta_protocol::ids::ContainerId;
 use meseta_protocol::task::Task;
 use meseta_protocol::{ExecutorId, FrameworkId};
-use meseta_runtime::http::Version;
+use meseta_runtime::http::{Need, Version};
 use meseta_runtime::logging;
 use meseta_runtime::{Context, Request, Response};
 use serde::Serialize;
-use tracing::error;
+use tracing::{error, info};
 
 use super::files;
 use crate::agent::Agent;
@@ -93,7 +93,7 @@ impl Agent {
         request: &Request,
     ) -> Result<Response, Refusal> {
         let format = API.body_format(request.header("content-type"))?;
-        let call = API.read(format, &request.body)?;
+        let call = API.read(format, &request.body, request.max_nesting)?;
         let format = API.answer_format(request.header("accept"))?;
         let tree = match call {
             Call::Get(kind) => {
@@ -117,18 +117,25 @@ impl Agent {
                 API.metrics(all)
             }
             Call::SetLoggingLevel { level, duration } => {
-                self.may_change(request)?;
+                request.caller.may(Need::Change)?;
+                info!(by = %request.caller, level, ?duration, "an operator changes what is logged");
                 return Ok(logging::answer_level(cx, level, duration));
             }
-            Call::ListFiles { path } => self.list_files(Path::new(&path))?,
+            Call::ListFiles { path } => {
+                request.caller.may(Need::Sandbox)?;
+                self.list_files(Path::new(&path))?
+            }
             Call::ReadFile {
                 path,
                 offset,
                 length,
-            } => self.read_file(Path::new(&path), offset, length)?,
+            } => {
+                request.caller.may(Need::Sandbox)?;
+                self.read_file(Path::new(&path), offset, length)?
+            }
             // There are no images.
             Call::PruneImages => {
-                self.may_change(request)?;
+                request.caller.may(Need::Change)?;
                 return Ok(Response::empty());
             }
             Call::Subscribe | Call::Teardown(_) | Call::MarkAgentGone(_) | Call::Later(_) => {
@@ -136,17 +143,6 @@ impl Agent {
             }
         };
         Ok(answer(format, &tree.map_err(unshown)?))
-    }
-
-    /// Whether a request may change something.
-    pub(crate) fn may_change(&self, request: &Request) -> Result<(), Refusal> {
-        if request.is_local || self.config.insecure_http {
-            return Ok(());
-        }
-        Err(Refusal::new(
-            403,
-            "Changes are taken from this machine only: nobody proves over HTTP who they are. See --insecure_http.",
-        ))
     }
 
     /// The answer to a call that asks for what there is.
@@ -299,7 +295,6 @@ impl Agent {
         path: &Path,
         look: impl FnOnce(&Path, &Path) -> Result<T, files::FileError>,
     ) -> Result<T, Refusal> {
-        self.may_read_files()?;
         let Some((root, rest)) = self.attached(path) else {
             return Err(Refusal::new(404, ""));
         };

@@ -10,7 +10,7 @@ use meseta_api::executor::{self as api, Call};
 use meseta_api::negotiation::Format;
 use meseta_api::style::Style;
 use meseta_protocol::messages::executor::SubscribeExecutor;
-use meseta_runtime::http;
+use meseta_runtime::http::{self, Need, Principal};
 use meseta_runtime::{Context, Pid, Placement, Receive, Request, Response};
 use tracing::info;
 
@@ -33,11 +33,8 @@ impl Agent {
         if request.method != "POST" {
             return Response::method_not_allowed(&["POST"], &request.method);
         }
-        if !request.is_local && !self.config.insecure_http {
-            return Response::text(
-                403,
-                "Executors call from this machine, and nobody proves over HTTP who they are. See --insecure_http.",
-            );
+        if let Err(denied) = request.caller.may(Need::OwnChange) {
+            return denied.into();
         }
         self.executor_call(cx, request)
             .unwrap_or_else(|refusal| Response::text(refusal.status, refusal.text))
@@ -49,8 +46,20 @@ impl Agent {
         request: &Request,
     ) -> Result<Response, Refusal> {
         let format = Format::of_body(request.header("content-type"))?;
-        let (framework_id, executor_id, call) = api::read(format, &request.body)?;
+        let (framework_id, executor_id, call) =
+            api::read(format, &request.body, request.max_nesting)?;
+        let principal = request.caller.principal.as_ref();
+        claims_are(
+            principal,
+            &[
+                ("fid", framework_id.as_str()),
+                ("eid", executor_id.as_str()),
+            ],
+        )?;
         let answer = match &call {
+            Call::Subscribe(_) if request.has_no_stream_left => {
+                return Err(Refusal::new(503, Request::NO_STREAM_LEFT));
+            }
             Call::Subscribe(_) => Some(Format::of_answer(request.header("accept"))?),
             Call::Update(_) | Call::Message(_) | Call::Heartbeat => None,
         };
@@ -76,6 +85,7 @@ impl Agent {
         let Some(executor) = self.tables.executor(&framework_id, &executor_id) else {
             return Err(unknown("Executor"));
         };
+        claims_are(principal, &[("cid", &executor.container_id.value)])?;
         let known = executor.process_id();
         let me = cx
             .local(&known)
@@ -132,6 +142,25 @@ impl Agent {
         self.receive(cx, me, subscribe);
         let body = body.telling(cx.outside(), me.clone());
         Ok(Response::stream(format.content_type(), body))
+    }
+}
+
+/// Whether whoever has proven who they are is the one that these claims name.
+fn claims_are(principal: Option<&Principal>, expected: &[(&str, &str)]) -> Result<(), Refusal> {
+    let Some(principal) = principal else {
+        return Ok(());
+    };
+    let other = |(name, value): &&(&str, &str)| {
+        principal.claims.get(*name).map(String::as_str) != Some(*value)
+    };
+    match expected.iter().find(other) {
+        None => Ok(()),
+        Some((name, value)) => Err(Refusal::new(
+            403,
+            format!(
+                "Authenticated principal {principal} has no claim '{name}' that is '{value}', as the call says"
+            ),
+        )),
     }
 }
 

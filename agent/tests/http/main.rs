@@ -67,10 +67,15 @@ fn pretend(launch: &Launch, told: &Sender<String>) {
 }
 
 fn get(node: &Node, path: &str) -> (u16, Value) {
+    get_by_name(node, "127.0.0.1", path)
+}
+
+/// Asks by this name of the machine.
+fn get_by_name(node: &Node, host: &str, path: &str) -> (u16, Value) {
     let mut stream = TcpStream::connect(("127.0.0.1", node.address().port)).unwrap();
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
     )
     .unwrap();
     let mut answer = String::new();
@@ -96,7 +101,7 @@ const FIRST: process_tree::Identity = process_tree::Identity {
     started: 12,
 };
 
-fn agent(allow_file_reading: bool) -> (Node, String, tempfile::TempDir) {
+fn agent() -> (Node, String, tempfile::TempDir) {
     let (told, launched) = channel();
     let node = Storage::Memory(Memory::default())
         .serve(builder())
@@ -113,7 +118,6 @@ fn agent(allow_file_reading: bool) -> (Node, String, tempfile::TempDir) {
     config.containment = Containment::Walk;
     config.resources = "cpus:4;mem:1024;ports:[1-2]".parse().unwrap();
     config.registration_backoff_factor = std::time::Duration::from_millis(1);
-    config.allow_file_reading = allow_file_reading;
     config.flags = [("master".to_owned(), "here".to_owned())].into();
     meseta_agent::start(&node, config).unwrap();
     let sandbox = launched.recv().unwrap();
@@ -122,7 +126,7 @@ fn agent(allow_file_reading: bool) -> (Node, String, tempfile::TempDir) {
 
 #[test]
 fn shows_its_state_with_and_without_its_name() {
-    let (node, sandbox, _work_dir) = agent(true);
+    let (node, sandbox, _work_dir) = agent();
     let (status, state) = get(&node, "/state");
     assert_eq!((status, &state["id"]), (200, &json!("S0")));
     assert_eq!(get(&node, "/slave(1)/state").1["pid"], state["pid"]);
@@ -148,7 +152,7 @@ fn shows_its_state_with_and_without_its_name() {
 
 #[test]
 fn shows_files_of_sandboxes_under_each_of_their_names() {
-    let (node, sandbox, _work_dir) = agent(true);
+    let (node, sandbox, _work_dir) = agent();
     let latest = std::path::Path::new(&sandbox)
         .with_file_name("latest")
         .display()
@@ -181,10 +185,15 @@ fn shows_files_of_sandboxes_under_each_of_their_names() {
 }
 
 #[test]
-fn shows_no_files_to_strangers() {
-    let (node, sandbox, _work_dir) = agent(false);
-    for verb in ["read", "browse"] {
-        assert_eq!(get(&node, &format!("/files/{verb}?path={sandbox}")).0, 403);
+fn shows_no_files_to_pages_that_call_this_machine_by_another_name() {
+    let (node, sandbox, _work_dir) = agent();
+    for verb in ["read", "browse", "download", "debug"] {
+        let path = format!("/files/{verb}?path={sandbox}");
+        assert_eq!(
+            get_by_name(&node, "rebound.example", &path).0,
+            403,
+            "{verb}"
+        );
     }
     node.shutdown();
 }

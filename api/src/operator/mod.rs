@@ -176,13 +176,13 @@ impl Api {
         Refusal::new(refusal.status, text)
     }
 
-    /// Reads a call.
+    /// Reads a call, which may nest so many levels deep.
     ///
     /// # Errors
     /// 400 with what is wrong; 501 for a call that says that it is none.
-    pub fn read(self, format: Format, body: &[u8]) -> Result<Call, Refusal> {
+    pub fn read(self, format: Format, body: &[u8], nesting: usize) -> Result<Call, Refusal> {
         let call = format
-            .read(body, self.call_type())
+            .read_within(body, self.call_type(), nesting)
             .map_err(|refusal| self.in_its_words(refusal))?;
         let Some(Tree::Enum(kind, _)) = call.get("type") else {
             return Err(self.expecting("type"));
@@ -304,7 +304,7 @@ mod tests {
     use super::*;
 
     fn called(api: Api, value: &Value) -> Result<Call, (u16, String)> {
-        api.read(Format::Json, value.to_string().as_bytes())
+        api.read(Format::Json, value.to_string().as_bytes(), 100)
             .map_err(|refusal| (refusal.status, refusal.text))
     }
 
@@ -314,7 +314,8 @@ mod tests {
             let names = api.call_type().field("type").unwrap().kind.names().unwrap();
             for (name, number) in &names.values {
                 let read = called(api, &json!({ "type": name }));
-                let by_number = api.read(Format::Protobuf, &[8, u8::try_from(*number).unwrap()]);
+                let by_number =
+                    api.read(Format::Protobuf, &[8, u8::try_from(*number).unwrap()], 100);
                 assert_eq!(
                     read.clone().ok(),
                     by_number.ok(),
@@ -384,11 +385,11 @@ mod tests {
         );
         let words = |api: Api| {
             let texts = [
-                api.read(Format::Json, b"[]").unwrap_err().text,
-                api.read(Format::Protobuf, b"\xff").unwrap_err().text,
+                api.read(Format::Json, b"[]", 100).unwrap_err().text,
+                api.read(Format::Protobuf, b"\xff", 100).unwrap_err().text,
                 api.body_format(Some("text/plain")).unwrap_err().text,
                 api.answer_format(Some("text/html")).unwrap_err().text,
-                api.read(Format::Json, b"{").unwrap_err().text,
+                api.read(Format::Json, b"{", 100).unwrap_err().text,
             ];
             texts.map(|text| text.split(' ').next_back().unwrap_or_default().to_owned())
         };

@@ -71,6 +71,28 @@ pub(crate) fn of(target: &str) -> Vec<Seed> {
             "/a?%",
             "/\u{e9}",
         ]),
+        "http_requests" => texts(&[
+            "GET /state HTTP/1.1\r\nHost: h\r\n\r\nGET / HTTP/1.0\n\n",
+            "POST /api/v1 HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}GET",
+            "POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;x\r\nabc\r\n0\r\nT: 1\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+            "POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffff\r\nabc",
+            "POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\nabc\r\n0\r\n\r\n",
+            "POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\nabc",
+            "POST /a HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc",
+            "POST /a HTTP/1.1\r\nContent-Length: 18446744073709551615\r\n\r\nabc",
+            "GET / HTTP/1.1\r\nX: 1\r\n Y: 2\r\n\r\n",
+            "\r\n\n\r\nGET / HTTP/1.1\r\n\r\n",
+        ]),
+        "http_authorization" => texts(&[
+            "Basic b3BzOnNlY3JldA==",
+            "basic  b3BzOg",
+            "Basic OnNlY3JldA==",
+            "Basic ====",
+            "Bearer a.b.c",
+            // Signed with the key `key`.
+            "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJmaWQiOiJmIn0.TOeA6QkPHYrzS6VIzUf4ofr56dQKgVt16st6hvLMk7Q",
+            "..",
+        ]),
         "log_directives" => texts(&[
             "info",
             "info,meseta_runtime=debug",

@@ -16,6 +16,7 @@ mod trees;
 mod view;
 
 use meseta_protocol::FrameworkId;
+use meseta_runtime::http::{Need, Realm};
 use meseta_runtime::{Context, Request, Response, Routes};
 use serde_json::json;
 
@@ -23,6 +24,9 @@ use crate::master::Master;
 pub(crate) use documents::{Documents, Written};
 pub(crate) use subscribers::Audience;
 use view::{Document, TasksWanted};
+
+/// Realm of the API for schedulers.
+pub(crate) const SCHEDULER: Realm = Realm::Own("scheduler");
 
 /// Paths below the master's id.
 pub(crate) fn routes(routes: &mut Routes<Master>) {
@@ -59,15 +63,15 @@ pub(crate) fn routes(routes: &mut Routes<Master>) {
         .call("/maintenance/schedule", |me, cx, request| {
             me.as_reader(cx, request, &["GET", "POST"], Master::show_nothing)
         })
-        .call("/maintenance/status", |me, cx, request| {
+        .call_in(Realm::ReadOnly, "/maintenance/status", |me, cx, request| {
             me.as_reader(cx, request, &["GET"], Master::show_nothing)
         })
         .call("/teardown", |me, cx, request| {
             me.as_caller(cx, request, Master::teardown_form)
         })
         .call("/api/v1", Master::operator_api)
-        .call("/api/v1/scheduler", Master::scheduler_api)
-        .get("/redirect", |me, _, request| {
+        .call_in(SCHEDULER, "/api/v1/scheduler", Master::scheduler_api)
+        .open("/redirect", |me, _, request| {
             // Nothing stands below it.
             let path = request.target.split('?').next().unwrap_or_default();
             if path.ends_with("/redirect") {
@@ -77,7 +81,7 @@ pub(crate) fn routes(routes: &mut Routes<Master>) {
             }
         })
         .get("/flags", Master::show_flags)
-        .get("/health", |_, _, _| Response::empty())
+        .open("/health", |_, _, _| Response::empty())
         .get("/files/browse", no_file)
         .get("/files/read", no_file)
         .get("/files/download", no_file)
@@ -128,9 +132,9 @@ impl Master {
             None => Err(meseta_api::Refusal::bad(
                 "Missing 'frameworkId' query parameter in the request body",
             )),
-            Some(id) => self
-                .may_change(request)
-                .and_then(|()| self.teardown_by_operator(cx, &FrameworkId::new(id))),
+            Some(id) => (request.caller.may(Need::Change).map_err(Into::into)).and_then(|()| {
+                self.teardown_by_operator(cx, &FrameworkId::new(id), &request.caller)
+            }),
         };
         ended.unwrap_or_else(|refusal| Response::text(refusal.status, refusal.text))
     }

@@ -5,7 +5,7 @@ use meseta_api::operator::{Api, Call};
 use meseta_api::{Mismatch, Refusal, Tree};
 use meseta_protocol::agent::MasterInfo;
 use meseta_protocol::{AgentId, FrameworkId, Role};
-use meseta_runtime::http::Version;
+use meseta_runtime::http::{Caller, Need, Version};
 use meseta_runtime::logging;
 use meseta_runtime::{Context, Request, Response};
 use serde::Serialize;
@@ -75,24 +75,13 @@ impl Master {
         }
     }
 
-    /// Whether a request may change something.
-    pub(crate) fn may_change(&self, request: &Request) -> Result<(), Refusal> {
-        if request.is_local || self.config.insecure_http {
-            return Ok(());
-        }
-        Err(Refusal::new(
-            403,
-            "Changes are taken from this machine only: nobody proves over HTTP who they are. See --insecure_http.",
-        ))
-    }
-
     fn operator_call(
         &mut self,
         cx: &mut Context<'_, Self>,
         request: &Request,
     ) -> Result<Response, Refusal> {
         let format = API.body_format(request.header("content-type"))?;
-        let call = API.read(format, &request.body)?;
+        let call = API.read(format, &request.body, request.max_nesting)?;
         let format = API.answer_format(request.header("accept"))?;
         let tree = match call {
             Call::Get(
@@ -108,7 +97,8 @@ impl Master {
                 API.metrics(all).map_err(unshown)?
             }
             Call::SetLoggingLevel { level, duration } => {
-                self.may_change(request)?;
+                request.caller.may(Need::Change)?;
+                info!(by = %request.caller, level, ?duration, "an operator changes what is logged");
                 return Ok(logging::answer_level(cx, level, duration));
             }
             // A master shows no files.
@@ -116,12 +106,12 @@ impl Master {
                 return Ok(Response::text(404, ""));
             }
             Call::Teardown(id) => {
-                self.may_change(request)?;
-                return self.teardown_by_operator(cx, &id);
+                request.caller.may(Need::Change)?;
+                return self.teardown_by_operator(cx, &id, &request.caller);
             }
             Call::MarkAgentGone(id) => {
-                self.may_change(request)?;
-                return Ok(self.mark_gone_by_operator(cx, id));
+                request.caller.may(Need::Change)?;
+                return Ok(self.mark_gone_by_operator(cx, id, &request.caller));
             }
             Call::Subscribe => return self.subscribe_operator(cx, request, format),
             Call::GetContainers | Call::PruneImages | Call::Later(_) => {
@@ -173,18 +163,24 @@ impl Master {
         &mut self,
         cx: &mut Context<'_, Self>,
         id: &FrameworkId,
+        by: &Caller,
     ) -> Result<Response, Refusal> {
         if self.state.framework(id).is_none() {
             return Err(Refusal::bad("No framework found with specified ID"));
         }
-        info!(framework = %id, "an operator ends a framework");
+        info!(framework = %id, %by, "an operator ends a framework");
         self.remove_framework(cx, id);
         Ok(Response::empty())
     }
 
     /// Answered once it is durable.
-    fn mark_gone_by_operator(&mut self, cx: &mut Context<'_, Self>, id: AgentId) -> Response {
-        info!(agent = %id, "an operator marks an agent gone over HTTP");
+    fn mark_gone_by_operator(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        id: AgentId,
+        by: &Caller,
+    ) -> Response {
+        info!(agent = %id, %by, "an operator marks an agent gone over HTTP");
         let (later, response) = Response::later();
         self.mark_gone(cx, &id, move |_, _, marked| {
             later.answer(match marked {

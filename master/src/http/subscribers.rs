@@ -100,6 +100,9 @@ impl Master {
         request: &Request,
         format: Format,
     ) -> Result<Response, Refusal> {
+        if request.has_no_stream_left {
+            return Err(Refusal::new(503, Request::NO_STREAM_LEFT));
+        }
         let view = self.view(cx.me());
         if self.audience.is_none() {
             self.audience = Some(self.open_audience(cx)?);
@@ -110,7 +113,7 @@ impl Master {
         if audience.listeners.fetch_add(1, Ordering::Relaxed) == 0 {
             self.state.unseen().listen(true);
         }
-        info!(local = request.is_local, "an operator subscribes");
+        info!(by = %request.caller, "an operator subscribes");
         let (records, body) = http::stream(MAX_WAITING);
         let number = audience.next;
         audience.next += 1;

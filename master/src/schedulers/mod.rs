@@ -16,9 +16,9 @@ use meseta_protocol::FrameworkId;
 use meseta_protocol::Role;
 use meseta_protocol::framework::FrameworkInfo;
 use meseta_protocol::messages::scheduler::SubscribeFramework;
-use meseta_runtime::http::{self, Stream};
+use meseta_runtime::http::{self, Need, Stream};
 use meseta_runtime::{Address, Context, Pid, Placement, Request, Response};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::allocator::messages as allocator;
 use crate::leading::Serve;
@@ -46,11 +46,8 @@ impl Master {
     }
 
     fn scheduler_answer(&mut self, cx: &mut Context<'_, Self>, request: &Request) -> Response {
-        if !request.is_local && !self.config.insecure_http {
-            return Response::text(
-                403,
-                "Schedulers may call from this machine only: nobody proves over HTTP who they are. See --insecure_http.",
-            );
+        if let Err(denied) = request.caller.may(Need::Change) {
+            return denied.into();
         }
         self.scheduler_call(cx, request)
             .unwrap_or_else(|refusal| Response::text(refusal.status, refusal.text))
@@ -62,12 +59,13 @@ impl Master {
         request: &Request,
     ) -> Result<Response, Refusal> {
         let format = Format::of_body(request.header("content-type"))?;
-        let call = api::read(format, &request.body)?;
+        let call = api::read(format, &request.body, request.max_nesting)?;
         if let Call::Subscribe(subscribe) = call {
             return self.subscribe_http(cx, request, subscribe);
         }
         // What is not known yet names its framework as well, so it is looked at before anything else.
         let scheduler = self.http_scheduler(cx, request, call.framework_id())?;
+        debug!(by = %request.caller, framework = ?call.framework_id(), "a scheduler calls");
         let from = &scheduler;
         match call {
             Call::Subscribe(_) | Call::Later(..) => {}
@@ -83,7 +81,7 @@ impl Master {
             Call::Message(call) => self.serve(cx, from, call),
             Call::Request(call) => self.serve(cx, from, call),
             Call::UpdateFramework(call) => {
-                self.describe_anew(cx, call)?;
+                self.describe_anew(cx, request, call)?;
                 return Ok(Response::empty());
             }
         }
@@ -94,14 +92,28 @@ impl Master {
         &mut self,
         cx: &mut Context<'_, Self>,
         request: &Request,
-        subscribe: SubscribeFramework,
+        mut subscribe: SubscribeFramework,
     ) -> Result<Response, Refusal> {
         if request.header(STREAM_ID).is_some() {
             return Err(Refusal::bad(
                 "Subscribe calls should not include the 'Mesos-Stream-Id' header",
             ));
         }
+        let name = request.caller.name();
+        let principal = &mut subscribe.framework.principal;
+        if let Some(why) = mismatch(name, principal.as_deref()).filter(|_| principal.is_some()) {
+            let text = format!("Failed to validate scheduler::Call: {why}");
+            return Err(Refusal::bad(text));
+        }
+        // One that names no principal is known by the one it has proven.
+        if let Some(name) = name {
+            *principal = Some(name.to_owned());
+        }
         let format = Format::of_answer(request.header("accept"))?;
+        if request.has_no_stream_left {
+            return Err(Refusal::new(503, Request::NO_STREAM_LEFT));
+        }
+        info!(by = %request.caller, name = %subscribe.framework.name, "a scheduler subscribes over HTTP");
         let stream_id = Self::new_uuid(cx).to_string();
         let (records, body) = http::stream(MAX_WAITING);
         let (master, style) = (cx.me().clone(), Style::of(&subscribe.framework));
@@ -135,6 +147,9 @@ impl Master {
             .as_ref()
             .filter(|_| framework.is_connected())
             .and_then(|pid| Some((pid, stream_of(cx.address(), pid)?)));
+        if let Some(why) = mismatch(request.caller.name(), framework.info.principal.as_deref()) {
+            return Err(Refusal::bad(why));
+        }
         let Some((pid, stream_id)) = subscribed else {
             return Err(Refusal::new(403, "Framework is not subscribed"));
         };
@@ -154,9 +169,13 @@ impl Master {
     fn describe_anew(
         &mut self,
         cx: &mut Context<'_, Self>,
+        request: &Request,
         call: SubscribeFramework,
     ) -> Result<(), Refusal> {
-        let info = call.framework;
+        let mut info = call.framework;
+        if let Some(name) = request.caller.name() {
+            info.principal.get_or_insert_with(|| name.to_owned());
+        }
         let suppressed: BTreeSet<Role> = call.suppressed_roles.into_iter().collect();
         validation::framework::validate(&info, &suppressed, &self.config.frameworks)
             .map_err(|why| Refusal::bad(format!("Supplied FrameworkInfo is not valid: {why}")))?;
@@ -174,7 +193,7 @@ impl Master {
         let changed = known.info != info;
         let left: BTreeSet<Role> = known.info.effective_roles();
         let left: BTreeSet<Role> = left.difference(&info.effective_roles()).cloned().collect();
-        info!(framework = %id, "framework describes itself anew");
+        info!(framework = %id, by = %request.caller, "framework describes itself anew");
         let dropped: Vec<_> = known.offers.iter().cloned().collect();
         for offer in dropped {
             if self
@@ -213,6 +232,16 @@ pub(crate) fn stream_of<'a>(here: &Address, scheduler: &'a Pid) -> Option<&'a st
     (scheduler.address() == here)
         .then(|| scheduler.id().strip_prefix(PREFIX))
         .flatten()
+}
+
+/// Why somebody who has proven to be `proven` may not speak for a framework of this principal, if so.
+fn mismatch(proven: Option<&str>, principal: Option<&str>) -> Option<String> {
+    let (proven, principal) = (proven?, principal.unwrap_or_default());
+    (proven != principal).then(|| {
+        format!(
+            "Authenticated principal '{proven}' does not match principal '{principal}' set in `FrameworkInfo`"
+        )
+    })
 }
 
 /// What a framework may not change of itself, if it does.

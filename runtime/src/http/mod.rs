@@ -6,20 +6,33 @@
 //! `/health`, `/version`, `/metrics/snapshot`, `/metrics`, and `/__processes__`, which tells of its processes and peers
 //! without asking them. `/logging` is its process [`crate::logging::Logging`].
 
+pub mod access;
+pub mod auth;
+mod checked;
+mod clients;
 mod connections;
 mod dress;
 mod encoding;
+pub mod flags;
+pub(crate) mod framing;
+mod limits;
+mod origin;
 pub(crate) mod path;
 pub(crate) mod server;
 mod status;
 mod stream;
 mod tags;
+pub mod tls;
 mod version;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+pub use access::{Caller, Need, Principal, Realm};
+pub use auth::Security;
+pub use limits::HttpLimits;
 pub use stream::{Stream, StreamClosed, StreamEnd, StreamSender, stream};
 pub use version::Version;
 
@@ -41,12 +54,20 @@ pub struct Request {
     pub headers: BTreeMap<String, String>,
     /// The body. Only for [`Routes::call`](crate::Routes::call).
     pub body: bytes::Bytes,
-    /// Whether it can only come from this machine, and from no web page that somebody looks at: nobody proves over HTTP
-    /// who they are, so only such a request may change something.
-    pub is_local: bool,
+    /// Who asks. What changes something, or shows what tasks have written, is for those only who may
+    /// ([`Caller::may`]).
+    pub caller: Arc<Caller>,
+    /// Levels that the body may nest.
+    pub max_nesting: usize,
+    /// Whether as many answers go on as may: one more is to be refused, with [`Request::NO_STREAM_LEFT`].
+    pub has_no_stream_left: bool,
 }
 
 impl Request {
+    /// What is told, with status 503, to a client whose answer cannot go on.
+    pub const NO_STREAM_LEFT: &str =
+        "As many streams are open as may be: try again, or see --max_http_streams.";
+
     /// The value of a header, whose name is given in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)

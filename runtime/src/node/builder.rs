@@ -22,7 +22,10 @@ use super::{Node, NodeHandle, OpHandler, Shared, SpawnError, Threads};
 use crate::clock::Clock;
 use crate::codec::DEFAULT_MAX_MESSAGE;
 use crate::context::{DEFAULT_MAX_ASKS, Op};
-use crate::http::server::{self, Limits, Server};
+use crate::descriptors;
+use crate::http::server::{self, Server, Settings};
+use crate::http::tls::HttpCertificate;
+use crate::http::{HttpLimits, Security};
 use crate::identity::{Identity, IdentityError};
 use crate::inbox::DEFAULT_MAILBOX;
 use crate::links::Links;
@@ -39,10 +42,6 @@ use crate::transport::{Incarnation, Kinds, PeerKey, SideBySide, Transport};
 
 /// Size asked for of both UDP socket buffers, in bytes; the kernel may grant less.
 const SOCKET_BUFFER: usize = 4 << 20;
-/// HTTP connections at a time: half of the descriptors that a program has which was given no more.
-const HTTP_CONNECTIONS: usize = 512;
-/// How long an HTTP connection may be without a whole request.
-const HTTP_PATIENCE: Duration = Duration::from_secs(30);
 /// Numbers the nodes of this program, from 1.
 static NODES: AtomicU64 = AtomicU64::new(1);
 /// Attempts to find one number free for both TCP and UDP.
@@ -146,7 +145,9 @@ pub struct NodeBuilder {
     accepts: bool,
     http: bool,
     awaits_delegate: bool,
-    http_limits: Limits,
+    http_limits: HttpLimits,
+    http_security: Security,
+    http_certificate: Option<HttpCertificate>,
     guest_of: Option<Address>,
     guest_id: Option<Arc<str>>,
     guests_at: Option<GuestSocket>,
@@ -171,10 +172,9 @@ impl Default for NodeBuilder {
             accepts: true,
             http: true,
             awaits_delegate: false,
-            http_limits: Limits {
-                connections: HTTP_CONNECTIONS,
-                patience: HTTP_PATIENCE,
-            },
+            http_limits: HttpLimits::for_files(descriptors::limit()),
+            http_security: Security::default(),
+            http_certificate: None,
             guest_of: None,
             guest_id: None,
             guests_at: None,
@@ -296,7 +296,7 @@ impl NodeBuilder {
 
     /// HTTP connections at a time, besides those by which peers watch each other. For one more, the one that has been
     /// without a request for longest is closed; when each has a request that is not answered yet, the new one is.
-    /// Default 512, at least 1.
+    /// Default: half of the files that the program may open, 512 to 10,000; at least 1.
     #[must_use]
     pub fn http_connections(mut self, connections: usize) -> Self {
         self.http_limits.connections = connections;
@@ -308,6 +308,28 @@ impl NodeBuilder {
     #[must_use]
     pub fn http_patience(mut self, patience: Duration) -> Self {
         self.http_limits.patience = patience;
+        self
+    }
+
+    /// All limits of HTTP. Default [`HttpLimits::for_files`] with those that the program may open.
+    #[must_use]
+    pub fn http_limits(mut self, limits: HttpLimits) -> Self {
+        self.http_limits = limits;
+        self
+    }
+
+    /// Who has to prove over HTTP who they are. Default: nobody has to, and only who is on the machine may change
+    /// something.
+    #[must_use]
+    pub fn http_security(mut self, security: Security) -> Self {
+        self.http_security = security;
+        self
+    }
+
+    /// Certificate of the HTTP port, for clients that come over TLS. Default: that of the node.
+    #[must_use]
+    pub fn http_certificate(mut self, certificate: HttpCertificate) -> Self {
+        self.http_certificate = Some(certificate);
         self
     }
 
@@ -521,6 +543,12 @@ impl NodeBuilder {
             metrics: &shared.metrics,
             uplink,
         };
+        let own = identity.as_ref().map(HttpCertificate::of);
+        let http = Settings {
+            limits: self.http_limits,
+            security: std::mem::take(&mut self.http_security),
+            certificate: self.http_certificate.take().or(own),
+        };
         let transport = self.transport(parts, identity, sockets.udp)?;
         let set = shared.transport.set(transport);
         debug_assert!(set.is_ok(), "set once, here");
@@ -533,7 +561,7 @@ impl NodeBuilder {
         }
         let http = sockets
             .tcp
-            .map(|tcp| server::serve(tcp, node.0.clone(), self.http_limits));
+            .map(|tcp| server::serve(tcp, node.0.clone(), http));
         let http = http.transpose().map_err(NodeError::System)?;
         info!(%address, role = %self.role, "node started");
         Ok((node, http))

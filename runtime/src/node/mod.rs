@@ -42,7 +42,7 @@ use crate::links::{ExitReason, Links};
 use crate::message::{Ask, Correlation, Envelope, Kind, Message, Parcel, Payload};
 use crate::metrics::Metrics;
 use crate::pid::{Address, ParsePidError, Pid};
-use crate::process::Takes;
+use crate::process::Served;
 use crate::process::{Process, Profile, open};
 use crate::testing::{Filters, Testing};
 use crate::transport::{Kinds, PeerKey, PeerStatus, Transport};
@@ -576,7 +576,7 @@ impl NodeHandle {
     }
 
     /// The process that serves a path, with the path below its id and what of a request it wants.
-    pub(crate) fn serves<'a>(&self, path: &'a str) -> Option<(Arc<Inbox>, &'a str, Takes)> {
+    pub(crate) fn serves<'a>(&self, path: &'a str) -> Option<(Arc<Inbox>, &'a str, Served)> {
         let (id, rest) = split_path(path);
         let takes = |inbox: &Inbox, path: &'a str| {
             let served = &inbox.profile().http_paths;

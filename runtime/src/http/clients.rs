@@ -1,0 +1,404 @@
+//! Connections of clients of the HTTP server: which are taken, what each request is looked at for before anybody serves
+//! it, and when they end.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::IntoResponse as _;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+use tracing::{debug, info, warn};
+
+use super::access::{Caller, Realm};
+use super::auth::Gate;
+use super::checked::Checked;
+use super::connections::{Admission, Connections, Number};
+use super::dress;
+use super::framing::Unfit;
+use super::origin::Origin;
+use super::server::{plain_uri, realm_of};
+use super::tls::Tls;
+use super::{HttpLimits, Response};
+use crate::backoff::Backoff;
+use crate::metrics::Metrics;
+use crate::node::NodeHandle;
+use crate::transport::pause;
+
+/// Waits after the system refused to accept: up to the first, later up to the second, so that it can recover and the
+/// thread does not spin.
+const ACCEPT_AGAIN: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// Connections that are accepted in a row before it counts as working again.
+const RECOVERED: u64 = 16;
+
+/// Headers that the server of HTTP counts without being told how many.
+const USUAL_HEADERS: usize = 100;
+
+/// A peer's probe: where it comes from, and the UDP port of the prober.
+type Probe = (IpAddr, u16);
+
+struct Book {
+    connections: Connections,
+    tasks: HashMap<Number, AbortHandle>,
+    /// Connections that peers hold open as probes: one of each, which do not count.
+    probes: HashMap<Probe, Number>,
+}
+
+/// All who are connected.
+pub(super) struct Clients {
+    book: Mutex<Book>,
+    node: NodeHandle,
+    /// What they may take.
+    pub(super) limits: HttpLimits,
+    gate: Gate,
+    tls: Option<Tls>,
+    on_loopback: bool,
+    /// Answers that go on.
+    streams: AtomicUsize,
+    press: dress::Press,
+}
+
+impl Clients {
+    pub(super) fn new(
+        node: NodeHandle,
+        limits: HttpLimits,
+        gate: Gate,
+        tls: Option<Tls>,
+        on_loopback: bool,
+    ) -> Self {
+        Self {
+            book: Mutex::new(Book {
+                connections: Connections::new(limits.connections),
+                tasks: HashMap::new(),
+                probes: HashMap::new(),
+            }),
+            node,
+            limits,
+            gate,
+            tls,
+            on_loopback,
+            streams: AtomicUsize::new(0),
+            press: dress::Press::new(),
+        }
+    }
+
+    fn metrics(&self) -> &Metrics {
+        self.node.metrics()
+    }
+
+    /// Whoever sent this request.
+    ///
+    /// # Errors
+    /// The answer, when they do not prove who they are and have to.
+    async fn caller(
+        &self,
+        realm: Realm,
+        headers: &HeaderMap,
+        is_tls: bool,
+    ) -> Result<Caller, Response> {
+        let origin = Origin::of(self.on_loopback, headers);
+        let security = &self.gate.security;
+        let is_guarded = security.guarded.contains(&realm);
+        // Where nobody need prove anything, what is sent in vain is not looked at, as in Mesos.
+        let counts = is_guarded
+            || realm != Realm::Open
+                && security.knows_credentials()
+                && !origin.is_here
+                && !security.trusts_anybody;
+        let principal = if counts {
+            let clock = self.node.clock();
+            let now = clock.wall(clock.now()).as_secs();
+            let gate = &self.gate;
+            gate.principal(realm, headers, is_guarded, now).await?
+        } else {
+            None
+        };
+        Ok(Caller {
+            principal,
+            is_tls,
+            is_here: origin.is_here,
+            is_foreign_page: origin.is_foreign_page,
+            trusts_anybody: security.trusts_anybody,
+            knows_credentials: security.knows_credentials(),
+        })
+    }
+
+    fn show(&self, book: &Book) {
+        // Far below 2^52.
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        let count = book.connections.len() as f64;
+        self.metrics().set("runtime/http_connections", count);
+    }
+
+    /// Takes a new connection, or closes it when none gives way for it.
+    fn welcome(self: &Arc<Self>, stream: TcpStream, from: SocketAddr, router: &Router) {
+        // Else a short answer behind another waits for the client's word that it has the first.
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%error, %from, "a connection sends small answers late");
+        }
+        let mut book = self.book.lock();
+        let Admission::Taken { number, instead } = book.connections.admit() else {
+            self.metrics().count("runtime/http_connections_refused");
+            debug!(%from, "too many HTTP requests at once: a connection is closed");
+            return;
+        };
+        if let Some(older) = instead {
+            self.close(&mut book, older);
+        }
+        let client = Client {
+            number,
+            from,
+            clients: Arc::clone(self),
+        };
+        let task = tokio::spawn(carry(stream, client, router.clone()));
+        book.tasks.insert(number, task.abort_handle());
+        self.show(&book);
+    }
+
+    /// So many answers go on now.
+    fn show_streams(&self, now: usize) {
+        // Far below 2^52.
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        self.metrics().set("runtime/http_streams", now as f64);
+    }
+
+    /// Makes room when the system has none left; `false` when nobody gives way.
+    fn make_room(&self) -> bool {
+        let mut book = self.book.lock();
+        let number = book.connections.give_way();
+        if let Some(number) = number {
+            self.close(&mut book, number);
+            self.show(&book);
+        }
+        number.is_some()
+    }
+
+    fn close(&self, book: &mut Book, number: Number) {
+        self.metrics().count("runtime/http_connections_gave_way");
+        if let Some(task) = book.tasks.remove(&number) {
+            task.abort();
+        }
+    }
+}
+
+/// One connection; when it is dropped, the connection has ended.
+pub(super) struct Client {
+    number: Number,
+    from: SocketAddr,
+    pub(super) clients: Arc<Clients>,
+}
+
+impl Client {
+    /// Whether no other answer may go on.
+    pub(super) fn has_no_stream_left(&self) -> bool {
+        self.clients.streams.load(Ordering::Relaxed) >= self.clients.limits.streams
+    }
+
+    /// Its request is no longer in hand.
+    fn answered(&self) {
+        let mut book = self.clients.book.lock();
+        book.connections.answered(self.number);
+    }
+
+    /// It is a peer's probe, which is held open for as long as the peer likes and counts no more. An older one of the
+    /// same peer ends: the peer has given it up.
+    pub(super) fn is_probe(&self, probe: Probe) {
+        let mut book = self.clients.book.lock();
+        book.connections.forget(self.number);
+        let older = book.probes.insert(probe, self.number);
+        if let Some(task) = older.and_then(|older| book.tasks.remove(&older)) {
+            task.abort();
+        }
+        self.clients.show(&book);
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let mut book = self.clients.book.lock();
+        book.connections.forget(self.number);
+        book.tasks.remove(&self.number);
+        book.probes.retain(|_, number| *number != self.number);
+        self.clients.show(&book);
+    }
+}
+
+/// Marks an answer that is a stream.
+#[derive(Clone, Copy)]
+pub(super) struct GoesOn;
+
+/// A request in hand for as long as its answer goes on.
+pub(super) struct InHand(Arc<Client>);
+
+impl InHand {
+    pub(super) fn of(client: Arc<Client>) -> Self {
+        let before = client.clients.streams.fetch_add(1, Ordering::Relaxed);
+        client.clients.show_streams(before + 1);
+        Self(client)
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        let before = self.0.clients.streams.fetch_sub(1, Ordering::Relaxed);
+        self.0.clients.show_streams(before - 1);
+        self.0.answered();
+    }
+}
+
+/// Accepts for ever. What the system refuses, for example for want of descriptors, is said once until it works again.
+pub(super) async fn accept_all(
+    listener: tokio::net::TcpListener,
+    clients: Arc<Clients>,
+    router: Router,
+) {
+    let mut backoff = Backoff::new(ACCEPT_AGAIN.0, ACCEPT_AGAIN.1);
+    let mut random = StdRng::seed_from_u64(0);
+    let (mut failures, mut fine) = (0_u64, 0_u64);
+    loop {
+        match listener.accept().await {
+            Ok((stream, from)) => {
+                clients.welcome(stream, from, &router);
+                fine += 1;
+                if failures > 0 && fine >= RECOVERED {
+                    info!(failures, "HTTP connections are accepted again");
+                    failures = 0;
+                    backoff.reset();
+                }
+            }
+            Err(error) if is_of_the_client(&error) => debug!(%error, "an HTTP client has left"),
+            Err(error) => {
+                clients.metrics().count("runtime/http_accept_errors");
+                (failures, fine) = (failures + 1, 0);
+                if failures == 1 {
+                    warn!(%error, "no HTTP connection can be accepted at this moment: is the limit of open files too low?");
+                }
+                if clients.make_room() {
+                    // Lets the task of the connection that gave way end, which frees its descriptor.
+                    tokio::task::yield_now().await;
+                } else {
+                    pause(backoff.next(&mut random)).await;
+                }
+            }
+        }
+    }
+}
+
+/// Whether what failed is the one connection and not the system.
+fn is_of_the_client(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused
+    )
+}
+
+/// Serves the requests of one connection until either side ends it.
+async fn carry(stream: TcpStream, client: Client, router: Router) {
+    let client = Arc::new(client);
+    let clients = Arc::clone(&client.clients);
+    let (limits, from) = (clients.limits, client.from);
+    let wire = match Tls::welcome(clients.tls.as_ref(), stream, limits.patience).await {
+        Ok(wire) => wire,
+        Err(error) => {
+            debug!(%error, %from, "an HTTP client does not come about");
+            return;
+        }
+    };
+    let is_tls = wire.is_tls();
+    let stream = Checked::new(wire, limits.head());
+    let refused = stream.refused();
+    let numbers = AtomicU64::new(0);
+    let service = hyper::service::service_fn(|request: hyper::Request<_>| {
+        let client = Arc::clone(&client);
+        client.clients.book.lock().connections.began(client.number);
+        let number = numbers.fetch_add(1, Ordering::Relaxed) + 1;
+        let refusal = *refused.lock();
+        let unfit = refusal.filter(|(at, _)| *at == number).map(|(_, why)| why);
+        let router = router.clone();
+        async move {
+            let wishes = dress::Wishes::of(&request);
+            let answer = match unfit {
+                Some(why) => unfit_answer(&client, why),
+                None => serve(&client, is_tls, router, request).await,
+            };
+            // An answer that goes on is in hand until its stream ends.
+            if answer.extensions().get::<GoesOn>().is_some() {
+                return Ok(answer);
+            }
+            let answer = wishes.dress(answer, &client.clients.press).await;
+            client.answered();
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    let mut server = http1::Builder::new();
+    server
+        .timer(TokioTimer::new())
+        // As Mesos writes them: some clients take a name by its letters.
+        .title_case_headers(true)
+        // Runs between two requests as well, so that a silent connection ends with it.
+        .header_read_timeout(limits.patience);
+    if limits.headers > USUAL_HEADERS {
+        server.max_headers(limits.headers);
+    }
+    let served = server.serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = served.await {
+        debug!(%error, %from, "HTTP connection ended");
+    }
+}
+
+/// The answer to a request that was not let pass.
+fn unfit_answer(client: &Client, why: Unfit) -> axum::response::Response {
+    client
+        .clients
+        .metrics()
+        .count("runtime/http_requests_unfit");
+    debug!(%why, from = %client.from, "an HTTP request is refused");
+    Response::text(why.status(), why.to_string())
+        .with_header("connection", "close")
+        .into_response()
+}
+
+/// Finds out who asks, and has the request answered.
+async fn serve(
+    client: &Arc<Client>,
+    is_tls: bool,
+    router: Router,
+    mut request: hyper::Request<hyper::body::Incoming>,
+) -> axum::response::Response {
+    if let Some(plain) = plain_uri(request.uri()) {
+        *request.uri_mut() = plain;
+    }
+    let clients = &client.clients;
+    let realm = realm_of(&clients.node, request.uri().path());
+    match clients.caller(realm, request.headers(), is_tls).await {
+        Ok(caller) => request.extensions_mut().insert(Arc::new(caller)),
+        Err(refusal) => return refusal.into_response(),
+    };
+    request.extensions_mut().insert(ConnectInfo(client.from));
+    request.extensions_mut().insert(Arc::clone(client));
+    let router = TowerToHyperService::new(router);
+    let answer: Result<axum::response::Response, Infallible> =
+        hyper::service::Service::call(&router, request).await;
+    let Ok(answer) = answer;
+    // Whoever serves a path knows that a principal is missing; how to show one is said here.
+    if answer.status() == StatusCode::UNAUTHORIZED
+        && !answer.headers().contains_key(header::WWW_AUTHENTICATE)
+    {
+        return clients.gate.refusal(realm, None).into_response();
+    }
+    answer
+}
