@@ -151,6 +151,24 @@ fn authorized(headers: &str, principal: &str, secret: &str) -> String {
 }
 
 #[test]
+fn what_is_below_a_path_is_guarded_like_it_however_it_is_written() {
+    let (node, _directory) = node(|builder| builder);
+    for path in [
+        "/logging/toggle",
+        "/logging/toggle/x",
+        "//logging/t%6fggle/",
+    ] {
+        let request = format!(
+            "GET {path}?level=1&duration=5mins HTTP/1.1\r\nHost: 127.0.0.1\r\nSec-Fetch-Site: cross-site\r\n\
+             Connection: close\r\n\r\n"
+        );
+        let answer = parse(&say(&node, &Dial::Plain, &request).unwrap());
+        assert_eq!(answer.status, 403, "{path}: {answer:?}");
+    }
+    node.shutdown();
+}
+
+#[test]
 fn one_port_serves_tls_and_plain() {
     let (node, directory) = node(|node| node);
     let tls = authority(&directory);

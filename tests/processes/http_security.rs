@@ -239,8 +239,10 @@ fn schedulers_executors_and_operators_prove_who_they_are() {
         "level": 1, "duration": {"nanoseconds": 1_000_000_000_u64},
     }});
     assert_eq!(call(&own, "/api/v1", &quiet).status, 403);
-    let seen = Connection::through(&own).request("GET", &sandbox, &[], "");
-    assert_eq!(seen.status, 403, "{seen:?}");
+    for path in [&sandbox, "/state", "/slave(1)/flags"] {
+        let seen = Connection::through(&own).request("GET", path, &[], "");
+        assert_eq!(seen.status, 403, "{path}: {seen:?}");
+    }
     let mut executor = Executor::subscribe_through(&own, &ids, &[], &[]);
     assert_eq!(executor.event().unwrap()["type"], "SUBSCRIBED");
     let launched = executor.event().unwrap();

@@ -43,6 +43,7 @@ fn install(name: &str) -> Result<PathBuf, String> {
         return Ok(dir);
     }
     let said = String::from_utf8_lossy(&done.stdout);
+    assert_ne!(done.status.code(), Some(3), "{said}");
     Err(said.lines().last().unwrap_or("it says nothing").to_owned())
 }
 

@@ -30,6 +30,8 @@ const failed = (error) => {
 };
 
 scheduler.on("error", failed);
+// Whatever does not come, the test is to say so.
+setTimeout(() => failed(new Error("not all has happened after two minutes")), 120000).unref();
 scheduler.on("ready", () => scheduler.subscribe());
 scheduler.on("subscribed", (it) => console.log("subscribed", it.frameworkId, it.mesosStreamId));
 scheduler.on("update", (update) => {

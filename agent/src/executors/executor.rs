@@ -14,7 +14,7 @@ use meseta_runtime::Pid;
 use meseta_runtime::planted::mistake;
 
 use super::{
-    KillVerdict, LaunchVerdict, MAX_COMPLETED_TASKS, Past, Phase, Termination, UpdateVerdict,
+    KillVerdict, LaunchVerdict, MAX_COMPLETED_TASKS, Past, Phase, Said, Termination, UpdateVerdict,
 };
 use crate::checkpoint::records::{ExecutorRecord, ProcessRecord, ProofRecord};
 use crate::containerizer::core::Container;
@@ -58,7 +58,7 @@ pub struct Executor {
     /// Tasks that are over, the oldest first.
     pub completed: VecDeque<Task>,
     /// What it has said of tasks that are not over.
-    said: BTreeMap<TaskId, BTreeSet<UpdateId>>,
+    said: BTreeMap<TaskId, Said>,
     /// What it has said of tasks that are.
     past: Past,
     /// Whether it had tasks that are over and of which that is not known: an earlier version did not write it down.
@@ -123,7 +123,7 @@ impl Executor {
         for task in found.tasks {
             let info = task.record.info;
             let said = task.statuses.iter().filter_map(|status| status.uuid);
-            let said: BTreeSet<UpdateId> = said.collect();
+            let said: Said = said.collect();
             if !said.is_empty() {
                 executor.said.insert(info.task_id.clone(), said);
             }
@@ -375,7 +375,7 @@ impl Executor {
             && !self.has_had(&update.task_id)
         {
             self.past
-                .add(update.task_id.clone(), BTreeSet::from([uuid]));
+                .add(update.task_id.clone(), Said::from_iter([uuid]));
         }
     }
 

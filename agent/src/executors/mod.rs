@@ -21,7 +21,7 @@ use meseta_protocol::status::{StatusReason, TaskState};
 
 pub use executor::{Executor, process_id};
 pub use framework::Framework;
-pub use past::{MAX_PAST_TASKS, Past};
+pub use past::{MAX_PAST_TASKS, MAX_SAID, Past, Said};
 pub use tables::Tables;
 
 /// Completed tasks remembered per executor.

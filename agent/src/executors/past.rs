@@ -5,7 +5,7 @@
 //! to the earlier task and is no news. What is neither here nor about a task that the executor has is made up by the
 //! executor itself, and is news.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use meseta_protocol::{TaskId, UpdateId};
 
@@ -13,18 +13,63 @@ use meseta_protocol::{TaskId, UpdateId};
 /// of its connection; with each it says again what it still waits for.
 pub const MAX_PAST_TASKS: usize = 1_000;
 
+/// Updates of one task by which a repeated one is known. An executor repeats one only until it hears that it has arrived.
+pub const MAX_SAID: usize = 100;
+
+/// What an executor has said of one task: the latest [`MAX_SAID`] updates.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Said(VecDeque<UpdateId>);
+
+impl Said {
+    /// It has said this too.
+    pub fn insert(&mut self, uuid: UpdateId) {
+        if self.contains(&uuid) {
+            return;
+        }
+        self.0.push_back(uuid);
+        if self.0.len() > MAX_SAID {
+            self.0.pop_front();
+        }
+    }
+
+    /// Whether it has said this.
+    pub fn contains(&self, uuid: &UpdateId) -> bool {
+        self.0.contains(uuid)
+    }
+
+    /// Whether it has said nothing.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What it has said, the earliest first.
+    pub fn iter(&self) -> impl Iterator<Item = &UpdateId> {
+        self.0.iter()
+    }
+}
+
+impl FromIterator<UpdateId> for Said {
+    fn from_iter<I: IntoIterator<Item = UpdateId>>(all: I) -> Self {
+        let mut said = Self::default();
+        for uuid in all {
+            said.insert(uuid);
+        }
+        said
+    }
+}
+
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Past {
     /// Updates of the last task of each id that is over.
-    tasks: BTreeMap<TaskId, BTreeSet<UpdateId>>,
+    tasks: BTreeMap<TaskId, Said>,
     /// Ids in the order in which their tasks were over.
     order: VecDeque<TaskId>,
 }
 
 impl Past {
     /// A task is over of which the executor has said this. The id of one that is forgotten for it.
-    pub fn add(&mut self, task_id: TaskId, said: BTreeSet<UpdateId>) -> Option<TaskId> {
+    pub fn add(&mut self, task_id: TaskId, said: Said) -> Option<TaskId> {
         if self.tasks.insert(task_id.clone(), said).is_some() {
             self.order.retain(|known| *known != task_id);
         }
@@ -55,7 +100,7 @@ impl Past {
 
     /// What it has said of the last task of this id that is over.
     pub fn of(&self, task_id: &TaskId) -> Vec<UpdateId> {
-        let said = self.tasks.get(task_id).into_iter().flatten();
+        let said = self.tasks.get(task_id).into_iter().flat_map(Said::iter);
         said.copied().collect()
     }
 }
@@ -64,13 +109,21 @@ impl Past {
 mod tests {
     use super::*;
 
-    fn uuids(all: &[u8]) -> BTreeSet<UpdateId> {
+    fn uuids(all: &[u8]) -> Said {
         let all = all.iter();
         all.map(|n| UpdateId::from_bytes([*n; 16])).collect()
     }
 
     fn uuid(n: u8) -> UpdateId {
         UpdateId::from_bytes([n; 16])
+    }
+
+    #[test]
+    fn of_much_that_was_said_the_latest_is_known() {
+        let id = |n: usize| UpdateId::from_bytes((n as u128).to_be_bytes());
+        let said: Said = (0..=MAX_SAID).chain([1, 2]).map(id).collect();
+        assert!(!said.contains(&id(0)));
+        assert!(said.iter().copied().eq((1..=MAX_SAID).map(id)));
     }
 
     #[test]

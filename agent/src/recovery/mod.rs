@@ -23,6 +23,7 @@ use crate::checkpoint::records::{
     AgentRecord, ExecutorRecord, FrameworkRecord, Record, TaskRecord, UpdateRecord,
 };
 use crate::checkpoint::{Change, Fault, Latest, Loaded};
+use crate::executors::Said;
 use crate::status_updates::Key;
 
 /// What becomes of executors that an earlier run of the agent has left.
@@ -99,7 +100,7 @@ pub struct RecoveredExecutor {
     /// Its tasks, by id.
     pub tasks: Vec<RecoveredTask>,
     /// What it has said of tasks that are over, by their ids.
-    pub past: BTreeMap<TaskId, BTreeSet<UpdateId>>,
+    pub past: BTreeMap<TaskId, Said>,
 }
 
 /// Updates of a task.
@@ -402,7 +403,7 @@ fn take_executors(recovered: &mut Recovered, records: &Records, file: &str) {
 }
 
 /// Updates that a task's executor has made of one that is over.
-fn said(task: &TaskRecord) -> BTreeSet<UpdateId> {
+fn said(task: &TaskRecord) -> Said {
     task.past.iter().copied().collect()
 }
 

@@ -292,9 +292,16 @@ impl Scribe {
         } = job;
         let mut all: Vec<Made> = Vec::new();
         for asker in askers {
+            if asker.later.is_abandoned() {
+                continue;
+            }
             let made = match all.iter().find(|made| made.document == asker.document) {
                 Some(made) => Ok(made),
                 None => view.write(&asker.document).map(|(content_type, body)| {
+                    let bytes: usize = all.iter().map(|made| made.body.len()).sum();
+                    if all.len() >= KEPT || bytes > KEPT_BYTES {
+                        all.remove(0);
+                    }
                     all.push(Made {
                         document: asker.document,
                         content_type,

@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
 
-use super::access::{Caller, Realm};
+use super::access::{Caller, Denied, Realm};
 use super::auth::Gate;
 use super::checked::Checked;
 use super::connections::{Admission, Connections, Number};
@@ -126,6 +126,11 @@ impl Clients {
         } else {
             None
         };
+        // A token is good for where executors call, and for nothing else.
+        let is_token = principal.as_ref().is_some_and(|who| who.value.is_none());
+        if is_token && !matches!(realm, Realm::Own(_)) {
+            return Err(Response::from(Denied::Token));
+        }
         Ok(Caller {
             principal,
             is_tls,
@@ -322,7 +327,11 @@ async fn carry(stream: TcpStream, client: Client, router: Router) {
     let stream = Checked::new(wire, limits.head());
     let refused = stream.refused();
     let numbers = AtomicU64::new(0);
-    let service = hyper::service::service_fn(|request: hyper::Request<_>| {
+    let service = hyper::service::service_fn(|mut request: hyper::Request<_>| {
+        // Before anybody looks at it, so that all see the same path.
+        if let Some(plain) = plain_uri(request.uri()) {
+            *request.uri_mut() = plain;
+        }
         let client = Arc::clone(&client);
         client.clients.book.lock().connections.began(client.number);
         let number = numbers.fetch_add(1, Ordering::Relaxed) + 1;
@@ -379,9 +388,6 @@ async fn serve(
     router: Router,
     mut request: hyper::Request<hyper::body::Incoming>,
 ) -> axum::response::Response {
-    if let Some(plain) = plain_uri(request.uri()) {
-        *request.uri_mut() = plain;
-    }
     let clients = &client.clients;
     let realm = realm_of(&clients.node, request.uri().path());
     match clients.caller(realm, request.headers(), is_tls).await {

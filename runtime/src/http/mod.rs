@@ -103,6 +103,11 @@ impl Later {
     pub fn answer(self, response: Response) {
         Responder(self.0).respond(response);
     }
+
+    /// Whether nobody waits for the answer any more.
+    pub fn is_abandoned(&self) -> bool {
+        self.0.is_closed()
+    }
 }
 
 /// Splits the path of a request into the id of a process and the path below it: `/master/state` into `master` and

@@ -16,12 +16,16 @@ pub(super) struct Origin {
 impl Origin {
     /// That of a request to a node that only its own machine reaches, or not.
     pub(super) fn of(on_loopback: bool, headers: &HeaderMap) -> Self {
-        let host = headers
-            .get(header::HOST)
+        let mut given = headers.get_all(header::HOST).iter();
+        let (first, more) = (given.next(), given.next());
+        let host = first
             .and_then(|host| host.to_str().ok())
             .and_then(|host| host.parse::<axum::http::uri::Authority>().ok());
-        let by_own_name =
-            (host.as_ref()).is_none_or(|host| Address::new(host.host(), 0).is_loopback());
+        // A name that nobody can read is not this machine's.
+        let by_own_name = match &host {
+            Some(host) => more.is_none() && Address::new(host.host(), 0).is_loopback(),
+            None => first.is_none(),
+        };
         let is_foreign = headers
             .get_all("sec-fetch-site")
             .iter()

@@ -122,7 +122,8 @@ pub(super) fn realm_of(node: &NodeHandle, path: &str) -> Realm {
     match path {
         "/health" | "/version" | "/system/stats.json" | PROBE_PATH => Realm::Open,
         "/metrics" | "/metrics/snapshot" | "/__processes__" => Realm::ReadOnly,
-        "/logging/toggle" => Realm::ReadWrite,
+        // And what is below it, which is the same.
+        _ if path.starts_with("/logging/toggle") => Realm::ReadWrite,
         _ => (node.serves(path)).map_or(Realm::Open, |(_, _, served)| served.realm),
     }
 }

@@ -11,7 +11,7 @@ use tracing::{Level, enabled, info, warn};
 
 use super::{Filter, LogError, MAX_CHANGE, directives};
 use crate::context::Context;
-use crate::http::{Request, Response};
+use crate::http::{Need, Request, Response};
 use crate::message::{Ask, Message};
 use crate::pid::Pid;
 use crate::process::{Process, Receive, Routes};
@@ -183,6 +183,9 @@ impl Logging {
             (None, Some(_)) => return bad_request("Expecting 'level=value' in query."),
             (Some(level), Some(duration)) => (level, duration),
         };
+        if let Err(why) = request.caller.may(Need::Change) {
+            return Response::from(why);
+        }
         let digits = !level.is_empty() && level.bytes().all(|byte| byte.is_ascii_digit());
         let Some(level) = level.parse::<u32>().ok().filter(|_| digits) else {
             return bad_request(&format!(
@@ -198,13 +201,13 @@ impl Logging {
                 ));
             }
         };
-        let by = "HTTP on loopback";
+        let by = request.caller.to_string();
         let outcome = match (self.filter(), level) {
             (Err(error), _) => Err(error),
-            (Ok(_), 0) => self.reset(by),
+            (Ok(_), 0) => self.reset(&by),
             (Ok(filter), level) => {
                 let directives = directives::verbosity(&filter.in_force().base, level);
-                self.set(cx, by, &directives, limit)
+                self.set(cx, &by, &directives, limit)
             }
         };
         match outcome {

@@ -30,6 +30,9 @@ use credentials::{Credentials, warn_of_readers};
 /// Headers remembered, of those that prove somebody and of those that do not.
 const REMEMBERED: usize = 4096;
 
+/// Requests whose password is being looked at or waits to be; one more is answered with 503.
+const MAX_WAITING: usize = 64;
+
 /// Who has to prove what to a node over HTTP, and to whom the node listens.
 #[derive(Debug, Clone, Default)]
 pub struct Security {
@@ -126,6 +129,8 @@ pub(super) struct Gate {
     memory: Mutex<Memory>,
     /// Passwords looked at at a time.
     turns: Arc<Semaphore>,
+    /// Places for those who wait for one, so that they cannot take all connections.
+    places: Semaphore,
     metrics: Metrics,
 }
 
@@ -141,6 +146,7 @@ impl Gate {
             key: hmac::Key::new(hmac::HMAC_SHA256, &key),
             memory: Mutex::default(),
             turns: Arc::new(Semaphore::new(processors.div_ceil(2))),
+            places: Semaphore::new(MAX_WAITING),
             metrics,
         })
     }
@@ -227,6 +233,7 @@ impl Gate {
             return Ok(found);
         }
         let busy = || Response::text(503, "Too many passwords are looked at: try again.");
+        let _place = self.places.try_acquire().map_err(|_| busy())?;
         let turn = (Arc::clone(&self.turns).acquire_owned().await).map_err(|_| busy())?;
         // Somebody may have sent the same meanwhile.
         if let Some(found) = remembered() {
