@@ -45,7 +45,7 @@ fn what_a_node_logs_is_changed_for_a_time_by_an_operator_or_on_its_own_machine()
         (200, String::new())
     );
     assert_eq!(get("/logging/toggle"), (200, "1\n".to_owned()));
-    assert!(shown(&[]).starts_with("info,meseta=debug (by HTTP on loopback"));
+    assert!(shown(&[]).starts_with("info,meseta=debug (by somebody on this machine over HTTP"));
     let (status, reason) = get("/logging/toggle?level=1");
     assert_eq!(
         (status, reason.as_str()),

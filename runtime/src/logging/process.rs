@@ -201,7 +201,7 @@ impl Logging {
                 ));
             }
         };
-        let by = request.caller.to_string();
+        let by = format!("{} over HTTP", request.caller);
         let outcome = match (self.filter(), level) {
             (Err(error), _) => Err(error),
             (Ok(_), 0) => self.reset(&by),
