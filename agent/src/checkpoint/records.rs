@@ -150,6 +150,30 @@ pub struct TaskRecord {
     pub is_over: bool,
 }
 
+impl TaskRecord {
+    /// What is left of a task that is over: its ids, and what the executor may repeat of it.
+    pub fn over(
+        framework_id: FrameworkId,
+        executor_id: ExecutorId,
+        container_id: ContainerId,
+        task_id: TaskId,
+        past: Vec<UpdateId>,
+    ) -> Self {
+        Self {
+            framework_id,
+            executor_id,
+            container_id,
+            info: TaskInfo {
+                task_id,
+                ..TaskInfo::default()
+            },
+            past,
+            is_over: true,
+            ..Self::default()
+        }
+    }
+}
+
 /// An update of a task, until the acknowledgement of its last or longer ([`crate::status_updates::stream::REMEMBERED`]).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

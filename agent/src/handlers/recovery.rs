@@ -563,18 +563,13 @@ impl Agent {
             if let Some(forgotten) = forgotten.filter(|task_id| !executor.has(task_id)) {
                 changes.push(Change::Delete(task_key(container, &forgotten)));
             }
-            let over = Record::Task(Box::new(TaskRecord {
-                framework_id: key.0.clone(),
+            let over = Record::Task(Box::new(TaskRecord::over(
+                key.0.clone(),
                 executor_id,
-                container_id: executor.container_id.clone(),
-                info: TaskInfo {
-                    task_id: key.1.clone(),
-                    ..TaskInfo::default()
-                },
-                past: executor.said_before(&key.1),
-                is_over: true,
-                ..TaskRecord::default()
-            }));
+                executor.container_id.clone(),
+                key.1.clone(),
+                executor.said_before(&key.1),
+            )));
             changes.push(if executor.container.has_ended() {
                 Change::Delete(task_key(container, &key.1))
             } else {

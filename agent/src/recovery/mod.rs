@@ -129,7 +129,7 @@ pub struct Recovered {
     pub streams: Vec<RecoveredStream>,
     /// The highest number of an update.
     pub last_number: u64,
-    /// What is to be forgotten of the records.
+    /// What is to be forgotten of the records, or written down of a task that is over.
     pub forget: Vec<Change>,
     /// What was passed over because it could not be used.
     pub complaints: Vec<String>,
@@ -373,10 +373,19 @@ fn take_executors(recovered: &mut Recovered, records: &Records, file: &str) {
             let updates = records.updates.get(&key).map(Vec::as_slice);
             let updates = updates.unwrap_or_default();
             if updates.iter().any(is_acknowledged_end) {
-                let key = Record::Task(Box::new(task.clone())).key();
-                recovered.forget.push(Change::Delete(key));
+                // Its end was written down, and not yet that it is over.
                 let uuids = updates.iter().filter_map(|update| update.update.uuid);
-                past.insert(task.info.task_id.clone(), uuids.collect());
+                let uuids: Said = uuids.collect();
+                let over = Record::Task(Box::new(TaskRecord::over(
+                    task.framework_id.clone(),
+                    task.executor_id.clone(),
+                    task.container_id.clone(),
+                    task.info.task_id.clone(),
+                    uuids.iter().copied().collect(),
+                )));
+                let change = Change::put(&over).unwrap_or_else(|_| Change::Delete(over.key()));
+                recovered.forget.push(change);
+                past.insert(task.info.task_id.clone(), uuids);
             } else {
                 tasks.push(recovered_task(task, updates));
             }

@@ -463,3 +463,27 @@ fn additive_changes_add_and_never_take_away() {
     other.port = 1;
     assert_eq!(differences(&was, &other, Policy::Additive).len(), 2);
 }
+
+#[test]
+fn what_is_found_to_be_over_is_known_after_the_next_restart_too() {
+    let Plan::Go(recovered) = start(
+        Recorded::EndedAcknowledged,
+        Happened::Restart,
+        true,
+        Policy::Equal,
+    ) else {
+        panic!("the agent starts");
+    };
+    let written: Vec<Record> = (recovered.forget.into_iter())
+        .filter_map(|change| match change {
+            Change::Put(key, bytes) => Some(Record::read(&key, &bytes).unwrap()),
+            Change::Delete(_) | Change::DeleteBelow(_) | Change::Name(_) => None,
+        })
+        .collect();
+    let [Record::Task(task)] = &*written else {
+        panic!("{written:?}");
+    };
+    assert!(task.is_over);
+    assert_eq!(task.past, [UpdateId::from_bytes([3; 16])]);
+    assert_eq!(Record::Task(task.clone()).key(), self::task("c").key());
+}
