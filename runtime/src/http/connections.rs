@@ -1,5 +1,5 @@
 //! Which HTTP connections there are, and which one gives way when there are too many.
-//! Pure: numbers in, numbers out; the shell is `http/server.rs`.
+//! Pure: numbers in, numbers out; the shell is `http/clients.rs`.
 //!
 //! A new connection is always taken if one without a request in hand can be closed for it: the one that has been so for
 //! longest. So idle connections, however many, keep nobody out. When each has a request in hand, which ends within the

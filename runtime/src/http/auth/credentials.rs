@@ -79,6 +79,17 @@ pub enum CredentialsError {
         /// The name.
         principal: String,
     },
+    /// A password that everybody knows.
+    #[error(
+        "{}: the secret of {principal:?} is empty: make one with `meseta credentials hash`",
+        path.display()
+    )]
+    NoSecret {
+        /// The file.
+        path: PathBuf,
+        /// Whose.
+        principal: String,
+    },
     /// A hash that is none, or that takes too much to be looked at.
     #[error(
         "{}: the secret of {principal:?} is no argon2 hash with at most {MOST_MEMORY} KiB and {MOST_PASSES} passes: \
@@ -173,6 +184,12 @@ impl Credentials {
                     principal,
                 });
             }
+            if secret.is_empty() {
+                return Err(CredentialsError::NoSecret {
+                    path: path.to_owned(),
+                    principal,
+                });
+            }
             let secret = if secret.starts_with(HASH) {
                 let Some((hash, price)) = hash_of(&secret) else {
                     return Err(CredentialsError::Hash {
@@ -188,7 +205,13 @@ impl Credentials {
             } else {
                 Secret::Plain(secret.into_bytes())
             };
-            known.all.insert(principal, secret);
+            if known.all.insert(principal.clone(), secret).is_some() {
+                tracing::warn!(
+                    file = %path.display(),
+                    principal,
+                    "this principal stands in the file more than once: the last entry counts"
+                );
+            }
         }
         Ok(known)
     }
@@ -322,6 +345,7 @@ mod tests {
         assert_eq!(text(&[]), "/c.json must contain at least one credential");
         assert!(text(&[("a:b", "x")]).contains("without a colon"));
         assert!(text(&[("", "x")]).contains("without a colon"));
+        assert!(text(&[("ops", "")]).contains("\"ops\" is empty"));
         for bad in [
             "$argon2id$secret",
             "$argon2",
