@@ -73,7 +73,7 @@ fn an_agent_without_room_takes_nothing_new_keeps_what_it_has_and_goes_on_when_th
     }
     let cluster = Cluster::start(0, &[]);
     // Sandboxes are elsewhere: only what the agent writes down finds no room.
-    let disk = SmallDisk::mount(cluster.dir.path().join("agent/meta"));
+    let disk = SmallDisk::mount(cluster.dir.path().join("agent/meta"), 16);
     let mut agent = OwnAgent::start(&cluster, "agent", &FLAGS, &[]);
     let mut batch = Batch::start(&cluster, LASTING);
     begun(&cluster, LASTING);

@@ -8,11 +8,11 @@ use std::process::Command;
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// Mounts one of 16 MiB; needs root.
-    pub fn mount(at: PathBuf) -> Self {
+    /// Mounts one of so many MiB; needs root.
+    pub fn mount(at: PathBuf, size: u32) -> Self {
         std::fs::create_dir_all(&at).unwrap();
         let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=16m", "meseta-test"])
+            .args(["-t", "tmpfs", "-o", &format!("size={size}m"), "meseta-test"])
             .arg(&at)
             .output()
             .unwrap();

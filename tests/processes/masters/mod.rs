@@ -118,7 +118,10 @@ fn a_leader_whose_disk_is_full_says_so_and_ends_and_another_one_leads() {
     }
     let dir = TempDir::with_prefix("meseta-test-").unwrap();
     let disks: Vec<SmallDisk> = (0..3)
-        .map(|number| SmallDisk::mount(dir.path().join(master(number)).join("replicated_log")))
+        .map(|number| {
+            // So large that the others do not fill up by themselves meanwhile, however quick they are.
+            SmallDisk::mount(dir.path().join(master(number)).join("replicated_log"), 128)
+        })
         .collect();
     let mut cluster = cluster_in(dir);
     // The journal has its place already; it is the table that grows, when two MiB have been written.
