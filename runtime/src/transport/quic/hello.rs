@@ -172,7 +172,7 @@ impl HandshakeError {
     }
 
     /// How the connection ended, if that is what happened.
-    fn ended(&self) -> Option<&ConnectionError> {
+    pub(super) fn ended(&self) -> Option<&ConnectionError> {
         match self {
             Self::Connection(error)
             | Self::Write(quinn::WriteError::ConnectionLost(error))
