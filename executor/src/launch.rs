@@ -9,24 +9,28 @@
 //! working directory · open files · credential · user · exec
 //! ```
 //!
+//! A plan whose program is this very program, without arguments, asks for the command executor: the launcher goes on as
+//! that ([`Become`]), since starting a large program anew costs more than all of the steps above.
+//!
 //! Standard input is a socket: when something fails, the text goes to the standard error and back through the
 //! socket, which the exec closes; so [`spawn_confirmed`] knows for certain whether the program runs.
 //!
 //! A text left empty in the plan leaves that part alone: no `stdout` keeps the launcher's, no `working_directory`
 //! stays where it is.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 
-use meseta_protocol::launch::{ExecutorCredential, LaunchPlan};
+use meseta_protocol::launch::{EnvironmentEntry, ExecutorCredential, LaunchCommand, LaunchPlan};
 use meseta_runtime::error_chain;
 use meseta_runtime::message::read_named;
 use nix::fcntl::OFlag;
@@ -39,6 +43,9 @@ use crate::environment::CREDENTIAL_FD;
 
 /// Exit status of a launcher that could not do what its plan says.
 pub const EXIT_NOT_LAUNCHED: u8 = 125;
+
+/// This very program, even when its file has been replaced since.
+pub(crate) const MYSELF: &str = "/proc/self/exe";
 
 /// `PATH` of a program whose plan has none.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -117,18 +124,31 @@ fn start(launcher: &[String], plan: &LaunchPlan) -> io::Result<(Child, UnixStrea
     Ok((child, ours))
 }
 
-/// The whole of `meseta-executor launch`. Returns only when something failed. The caller has started no thread.
+/// What the launcher goes on as when its plan names its own program: the command executor.
+pub struct Become {
+    /// The executor's whole environment; that of the process tells nothing.
+    pub environment: BTreeMap<String, String>,
+    /// With what it speaks to the agent.
+    pub credential: Option<ExecutorCredential>,
+}
+
+/// The whole of `meseta-executor launch`. Returns when the plan is for this program itself, or when something failed. The
+/// caller has started no thread.
+///
+/// # Errors
+/// The exit status, after the reason was written to the standard error.
 #[expect(
     clippy::print_stderr,
     reason = "the container's standard error is where the agent looks"
 )]
-pub fn main() -> ExitCode {
-    let Err(failure) = launch();
-    eprintln!("meseta-executor launch: {}", error_chain(&failure));
-    ExitCode::from(EXIT_NOT_LAUNCHED)
+pub fn main() -> Result<Become, ExitCode> {
+    launch().map_err(|failure| {
+        eprintln!("meseta-executor launch: {}", error_chain(&failure));
+        ExitCode::from(EXIT_NOT_LAUNCHED)
+    })
 }
 
-fn launch() -> Result<std::convert::Infallible, Failure> {
+fn launch() -> Result<Become, Failure> {
     close_others().step(|| "cannot close inherited descriptors".to_owned())?;
     let mut bytes = Vec::new();
     io::stdin()
@@ -137,12 +157,15 @@ fn launch() -> Result<std::convert::Infallible, Failure> {
         .step(|| "cannot read the launch plan from the standard input".to_owned())?;
     let plan: LaunchPlan =
         read_named(&bytes).step(|| "the standard input holds no launch plan".to_owned())?;
-    // Closed by the exec; written to only when there is none.
+    // Closed by the exec, or at the end of this function; written to only when something failed.
     let socket = io::stdin()
         .as_fd()
         .try_clone_to_owned()
         .step(|| "cannot keep the way back to the caller".to_owned())?;
-    let Err(failure) = follow(&plan);
+    let failure = match follow(plan) {
+        Ok(become_executor) => return Ok(become_executor),
+        Err(failure) => failure,
+    };
     // A caller that does not want to know has closed its end; the standard error has the text in any case. Without a
     // signal: the attempt to execute has restored the deadly one.
     let _nobody_listens = nix::sys::socket::send(
@@ -153,9 +176,9 @@ fn launch() -> Result<std::convert::Infallible, Failure> {
     Err(failure)
 }
 
-fn follow(plan: &LaunchPlan) -> Result<std::convert::Infallible, Failure> {
+fn follow(plan: LaunchPlan) -> Result<Become, Failure> {
     nix::unistd::setsid().step(|| "cannot begin a session".to_owned())?;
-    let user = user_to_become(plan)?;
+    let user = user_to_become(&plan)?;
     let null = File::open("/dev/null").step(|| "cannot open /dev/null".to_owned())?;
     nix::unistd::dup2_stdin(&null).step(|| "cannot redirect the standard input".to_owned())?;
     if let Some(file) = output(&plan.stdout, user.as_ref())? {
@@ -178,8 +201,20 @@ fn follow(plan: &LaunchPlan) -> Result<std::convert::Infallible, Failure> {
     if let Some(soft) = plan.open_files {
         limit_open_files(soft).step(|| format!("cannot set the limit of open files to {soft}"))?;
     }
-    // Kept open over the exec.
-    let passed_on = plan.credential.as_ref().map(pass_on).transpose()?;
+    let credential = plan.credential.map(open_way).transpose()?;
+    if is_for_this_program(&plan.command) {
+        if let Some(user) = user {
+            become_user(&user)?;
+            // Taken away with the user; without it a process may not look at its own descriptors.
+            nix::sys::prctl::set_dumpable(true)
+                .step(|| "cannot be looked at by its user".to_owned())?;
+        }
+        return Ok(Become {
+            environment: environment(plan.environment),
+            credential,
+        });
+    }
+    let passed_on = credential.as_ref().map(pass_on).transpose()?;
     if let Some(user) = user {
         become_user(&user)?;
     }
@@ -188,15 +223,29 @@ fn follow(plan: &LaunchPlan) -> Result<std::convert::Infallible, Failure> {
     if let Some((name, arguments)) = command.arguments.split_first() {
         program.arg0(name).args(arguments);
     }
-    program.env_clear().env("PATH", DEFAULT_PATH);
-    for entry in &plan.environment {
-        program.env(&entry.name, &entry.value);
-    }
+    program.env_clear().envs(environment(plan.environment));
     program.env_remove(CREDENTIAL_FD);
     if let Some(passed_on) = &passed_on {
-        program.env(CREDENTIAL_FD, passed_on.credential.as_raw_fd().to_string());
+        program.env(CREDENTIAL_FD, passed_on.as_raw_fd().to_string());
     }
     Err(program.exec()).step(|| format!("cannot execute `{}`", command.program))
+}
+
+/// The last of each name, and the default path when there is none.
+fn environment(entries: Vec<EnvironmentEntry>) -> BTreeMap<String, String> {
+    let path = ("PATH".to_owned(), DEFAULT_PATH.to_owned());
+    let entries = entries.into_iter().map(|entry| (entry.name, entry.value));
+    std::iter::once(path).chain(entries).collect()
+}
+
+/// Whether a command is this program under the name it was started by, and nothing else.
+fn is_for_this_program(command: &LaunchCommand) -> bool {
+    let file = |path: &str| fs::metadata(path).map(|file| (file.dev(), file.ino()));
+    command.arguments.len() <= 1
+        && std::env::args_os()
+            .next()
+            .is_some_and(|name| name == *command.program)
+        && matches!((file(&command.program), file(MYSELF)), (Ok(named), Ok(own)) if named == own)
 }
 
 /// Sets the soft limit; the hard one stays and is never exceeded.
@@ -263,36 +312,26 @@ fn output(path: &str, owner: Option<&User>) -> Result<Option<File>, Failure> {
     Ok(Some(file))
 }
 
-/// What the next program inherits.
-struct PassedOn {
-    credential: OwnedFd,
-    /// Where the agent's socket is; the credential tells its number.
-    _directory: Option<OwnedFd>,
+/// Opens the directory of the agent's socket, which the user that the executor becomes need not be able to find. It stays
+/// open over an exec; the credential tells its number.
+fn open_way(mut credential: ExecutorCredential) -> Result<ExecutorCredential, Failure> {
+    if let Some(unix) = &mut credential.unix {
+        let path = Path::new(&unix.socket).parent().unwrap_or(Path::new("/"));
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        let directory = nix::fcntl::open(path, flags, Mode::empty())
+            .step(|| format!("cannot open {}", path.display()))?;
+        unix.directory_descriptor = Some(directory.into_raw_fd());
+    }
+    Ok(credential)
 }
 
-/// Puts the credential into memory that the next program inherits by its descriptor, and opens for it the directory
-/// of the agent's socket, which it may no longer be allowed to find.
-fn pass_on(credential: &ExecutorCredential) -> Result<PassedOn, Failure> {
+/// Puts the credential into memory that the next program inherits by its descriptor.
+fn pass_on(credential: &ExecutorCredential) -> Result<OwnedFd, Failure> {
     let what = || "cannot pass the credential on".to_owned();
-    let mut credential = credential.clone();
-    let directory = match &mut credential.unix {
-        Some(unix) => {
-            let path = Path::new(&unix.socket).parent().unwrap_or(Path::new("/"));
-            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
-            let directory = nix::fcntl::open(path, flags, Mode::empty())
-                .step(|| format!("cannot open {}", path.display()))?;
-            unix.directory_descriptor = Some(directory.as_raw_fd());
-            Some(directory)
-        }
-        None => None,
-    };
-    let bytes = rmp_serde::to_vec_named(&credential).step(what)?;
+    let bytes = rmp_serde::to_vec_named(credential).step(what)?;
     let memory = memfd_create(c"meseta-executor-credential", MFdFlags::empty()).step(what)?;
     let mut file = File::from(memory);
     file.write_all(&bytes).step(what)?;
     io::Seek::rewind(&mut file).step(what)?;
-    Ok(PassedOn {
-        credential: file.into(),
-        _directory: directory,
-    })
+    Ok(file.into())
 }

@@ -82,8 +82,20 @@ pub fn try_run<E: Executor>(
     settings: impl FnOnce(NodeBuilder) -> NodeBuilder,
     build: impl FnOnce(&ExecutorEnvironment) -> E + Send + 'static,
 ) -> Result<(), RunError> {
-    let credential = inherited_credential()?;
     let variable = |name: &str| std::env::var(name).ok();
+    run_with(inherited_credential()?, variable, settings, build)
+}
+
+/// As [`try_run`], with the credential and the variables given.
+///
+/// # Errors
+/// [`RunError`].
+pub(crate) fn run_with<E: Executor>(
+    credential: ExecutorCredential,
+    variable: impl Fn(&str) -> Option<String>,
+    settings: impl FnOnce(NodeBuilder) -> NodeBuilder,
+    build: impl FnOnce(&ExecutorEnvironment) -> E + Send + 'static,
+) -> Result<(), RunError> {
     let mut environment = ExecutorEnvironment::read(&credential.executor_process_id, variable)?;
     // What came with the key is what the key is good for.
     environment.agent = credential
@@ -157,7 +169,7 @@ fn over_unix(node: NodeBuilder, credential: &UnixCredential) -> Result<NodeBuild
 }
 
 /// Reads the credential to its end and closes its descriptor, so that no child of this program inherits it.
-fn inherited_credential() -> Result<ExecutorCredential, RunError> {
+pub(crate) fn inherited_credential() -> Result<ExecutorCredential, RunError> {
     let number =
         std::env::var(CREDENTIAL_FD).map_err(|_| EnvironmentError::Missing(CREDENTIAL_FD))?;
     let number: i32 = match number.parse() {

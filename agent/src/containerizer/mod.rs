@@ -378,6 +378,8 @@ fn spawn(launch: &Launch) -> Result<Spawned, String> {
     command
         .args(arguments)
         .env_clear()
+        // By which a walk knows it; nothing that a framework has chosen may stand in the launcher's environment.
+        .env("MESOS_DIRECTORY", &launch.plan.working_directory)
         .stdin(Stdio::from(reader))
         .stdout(open(&launch.plan.stdout)?)
         .stderr(open(&launch.plan.stderr)?);

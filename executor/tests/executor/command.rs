@@ -122,8 +122,8 @@ impl World {
         ];
         let plan = LaunchPlan {
             command: LaunchCommand {
-                // The launcher is the same program, and its file may be out of the other user's reach.
-                program: "/proc/self/exe".into(),
+                // The launcher's own, which it goes on as even where the other user cannot reach its file.
+                program: env!("CARGO_BIN_EXE_meseta-executor").into(),
                 arguments: vec!["meseta-executor".into()],
             },
             stdout: format!("{directory}/stdout"),

@@ -179,3 +179,37 @@ fn a_program_without_an_agent_says_so() {
         "{text}"
     );
 }
+
+#[test]
+fn a_plan_for_the_launcher_s_own_program_is_followed_without_another_start() {
+    let sandbox = tempfile::tempdir().unwrap();
+    let mut plan = plan(sandbox.path(), "");
+    plan.command = LaunchCommand {
+        program: launcher()[0].clone(),
+        arguments: vec![launcher()[0].clone()],
+    };
+    plan.credential = Some(ExecutorCredential {
+        executor_process_id: "executor-1".into(),
+        ..ExecutorCredential::default()
+    });
+    // The executor finds its variables in the plan, and nothing in the environment of the process.
+    let missing = |plan: &LaunchPlan| run(sandbox.path(), plan).2;
+    assert!(missing(&plan).contains("MESOS_SLAVE_PID is not set"));
+    let agent = EnvironmentEntry {
+        name: "MESOS_SLAVE_PID".into(),
+        value: "slave(1)@127.0.0.1:1".into(),
+    };
+    plan.environment.push(agent);
+    let complaint = missing(&plan);
+    let last = complaint.lines().last().unwrap();
+    assert!(last.starts_with("meseta-executor: "), "{last}");
+    assert!(!last.contains("MESOS_SLAVE_PID"), "{last}");
+    // With an argument it is a program like others.
+    plan.command.arguments.push("--version".into());
+    plan.credential = None;
+    let (status, out, _) = run(sandbox.path(), &plan);
+    assert_eq!(
+        (status, out.starts_with("meseta-executor ")),
+        (Some(0), true)
+    );
+}

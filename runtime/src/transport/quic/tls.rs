@@ -391,7 +391,11 @@ fn transport(config: &QuicConfig) -> Result<TransportConfig, TransportError> {
         .send_fairness(false);
     if config.address.is_loopback() {
         let mut discovery = MtuDiscoveryConfig::default();
-        discovery.upper_bound(LOOPBACK_MTU);
+        // Loopback takes the largest or is none, so one probe tells. Each further one costs its bytes twice over: quinn
+        // reads padding byte by byte.
+        discovery
+            .upper_bound(LOOPBACK_MTU)
+            .minimum_change(LOOPBACK_MTU / 2);
         transport.mtu_discovery_config(Some(discovery));
     }
     Ok(transport)
