@@ -67,6 +67,8 @@ pub enum InvalidOffers {
 pub struct RefusedTask {
     /// Which.
     pub task_id: TaskId,
+    /// The agent that it names, which need not be that of the offer.
+    pub agent_id: AgentId,
     /// As it is told to the framework.
     pub reason: StatusReason,
     /// As it is told to the framework.
@@ -78,8 +80,8 @@ pub struct RefusedTask {
 pub struct RefusedOperation {
     /// Its kind, for the log.
     pub operation: &'static str,
-    /// Its tasks, each of which is told.
-    pub tasks: Vec<TaskId>,
+    /// Its tasks, each of which is told, with the agents that they name.
+    pub tasks: Vec<(TaskId, AgentId)>,
     /// As it is told to the framework.
     pub reason: StatusReason,
     /// As it is told to the framework.
@@ -174,7 +176,9 @@ pub fn launches(
 ) -> Result<Vec<TaskInfo>, RefusedOperation> {
     let refused = |name, tasks: &[TaskInfo], reason, message| RefusedOperation {
         operation: name,
-        tasks: tasks.iter().map(|task| task.task_id.clone()).collect(),
+        tasks: (tasks.iter())
+            .map(|task| (task.task_id.clone(), task.agent_id.clone()))
+            .collect(),
         reason,
         message,
     };
@@ -249,6 +253,7 @@ pub fn launch(
     if let Err(rejection) = validation::task::validate(&task, &surroundings) {
         return Err(RefusedTask {
             task_id: task.task_id,
+            agent_id: task.agent_id,
             reason: StatusReason::TaskInvalid,
             message: rejection.to_string(),
         });

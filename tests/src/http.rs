@@ -132,6 +132,8 @@ pub struct Scheduler {
     pub framework_id: String,
     /// The subscription's.
     pub stream_id: String,
+    /// The first event.
+    pub subscribed: Value,
 }
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
@@ -163,11 +165,13 @@ impl Scheduler {
                 .header("mesos-stream-id")
                 .unwrap_or_default()
                 .to_owned(),
+            subscribed: Value::Null,
         };
         let subscribed = scheduler.event().unwrap();
         assert_eq!(subscribed["type"], "SUBSCRIBED", "{subscribed}");
         let id = &subscribed["subscribed"]["framework_id"]["value"];
         scheduler.framework_id = id.as_str().unwrap().to_owned();
+        scheduler.subscribed = subscribed;
         scheduler
     }
 
@@ -288,11 +292,21 @@ impl Executor {
 
     /// Reports a task's state.
     pub fn update(&mut self, status: &Value) {
-        let mut call = self.ids.clone();
-        call["type"] = json!("UPDATE");
-        call["update"] = json!({"status": status});
+        self.call(json!({"type": "UPDATE", "update": {"status": status}}));
+    }
+
+    /// Calls, with both ids added.
+    pub fn call(&mut self, mut call: Value) {
+        for name in ["framework_id", "executor_id"] {
+            call[name] = self.ids[name].clone();
+        }
         let answer = (self.calls).request("POST", "/api/v1/executor", &[JSON], &call.to_string());
         assert_eq!((answer.status, &*answer.body), (202, ""));
+    }
+
+    /// Breaks the subscription's connection.
+    pub fn disconnect(&self) {
+        self.events.close();
     }
 }
 

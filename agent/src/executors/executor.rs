@@ -43,6 +43,8 @@ pub struct Executor {
     pub pid: Option<Pid>,
     /// Whether the link to it has broken, and it has not subscribed again.
     pub disconnected: bool,
+    /// Whether it has subscribed over HTTP, where a broken connection says nothing of its client.
+    pub is_over_http: bool,
     /// What its tasks are told when it is gone; set by the agent when it ends the executor for a reason.
     pub termination: Option<Termination>,
     /// Whether it ever got a task.
@@ -84,6 +86,7 @@ impl Executor {
             phase: Phase::Registering,
             pid: None,
             disconnected: false,
+            is_over_http: false,
             termination: None,
             was_used: false,
             queued: Vec::new(),
@@ -221,6 +224,7 @@ impl Executor {
                 self.phase = Phase::Running;
                 self.pid = Some(pid.clone());
                 self.disconnected = false;
+                self.is_over_http = false;
                 let tasks = std::mem::take(&mut self.queued);
                 for task in &tasks {
                     self.hand_over(task, framework);

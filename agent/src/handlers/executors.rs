@@ -434,7 +434,8 @@ impl Agent {
     }
 
     /// The link to an executor has broken. One whose framework checkpoints subscribes again, or its recovery timeout ends
-    /// it. Any other ends by itself; if it has not after its grace period, it is ended.
+    /// it. Any other ends by itself; if it has not after its grace period, it is ended. One over HTTP may subscribe again
+    /// for as long as its container runs.
     pub(crate) fn executor_disconnected(
         &mut self,
         cx: &mut Context<'_, Self>,
@@ -445,13 +446,13 @@ impl Agent {
             return;
         };
         info!(framework = %framework_id, executor = %executor_id, ?reason, "executor disconnected");
-        if let Some(executor) = self
-            .tables
-            .executor_in(pid.id().trim_start_matches("executor-"))
-        {
+        let container = pid.id().trim_start_matches("executor-");
+        let mut may_return = self.checkpoints(&framework_id);
+        if let Some(executor) = self.tables.executor_in(container) {
             executor.disconnected = true;
+            may_return |= executor.is_over_http;
         }
-        if !self.checkpoints(&framework_id) {
+        if !may_return {
             self.shut_down_executor(cx, &framework_id, &executor_id);
         }
     }

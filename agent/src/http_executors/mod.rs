@@ -140,6 +140,11 @@ impl Agent {
             return Err(end_older(cx, me));
         }
         self.receive(cx, me, subscribe);
+        if let Some(executor) = (me.id().strip_prefix("executor-"))
+            .and_then(|container| self.tables.executor_in(container))
+        {
+            executor.is_over_http = true;
+        }
         let body = body.telling(cx.outside(), me.clone());
         Ok(Response::stream(format.content_type(), body))
     }

@@ -221,11 +221,11 @@ impl Master {
                 Ok(tasks) => self.launch_all(cx, framework_id, &agent_id, tasks, &mut remaining),
                 Err(refused) => {
                     warn!(framework = %framework_id, operation = refused.operation, "operation refused");
-                    for task_id in refused.tasks {
+                    for (task_id, named) in refused.tasks {
                         let status = TaskStatus::new(task_id, TaskState::Error)
                             .because(StatusSource::Master, refused.reason)
                             .saying(refused.message.clone());
-                        self.tell_error(cx, framework_id, &agent_id, status);
+                        self.tell_error(cx, framework_id, named, status);
                     }
                 }
             }
@@ -248,7 +248,7 @@ impl Master {
                     let status = TaskStatus::new(refused.task_id, TaskState::Error)
                         .because(StatusSource::Master, refused.reason)
                         .saying(refused.message);
-                    self.tell_error(cx, framework_id, agent_id, status);
+                    self.tell_error(cx, framework_id, refused.agent_id, status);
                 }
             }
         }
@@ -296,10 +296,10 @@ impl Master {
         &self,
         cx: &mut Context<'_, Self>,
         framework_id: &FrameworkId,
-        agent_id: &AgentId,
+        named: AgentId,
         mut status: TaskStatus,
     ) {
-        status.agent_id = Some(agent_id.clone());
+        status.agent_id = Some(named);
         debug!(framework = %framework_id, task = %status.task_id, message = status.message, "task refused");
         self.tell_status(cx, framework_id, status);
     }

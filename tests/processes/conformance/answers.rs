@@ -1,26 +1,17 @@
-//! What Meseta answers beside what Mesos 1.11.0 has answered to the same requests, in the same situation: one agent, one
-//! framework with a task that runs and one that is over.
+//! Single answers, in one situation: one agent, one framework with a task that runs and one that is over.
 //!
 //! `mesos/answers.jsonl` are recordings: of each request its status, the headers that say something, the text, or the
 //! shape of the JSON with the types of its values. Ids, times and amounts differ from run to run and are not compared.
-//! What differs on purpose or is not there yet stands in `docs/compatibility.md`, and nothing else may.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use meseta_tests::http::{Answer, Connection, Scheduler, command_task};
-use meseta_tests::{Cluster, http_get, wait_for};
+use meseta_tests::{http_get, wait_for};
 use serde_json::{Map, Value, json};
 
-const RECORDED: &str = include_str!("mesos/answers.jsonl");
-const DIFFERENCES: &str = include_str!("../../docs/compatibility.md");
+use super::{Fields, Peer, Side, listed, own_cluster};
 
-/// What stands in the first column of the tables below this heading.
-fn listed(heading: &str) -> BTreeSet<&'static str> {
-    let (_, rest) = DIFFERENCES.split_once(&format!("## {heading}\n")).unwrap();
-    let section = rest.split("\n## ").next().unwrap();
-    let cells = section.lines().filter_map(|line| line.strip_prefix("| `"));
-    cells.filter_map(|line| line.split('`').next()).collect()
-}
+const RECORDED: &str = include_str!("../mesos/answers.jsonl");
 
 fn shape(value: &Value) -> Value {
     match value {
@@ -59,11 +50,6 @@ fn merge(one: Value, other: Value) -> Value {
         }
         (one, _) => one,
     }
-}
-
-struct Fields {
-    missing: BTreeSet<&'static str>,
-    added: BTreeSet<&'static str>,
 }
 
 impl Fields {
@@ -180,17 +166,10 @@ fn differences(
     out
 }
 
-#[test]
-fn answers_are_those_of_mesos_but_for_what_is_listed() {
-    let cluster = Cluster::start(
-        1,
-        &[
-            "--resources",
-            "cpus:4;mem:4096;disk:10000;ports:[31000-32000]",
-        ],
-    );
+/// Brings the situation about.
+fn situation(side: &Side) -> Scheduler {
     let mut scheduler = Scheduler::subscribe(
-        &cluster.master,
+        &side.master,
         &json!({
             "user": std::env::var("USER").unwrap_or_else(|_| "root".to_owned()), "name": "probe",
             "roles": ["web"], "capabilities": [{"type": "MULTI_ROLE"}], "failover_timeout": 60.0,
@@ -213,21 +192,30 @@ fn answers_are_those_of_mesos_but_for_what_is_listed() {
     // What is left of the agent is offered again, as it was when Mesos was asked. The offer may have come before the last
     // status, so the master is asked.
     wait_for("an offer", || {
-        let (_, body) = http_get(&cluster.master, "/frameworks");
+        let (_, body) = http_get(&side.master, "/frameworks");
         let body: Value = serde_json::from_str(&body).unwrap();
         let offers = body["frameworks"][0]["offers"].as_array()?;
         (!offers.is_empty()).then_some(())
     });
+    scheduler
+}
 
-    let (_, slaves) = http_get(&cluster.master, "/slaves");
-    let slaves: Value = serde_json::from_str(&slaves).unwrap();
-    let agent = slaves["slaves"][0]["pid"].as_str().unwrap();
-    let (_, agent) = agent.split_once('@').unwrap();
-    let addresses = BTreeMap::from([("master", &*cluster.master), ("agent", agent)]);
-    let fields = Fields {
-        missing: listed("Fields that are missing"),
-        added: listed("Fields that are more"),
+/// Asks what was asked for a recording. One connection each: a server may close one on which it was sent more than it
+/// wanted.
+fn answer(side: &Side, recorded: &Value) -> Answer {
+    let address = match recorded["at"].as_str().unwrap() {
+        "master" => &side.master,
+        _ => &side.agent,
     };
+    ask(&mut Connection::open(address), recorded)
+}
+
+#[test]
+fn answers_are_those_of_mesos_but_for_what_is_listed() {
+    let cluster = own_cluster();
+    let side = Side::of(&cluster.master);
+    let mut scheduler = situation(&side);
+    let fields = Fields::listed();
     let known = listed("Answers that differ");
     let all: Vec<Value> = RECORDED
         .lines()
@@ -241,12 +229,10 @@ fn answers_are_those_of_mesos_but_for_what_is_listed() {
     let mut wrong = Vec::new();
     let mut listed_in_vain = known.clone();
     for recorded in &all {
-        let at = recorded["at"].as_str().unwrap();
-        // One each: a server may close a connection on which it was sent more than it wanted.
-        let answer = ask(&mut Connection::open(addresses[at]), recorded);
-        let differ = differences(&fields, &shapes, recorded, &answer);
+        let differ = differences(&fields, &shapes, recorded, &answer(&side, recorded));
         let path = format!(
-            "{at} {} {}",
+            "{} {} {}",
+            recorded["at"].as_str().unwrap(),
             recorded["method"].as_str().unwrap(),
             recorded["path"].as_str().unwrap()
         );
@@ -271,4 +257,30 @@ fn answers_are_those_of_mesos_but_for_what_is_listed() {
     );
     scheduler.call(json!({"type": "TEARDOWN"}));
     cluster.stop();
+}
+
+#[test]
+fn recorded_answers_are_what_mesos_says() {
+    let Some(peer) = Peer::start() else {
+        return super::without_peer("recorded_answers_are_what_mesos_says");
+    };
+    let mut scheduler = situation(&peer.side);
+    let all: Vec<Value> = RECORDED
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let shapes: BTreeMap<&str, &Value> = all
+        .iter()
+        .filter_map(|one| Some((one["name"].as_str()?, one.get("shape")?)))
+        .collect();
+    let nothing = Fields::none();
+    let wrong: Vec<String> = all
+        .iter()
+        .filter_map(|recorded| {
+            let differ = differences(&nothing, &shapes, recorded, &answer(&peer.side, recorded));
+            (!differ.is_empty()).then(|| format!("{}: {}", recorded["path"], differ.join("; ")))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    scheduler.call(json!({"type": "TEARDOWN"}));
 }
