@@ -1,18 +1,18 @@
 //! `meseta-agent`: flags, node, agent; ends on signals.
 //!
 //! On SIGTERM it just ends, as a restart of its service or an upgrade wants it: the executors of frameworks that
-//! checkpoint run on, and the next run of the agent finds them. On SIGUSR1 and SIGINT (Ctrl-C) it leaves the cluster
-//! for good and takes everything along. Exit codes: 0 after a clean end, 1 when the agent cannot start or go on, 2 for
-//! bad flags.
+//! checkpoint run on, and the next run of the agent finds them. So it does when the program that supervises it is gone:
+//! nobody has said that its tasks are not wanted any more. On SIGUSR1 and SIGINT (Ctrl-C) it leaves the cluster for good
+//! and takes everything along. Exit codes: 0 after a clean end, 1 when the agent cannot start or go on, 2 for bad flags.
 
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use meseta_agent::{Config, Flags};
-use meseta_runtime::flags::NodeFlags;
+use meseta_runtime::flags::{NodeFlags, ToldToEnd};
 use meseta_runtime::identity::Identity;
 use meseta_runtime::lock::DirectoryLock;
-use meseta_runtime::{Credentials, Node, NodeBuilder, error_chain};
+use meseta_runtime::{Credentials, ExitReason, Node, NodeBuilder, Pid, error_chain};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
 
@@ -92,28 +92,32 @@ fn serve(flags: &NodeFlags, node: &Node, config: Config) -> anyhow::Result<()> {
         let reason = tokio::select! {
             biased;
             reason = node.ended(&agent) => reason,
-            _ = terminate.recv() => {
-                info!("the agent ends; executors whose frameworks checkpoint wait for its next run");
-                meseta_runtime::ExitReason::Terminated
-            }
-            _ = leave.recv() => {
-                info!("the agent leaves the cluster");
-                meseta_agent::stop(node, &agent).await
-            }
-            () = told => {
-                info!("the agent leaves the cluster");
-                meseta_agent::stop(node, &agent).await
-            }
+            _ = terminate.recv() => end_alone(),
+            _ = leave.recv() => leave_cluster(node, &agent).await,
+            told = told => match told {
+                ToldToEnd::SupervisorGone => end_alone(),
+                ToldToEnd::BySignal => leave_cluster(node, &agent).await,
+            },
         };
         match reason {
-            meseta_runtime::ExitReason::Panic(text) => anyhow::bail!("the agent panicked: {text}"),
-            meseta_runtime::ExitReason::Failed(text) => anyhow::bail!("the agent failed: {text}"),
-            meseta_runtime::ExitReason::Normal
-            | meseta_runtime::ExitReason::Terminated
-            | meseta_runtime::ExitReason::NoProcess
-            | meseta_runtime::ExitReason::ConnectionLost
-            | meseta_runtime::ExitReason::NodeRestarted
-            | meseta_runtime::ExitReason::Unknown => Ok(()),
+            ExitReason::Panic(text) => anyhow::bail!("the agent panicked: {text}"),
+            ExitReason::Failed(text) => anyhow::bail!("the agent failed: {text}"),
+            ExitReason::Normal
+            | ExitReason::Terminated
+            | ExitReason::NoProcess
+            | ExitReason::ConnectionLost
+            | ExitReason::NodeRestarted
+            | ExitReason::Unknown => Ok(()),
         }
     })
+}
+
+fn end_alone() -> ExitReason {
+    info!("the agent ends; executors whose frameworks checkpoint wait for its next run");
+    ExitReason::Terminated
+}
+
+async fn leave_cluster(node: &Node, agent: &Pid) -> ExitReason {
+    info!("the agent leaves the cluster");
+    meseta_agent::stop(node, agent).await
 }

@@ -8,6 +8,8 @@ use std::path::Path;
 use meseta_protocol::ids::Role;
 use meseta_protocol::resources::{Reservation, Resource, Resources, Scalar};
 
+use crate::recovery::Leeway;
+
 /// What was found out about the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Detected {
@@ -28,6 +30,23 @@ fn offered(total: u64, kept: u64) -> u64 {
     } else {
         total / 2
     }
+}
+
+/// Which of an agent's resources are found out when these are given, and how much less of each than an earlier run has
+/// found is no matter: half of what is kept for the system, so that what tasks may use never comes near to all.
+pub fn leeway(given: &[Resource], detected: &Detected) -> Leeway {
+    let spare = |total: Option<u64>, kept: u64| {
+        let spare = total.map_or(0, |total| (total - offered(total, kept)) / 2);
+        Scalar::whole(i64::try_from(spare).unwrap_or(i64::MAX / 1000))
+    };
+    let found = [
+        ("cpus", Scalar::ZERO),
+        ("mem", spare(detected.mem_mib, GIB)),
+        ("disk", spare(detected.disk_mib, 5 * GIB)),
+    ];
+    let mut found: Leeway = found.map(|(name, less)| (name.to_owned(), less)).into();
+    found.retain(|name, _| given.iter().all(|resource| *resource.name != **name));
+    found
 }
 
 /// All the agent has: what was `given`, and for each of cpus, mem, disk and ports that was not named, what was
@@ -136,6 +155,26 @@ mod tests {
             Detected::default(),
             "cpus:1; disk:10240; mem:1024; ports:[31000-32000]",
         );
+    }
+
+    #[test]
+    fn what_is_found_out_may_become_less_by_half_of_what_is_kept() {
+        let role = Role::star();
+        let detected = Detected {
+            cpus: 4,
+            mem_mib: Some(1000),
+            disk_mib: Some(20_480),
+        };
+        let of = |given: &str, detected: &Detected| {
+            let given = Resources::parse_flag_entries(given, &role).unwrap();
+            let all = leeway(&given, detected).into_iter();
+            all.map(|(name, less)| format!("{name} {less}")).collect()
+        };
+        let all: Vec<String> = of("", &detected);
+        assert_eq!(all, ["cpus 0", "disk 2560", "mem 250"]);
+        assert_eq!(of("mem:1;cpus:0", &detected), ["disk 2560"]);
+        let unknown = of("", &Detected::default());
+        assert_eq!(unknown, ["cpus 0", "disk 0", "mem 0"]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use meseta_agent::checkpoint::records::{
     UpdateRecord, executor_key, tasks_of,
 };
 use meseta_agent::checkpoint::{Change, Latest, Loaded, Room, Store, look};
-use meseta_agent::recovery::{Here, Plan, Policy, Recovered, plan};
+use meseta_agent::recovery::{Here, Leeway, Plan, Policy, Recovered, plan};
 use meseta_protocol::agent::AgentInfo;
 use meseta_protocol::executor::ExecutorInfo;
 use meseta_protocol::framework::FrameworkInfo;
@@ -110,6 +110,7 @@ fn decide(loaded: Loaded, strict: bool) -> Plan {
         boot_id: "boot",
         strict,
         policy: Policy::Equal,
+        leeway: &Leeway::new(),
         work_dir: "/w",
     };
     plan(loaded, &here)

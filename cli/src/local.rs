@@ -1,7 +1,8 @@
 //! `meseta local`: a whole cluster on this machine, one child process a component.
 //!
 //! The supervisor starts the master and the agents, prints their pids, starts again whichever ends, with back-off,
-//! and ends all of them when it is told to end. What ends by itself before it has ever run cannot be healed by another
+//! and ends all of them when it is told to end. When it ends otherwise they end too, by themselves, but their tasks run
+//! on for a time: started again in the same directory, the cluster goes on with them. What ends by itself before it has ever run cannot be healed by another
 //! start: then the supervisor ends with the reason.
 
 use std::io::Write;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use meseta_runtime::lock::{DirectoryLock, LockError};
 use meseta_runtime::ports::FreePorts;
 use meseta_runtime::{Backoff, Clock, Time};
 use nix::sys::signal::{Signal, kill};
@@ -30,6 +32,8 @@ const STABLE: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_secs(60);
 /// A component that ends this soon could not start: its last words are shown.
 const SUDDEN: Duration = Duration::from_secs(3);
+/// Looks at a cluster that comes up before it is said what is missing: 10 a second, if each is answered at once.
+const LOOKS_IN_SILENCE: u32 = 100;
 /// How long the cluster may take to come up.
 const READY: Duration = Duration::from_secs(60);
 
@@ -58,6 +62,15 @@ pub(crate) struct Flags {
         value_parser = ["quic", "unix"]
     )]
     executor_transport: String,
+    /// How long tasks run on without an agent. They outlive the end of `meseta local` by this if nobody wanted it, as
+    /// after `kill -9`, and are found when it is started again in the same directory.
+    #[arg(
+        long = "recovery_timeout",
+        env = "MESETA_RECOVERY_TIMEOUT",
+        default_value = "2mins",
+        value_parser = meseta_runtime::flags::duration
+    )]
+    recovery_timeout: Duration,
     /// What the components log.
     #[arg(
         long = "logging_level",
@@ -136,6 +149,12 @@ impl Component {
         Ok(())
     }
 
+    /// Whether its directory is nobody's now.
+    fn take_directory(&self) -> Result<(), LockError> {
+        let directory = self.log.parent().unwrap_or(&self.log);
+        DirectoryLock::take(directory).map(drop)
+    }
+
     /// Why it has ended, as its log has it since its last start.
     fn last_words(&self) -> Option<String> {
         let log = std::fs::read(&self.log).ok()?;
@@ -169,9 +188,17 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<ExitCode> {
         .work_dir
         .clone()
         .unwrap_or_else(|| std::env::temp_dir().join(format!("meseta-local-{}", ports[0])));
-    let mut components = components(&flags, &ports, &work_dir)?;
-    let clock = Clock::live();
     let mut ends = Ends::watch()?;
+    let _lock = DirectoryLock::take(&work_dir).context("--work_dir")?;
+    let mut components = components(&flags, &ports, &work_dir)?;
+    tokio::select! {
+        () = ends.come() => return Ok(ExitCode::SUCCESS),
+        ended = earlier_ended(&components) => ended?,
+    }
+    if held.is_none() {
+        are_free(&ports)?;
+    }
+    let clock = Clock::live();
     let supervised = supervise(
         &mut components,
         &clock,
@@ -322,6 +349,8 @@ async fn stop(mut components: Vec<Component>) {
             let Some(child) = &mut component.child else {
                 continue;
             };
+            // Waiting closes it, upon which an agent might leave its executors to its next run instead.
+            let _open = child.stdin.take();
             if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
                 out::complain(&format!("{} does not end: killed", component.name));
                 if let Err(error) = child.kill().await {
@@ -370,6 +399,8 @@ fn components(flags: &Flags, ports: &[u16], work_dir: &Path) -> anyhow::Result<V
         let mut agent = common(*port, &dir);
         agent.push(format!("--master={list}"));
         agent.push(format!("--executor_transport={}", flags.executor_transport));
+        let recovery = flags.recovery_timeout.as_nanos();
+        agent.push(format!("--recovery_timeout={recovery}ns"));
         if let Some(resources) = &flags.resources {
             agent.push(format!("--resources={resources}"));
         }
@@ -393,7 +424,11 @@ fn ports(first: u16, components: u16) -> anyhow::Result<Vec<u16>> {
             "--port={first} leaves no numbers for {components} masters and agents: give a lower one"
         )
     })?;
-    for port in &all {
+    Ok(all)
+}
+
+fn are_free(ports: &[u16]) -> anyhow::Result<()> {
+    for port in ports {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
             && UdpSocket::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
         anyhow::ensure!(
@@ -401,21 +436,61 @@ fn ports(first: u16, components: u16) -> anyhow::Result<Vec<u16>> {
             "port {port} is in use: end what uses it or give another --port"
         );
     }
-    Ok(all)
+    Ok(())
+}
+
+/// Waits for the components of an earlier cluster in these directories, which end by themselves when nobody supervises
+/// them any more.
+async fn earlier_ended(components: &[Component]) -> anyhow::Result<()> {
+    let wait = async {
+        let mut look = tokio::time::interval(Duration::from_millis(50));
+        let mut told = false;
+        for component in components {
+            loop {
+                look.tick().await;
+                match component.take_directory() {
+                    Err(LockError::InUse { owner, .. }) if !told => {
+                        told = true;
+                        let name = &component.name;
+                        say(&format!(
+                            "{name} of an earlier cluster in this directory ({owner}) is still ending: waiting for it"
+                        ));
+                    }
+                    Err(LockError::InUse { .. }) => {}
+                    Err(error) => return Err(anyhow::Error::from(error)),
+                    Ok(()) => break,
+                }
+            }
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(GRACE, wait).await {
+        Ok(outcome) => outcome.context("--work_dir"),
+        // Whoever has a directory is named by the component that needs it.
+        Err(_) => Ok(()),
+    }
 }
 
 /// Waits until every agent is registered, then says how to use the cluster.
 async fn announce(master: &str, agents: u16, work_dir: &Path) -> anyhow::Result<()> {
     let all_in = async {
         let mut look = tokio::time::interval(Duration::from_millis(100));
+        let mut looks = 0_u32;
         loop {
             look.tick().await;
+            looks += 1;
             let active = get_json(master, "/state")
                 .await
                 .ok()
                 .and_then(|state| state["activated_slaves"].as_f64());
             if active.is_some_and(|active| active >= f64::from(agents)) {
                 return;
+            }
+            if looks == LOOKS_IN_SILENCE {
+                say(&match active {
+                    Some(active) => format!("waiting: {active} of {agents} agents are registered"),
+                    None => format!("waiting: no master at {master} leads yet"),
+                });
             }
         }
     };

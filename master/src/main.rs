@@ -56,7 +56,7 @@ fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
                 tracing::error!(%part, ?reason, "the master has ended");
                 ExitCode::FAILURE
             }
-            () = told => ExitCode::SUCCESS,
+            _ = told => ExitCode::SUCCESS,
         }
     });
     node.shutdown();

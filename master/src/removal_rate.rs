@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use meseta_runtime::Time;
+use meseta_runtime::planted::mistake;
 
 /// So many removals in such a time, such as `1/10mins`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,13 @@ pub struct Rate {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not <removals>/<time> with both above 0: write for example 1/10mins")]
 pub struct RateError(String);
+
+impl Rate {
+    /// One removal each time this has passed.
+    pub fn one_each(distance: Duration) -> Self {
+        Self { distance }
+    }
+}
 
 impl FromStr for Rate {
     type Err = RateError;
@@ -57,6 +65,9 @@ impl Permits {
         };
         let at = self.next.max(now);
         self.next = at + rate.distance;
+        if mistake("master removes agents as fast as it can") {
+            return Duration::ZERO;
+        }
         at.since(now)
     }
 }

@@ -54,6 +54,15 @@ pub struct NodeFlags {
     pub supervised: bool,
 }
 
+/// Why a program is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToldToEnd {
+    /// SIGINT or SIGTERM: somebody wants it to.
+    BySignal,
+    /// The program that supervises it has ended, whether anybody wanted that or not.
+    SupervisorGone,
+}
+
 /// Why flags do not go together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FlagError {
@@ -188,13 +197,13 @@ impl NodeFlags {
             .credentials(self.credentials()?))
     }
 
-    /// Comes when the program is to end: on SIGINT or SIGTERM, or when the program that supervises it is gone. What it
-    /// needs of the system it has before it returns, so that nobody can use that up: call it before the node starts,
-    /// where a runtime of tokio with its drivers is entered.
+    /// Comes when the program is to end, and says who wants it. What it needs of the system it has before it returns,
+    /// so that nobody can use that up: call it before the node starts, where a runtime of tokio with its drivers is
+    /// entered.
     ///
     /// # Errors
     /// When the system refuses to tell of signals.
-    pub fn told_to_end(&self) -> std::io::Result<impl Future<Output = ()> + use<>> {
+    pub fn told_to_end(&self) -> std::io::Result<impl Future<Output = ToldToEnd> + use<>> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let (closed, supervisor) = tokio::sync::oneshot::channel();
@@ -209,9 +218,13 @@ impl NodeFlags {
         }
         Ok(async move {
             tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                _ = supervisor, if supervised => tracing::warn!("the supervisor is gone: ending"),
+                biased;
+                _ = interrupt.recv() => ToldToEnd::BySignal,
+                _ = terminate.recv() => ToldToEnd::BySignal,
+                _ = supervisor, if supervised => {
+                    tracing::warn!("the supervisor is gone: ending");
+                    ToldToEnd::SupervisorGone
+                }
             }
         })
     }

@@ -17,6 +17,7 @@ mod http_api;
 mod http_executors;
 mod http_security;
 mod kill_anything;
+mod kill_local;
 mod kills;
 mod load;
 mod log;

@@ -11,7 +11,7 @@ const WITHIN: u64 = 300;
 const WITHIN_MASTERS: u64 = 60;
 
 /// Each mistake with the law that finds it.
-const MISTAKES: [(&str, &str); 23] = [
+const MISTAKES: [(&str, &str); 25] = [
     ("agent ends what it should take over", "T-8"),
     ("executor starts a task twice", "T-1"),
     ("master does not answer for what it does not know", "T-2"),
@@ -24,6 +24,8 @@ const MISTAKES: [(&str, &str); 23] = [
     ("agent takes for news what is over", "T-7"),
     ("agent lets what belongs to an ended framework run", "T-9"),
     ("agent comes back as another", "G-1"),
+    ("master takes one missed ping for all", "G-2"),
+    ("master waits half as long for an agent", "G-2"),
     ("agent removes the sandboxes of what runs", "S-1"),
     ("agent takes every disk for full", "S-2"),
     ("agent leaves sandboxes as old as they look", "S-2"),
@@ -41,7 +43,7 @@ const MISTAKES: [(&str, &str); 23] = [
 ];
 
 /// Mistakes of log, registrar, election and those who follow it, likewise.
-const MISTAKES_OF_MASTERS: [(&str, &str); 10] = [
+const MISTAKES_OF_MASTERS: [(&str, &str); 11] = [
     ("replica promises in memory only", "L-4"),
     ("replica answers before it stores", "L-4"),
     ("replica votes while empty", "L-5"),
@@ -50,6 +52,7 @@ const MISTAKES_OF_MASTERS: [(&str, &str); 10] = [
     ("registrar forgets who is unreachable", "R-1"),
     ("registrar answers before an entry is durable", "R-2"),
     ("master lets in who is gone", "R-4"),
+    ("master removes agents as fast as it can", "G-2"),
     ("master goes on when it leads no more", "M-1"),
     ("agent obeys whoever led once", "M-2"),
 ];

@@ -122,6 +122,7 @@ pub struct Flags {
         num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub strict: bool,
     /// Which changes of its settings an agent may come back with: `equal` for none, `additive` for more of something.
+    /// What it finds out by itself may have changed in any case; with `equal` it goes on to offer what it did.
     #[arg(
         long = "reconfiguration_policy",
         env = "MESETA_RECONFIGURATION_POLICY",

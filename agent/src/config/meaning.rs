@@ -18,7 +18,7 @@ use meseta_runtime::http::auth::read_token_key;
 use meseta_runtime::http::flags::{Component, HttpFlagError};
 
 use super::{Config, Flags, LONGEST_REREGISTRATION, own_directory, programs};
-use crate::resources::{Detected, merge};
+use crate::resources::{Detected, leeway, merge};
 
 /// An agent does not look at its disk more often than this.
 const SHORTEST_WATCH: Duration = Duration::from_millis(10);
@@ -94,6 +94,7 @@ impl Flags {
         let (launcher, executor_command) = programs(&launcher_dir);
         let mut config = Config::new(self.masters()?, &self.work_dir);
         config.hostname = self.node.hostname();
+        config.leeway = leeway(&given, detected);
         config.resources = merge(given, detected, &role);
         config.attributes = parse_attributes(&self.attributes)?;
         config.domain = self.domain()?;

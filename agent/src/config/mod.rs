@@ -23,7 +23,7 @@ use meseta_runtime::http::auth::bearer::TokenKey;
 pub use flags::Flags;
 pub use meaning::ConfigError;
 
-use crate::recovery::{Mode, Policy};
+use crate::recovery::{Leeway, Mode, Policy};
 
 /// How the processes of a container are held together, so that all of them can be ended.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -89,6 +89,8 @@ pub struct Config {
     pub hostname: String,
     /// All it offers, without allocations.
     pub resources: Resources,
+    /// Which of them it has found out by itself.
+    pub leeway: Leeway,
     /// What it says about itself.
     pub attributes: Vec<Attribute>,
     /// Where it stands.
@@ -153,6 +155,7 @@ impl Config {
             work_dir: work_dir.into(),
             hostname: "localhost".to_owned(),
             resources: Resources::new(),
+            leeway: Leeway::new(),
             attributes: Vec::new(),
             domain: None,
             registration_backoff_factor: Duration::from_secs(1),

@@ -78,6 +78,7 @@ impl Agent {
             boot_id: &self.host.boot_id,
             strict: self.config.strict,
             policy: self.config.reconfiguration_policy,
+            leeway: &self.config.leeway,
             work_dir: &self.config.work_dir.display().to_string(),
         };
         let recovered = match plan(loaded, &here) {
@@ -104,6 +105,10 @@ impl Agent {
             self.registration =
                 Registration::known(self.config.registration_backoff_factor, id.clone());
             self.info.id = Some(id);
+            for notice in &recovered.in_force.notices {
+                warn!("{notice}");
+            }
+            self.info.resources = recovered.in_force.resources;
         }
         self.last_number = recovered.last_number;
         self.keep(cx, recovered.forget);

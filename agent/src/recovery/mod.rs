@@ -11,6 +11,8 @@
 //!                                                                    not strict: keep what can be read
 //! ```
 
+mod in_force;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use meseta_protocol::agent::AgentInfo;
@@ -25,6 +27,8 @@ use crate::checkpoint::records::{
 use crate::checkpoint::{Change, Fault, Latest, Loaded};
 use crate::executors::Said;
 use crate::status_updates::Key;
+
+pub use self::in_force::{InForce, Leeway, in_force};
 
 /// What becomes of executors that an earlier run of the agent has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -49,7 +53,7 @@ impl Mode {
 /// Which changes of its settings an agent may come back with as the same agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Policy {
-    /// None.
+    /// None that somebody has decided.
     #[default]
     Equal,
     /// More resources and attributes; a domain where there was none.
@@ -77,6 +81,8 @@ pub struct Here<'a> {
     pub strict: bool,
     /// Which changes of the settings are allowed.
     pub policy: Policy,
+    /// Which of its resources the agent has found out, and how much less of them than before is no matter.
+    pub leeway: &'a Leeway,
     /// The work directory, for texts.
     pub work_dir: &'a str,
 }
@@ -119,6 +125,8 @@ pub struct RecoveredStream {
 pub struct Recovered {
     /// The agent as it was registered, with its id; none for a new agent.
     pub info: Option<AgentInfo>,
+    /// What it offers from now on, when it is not a new agent.
+    pub in_force: InForce,
     /// Whether the machine has been started anew: no process of an executor is left.
     pub rebooted: bool,
     /// Frameworks, each with its id.
@@ -278,7 +286,17 @@ fn of_agent(
     file: &str,
 ) -> Result<Recovered, String> {
     let rebooted = agent.boot_id != here.boot_id;
-    let differs = differences(&agent.info, here.info, here.policy);
+    let in_force = in_force(
+        &agent.info.resources,
+        &here.info.resources,
+        here.leeway,
+        here.policy,
+    );
+    let is = AgentInfo {
+        resources: in_force.resources.clone(),
+        ..here.info.clone()
+    };
+    let differs = differences(&agent.info, &is, here.policy);
     if !differs.is_empty() {
         if rebooted {
             // Nothing runs here that would have to be spared.
@@ -288,6 +306,7 @@ fn of_agent(
     }
     let mut recovered = Recovered {
         info: Some(agent.info.clone()),
+        in_force,
         rebooted,
         ..Recovered::default()
     };

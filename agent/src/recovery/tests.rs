@@ -1,4 +1,5 @@
 use meseta_protocol::executor::ExecutorInfo;
+use meseta_protocol::resources::Scalar;
 use meseta_protocol::status::TaskState;
 use meseta_protocol::task::TaskInfo;
 use meseta_protocol::{AgentId, ContainerId};
@@ -57,9 +58,11 @@ enum Happened {
     MoreResources,
     LessResources,
     LessResourcesAndReboot,
+    MoreFound,
+    LessFoundAndReboot,
 }
 
-const HAPPENED: [Happened; 9] = [
+const HAPPENED: [Happened; 11] = [
     Happened::Restart,
     Happened::Reboot,
     Happened::TakenAway,
@@ -69,10 +72,17 @@ const HAPPENED: [Happened; 9] = [
     Happened::MoreResources,
     Happened::LessResources,
     Happened::LessResourcesAndReboot,
+    Happened::MoreFound,
+    Happened::LessFoundAndReboot,
 ];
 
 fn info(resources: &str) -> AgentInfo {
     AgentInfo::new("host", resources.parse().unwrap())
+}
+
+/// Memory is what was found out.
+fn leeway() -> Leeway {
+    [("mem".to_owned(), Scalar::whole(10))].into()
 }
 
 fn agent() -> Record {
@@ -204,9 +214,14 @@ fn start(recorded: Recorded, happened: Happened, strict: bool, policy: Policy) -
         Swapped => Latest::Is("S9".into()),
         LinkMissing => Latest::Never,
         _ if recorded == Recorded::Nothing => Latest::Never,
-        Restart | Reboot | Damaged | MoreResources | LessResources | LessResourcesAndReboot => {
-            Latest::Is("S0".into())
-        }
+        Restart
+        | Reboot
+        | Damaged
+        | MoreResources
+        | LessResources
+        | LessResourcesAndReboot
+        | MoreFound
+        | LessFoundAndReboot => Latest::Is("S0".into()),
     };
     let faults = match happened {
         Damaged => vec![Fault {
@@ -220,21 +235,26 @@ fn start(recorded: Recorded, happened: Happened, strict: bool, policy: Policy) -
         | Swapped
         | MoreResources
         | LessResources
-        | LessResourcesAndReboot => Vec::new(),
+        | LessResourcesAndReboot
+        | MoreFound
+        | LessFoundAndReboot => Vec::new(),
     };
     let here = Here {
         info: &info(match happened {
             MoreResources => "cpus:8;mem:100",
             LessResources | LessResourcesAndReboot => "cpus:2;mem:100",
+            MoreFound => "cpus:4;mem:101",
+            LessFoundAndReboot => "cpus:4;mem:91",
             Restart | Reboot | TakenAway | LinkMissing | Swapped | Damaged => "cpus:4;mem:100",
         }),
         boot_id: match happened {
-            Reboot | LessResourcesAndReboot => "another",
+            Reboot | LessResourcesAndReboot | LessFoundAndReboot => "another",
             Restart | TakenAway | LinkMissing | Swapped | Damaged | MoreResources
-            | LessResources => "boot",
+            | LessResources | MoreFound => "boot",
         },
         strict,
         policy,
+        leeway: &leeway(),
         work_dir: "/w",
     };
     let loaded = Loaded {
@@ -353,7 +373,14 @@ fn verdict(recorded: Recorded, happened: Happened, strict: bool, policy: Policy,
             assert!(is_new(goes()) && is_forgotten, "{case}");
         }
         // Nothing was there to be changed.
-        Restart | Reboot | MoreResources | LessResources | LessResourcesAndReboot | LinkMissing
+        Restart
+        | Reboot
+        | MoreResources
+        | LessResources
+        | LessResourcesAndReboot
+        | MoreFound
+        | LessFoundAndReboot
+        | LinkMissing
             if nothing =>
         {
             assert!(is_new(goes()) && goes().forget.is_empty(), "{case}");
@@ -367,11 +394,25 @@ fn verdict(recorded: Recorded, happened: Happened, strict: bool, policy: Policy,
         LessResources => stops_for("--resources"),
         MoreResources if policy == Policy::Equal => stops_for("--resources"),
         LessResourcesAndReboot => assert!(is_new(goes()), "{case}"),
-        Restart | Reboot | LinkMissing | Damaged | MoreResources => {
+        Restart | Reboot | LinkMissing | Damaged | MoreResources | MoreFound
+        | LessFoundAndReboot => {
             let recovered = goes();
             let id = recovered.info.as_ref().and_then(|info| info.id.clone());
             assert_eq!(id, Some(AgentId::new("S0")), "{case}");
-            assert_eq!(recovered.rebooted, happened == Reboot, "{case}");
+            let rebooted = matches!(happened, Reboot | LessFoundAndReboot);
+            assert_eq!(recovered.rebooted, rebooted, "{case}");
+            let offers = match (happened, policy) {
+                (MoreResources, _) => "cpus:8;mem:100",
+                (MoreFound, Policy::Additive) => "cpus:4;mem:101",
+                _ => "cpus:4;mem:100",
+            };
+            let in_force = &recovered.in_force;
+            assert_eq!(in_force.resources, offers.parse().unwrap(), "{case}");
+            let changed = matches!(
+                (happened, policy),
+                (MoreFound, Policy::Equal) | (LessFoundAndReboot, _)
+            );
+            assert_eq!(in_force.notices.len(), usize::from(changed), "{case}");
             assert_eq!(kept(recovered), expected(recorded), "{case}");
             assert_eq!(recovered.complaints.len(), usize::from(happened == Damaged));
         }
@@ -399,6 +440,7 @@ fn what_misses_what_it_belongs_to_is_passed_over_or_stops_a_strict_agent() {
             boot_id: "boot",
             strict: true,
             policy: Policy::Equal,
+            leeway: &leeway(),
             work_dir: "/w",
         };
         let Plan::Stop(why) = plan(loaded.clone(), &here) else {
@@ -435,6 +477,7 @@ fn a_missing_record_of_the_agent_makes_it_a_new_one_only_when_that_is_allowed() 
         boot_id: "boot",
         strict: true,
         policy: Policy::Equal,
+        leeway: &leeway(),
         work_dir: "/w",
     };
     assert!(matches!(plan(loaded.clone(), &here), Plan::Stop(_)));

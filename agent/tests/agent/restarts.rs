@@ -129,6 +129,25 @@ fn what_an_executor_makes_up_while_its_agent_is_away_is_heard_when_it_is_back() 
 }
 
 #[test]
+fn an_agent_that_finds_other_memory_comes_back_with_its_tasks_and_offers_what_it_did() {
+    let (mut world, executor) = world();
+    for found in [2048, 1000, 1024] {
+        world.found_mem.set(found);
+        world.restart();
+        executor.send(&world.agent, comes_back(&[], &["t"]));
+        let heard = world.let_in();
+        let back = heard.iter().rev().find_map(|heard| match heard {
+            Heard::ReregisterAgent(back) => Some(back),
+            _ => None,
+        });
+        let back = back.unwrap();
+        assert_eq!(back.agent.id, Some("S0".into()), "{found}");
+        assert_eq!(back.agent.resources, "cpus:4;mem:1024".parse().unwrap());
+        assert_eq!(back.tasks.len(), 1, "{found}");
+    }
+}
+
+#[test]
 fn an_executor_that_comes_back_while_containers_are_swept_is_taken_in_afterwards() {
     let (mut world, executor) = world();
     let over = world.restart_sweeping();

@@ -22,6 +22,7 @@ use meseta_protocol::launch::LaunchPlan;
 use meseta_protocol::messages::agent::*;
 use meseta_protocol::messages::executor::*;
 use meseta_protocol::messages::{Led, MasterMessage};
+use meseta_protocol::resources::Scalar;
 use meseta_protocol::status::{StatusReason, StatusUpdate, TaskState, TaskStatus};
 use meseta_protocol::task::TaskInfo;
 use meseta_runtime::testing::{Event, LIMIT, Observed as _, Probe, What};
@@ -118,6 +119,8 @@ pub(crate) struct Machine {
     /// Set when the next sweep lasts until the other end says that it is over.
     pub(crate) held_sweep: Arc<Mutex<Option<oneshot::Receiver<()>>>>,
     memory: Memory,
+    /// How much memory the agent finds when it starts.
+    pub(crate) found_mem: std::cell::Cell<u64>,
     work_dir: Arc<tempfile::TempDir>,
 }
 
@@ -189,7 +192,9 @@ impl Machine {
             .unwrap();
         let mut config = Config::new(master.clone(), self.work_dir.path());
         config.containment = Containment::Walk;
-        config.resources = "cpus:4;mem:1024".parse().unwrap();
+        let mem = self.found_mem.get();
+        config.resources = format!("cpus:4;mem:{mem}").parse().unwrap();
+        config.leeway = [("mem".to_owned(), Scalar::whole(512))].into();
         config.executor_command = "/opt/meseta-executor".into();
         let agent = meseta_agent::start(&home, config).unwrap();
         (home, agent)
@@ -237,6 +242,7 @@ impl World {
             sweeps: Arc::default(),
             held_sweep: Arc::default(),
             memory: Memory::default(),
+            found_mem: 1024.into(),
             work_dir: Arc::new(tempfile::tempdir().unwrap()),
         };
         let (home, agent) = machine.start(0, master.probe.pid());

@@ -7,6 +7,7 @@
 
 mod journal;
 mod run;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -35,6 +36,7 @@ use rand::rngs::StdRng;
 
 use self::journal::Journal;
 use self::run::{Entry, Fate, Run};
+use self::waiting::Waiting;
 use crate::identity::Identity;
 use crate::out;
 
@@ -90,8 +92,12 @@ pub(crate) struct Flags {
 /// What the main thread hears.
 enum Event {
     Line(String),
+    /// Nothing is heard, and why that may be.
+    Waiting(String),
     Ended(u32, u32),
-    Over { failed: u32 },
+    Over {
+        failed: u32,
+    },
     Refused(String),
 }
 
@@ -108,8 +114,7 @@ struct Executions {
     random: StdRng,
     /// Agents that could not start a task, with the time until which they get no more.
     avoided: BTreeMap<AgentId, Time>,
-    /// Whether it was said that an offer is too small.
-    complained: bool,
+    waiting: Waiting,
     events: Sender<Event>,
 }
 
@@ -169,12 +174,8 @@ impl Executions {
             return Vec::new();
         }
         let mut room = offer.resources.unallocated();
-        if !self.complained && !self.run.waiting.is_empty() && !room.contains(&self.each) {
-            self.complained = true;
-            self.tell(Event::Line(format!(
-                "an offer holds {room}, an instance needs {}: waiting for a larger one",
-                self.each
-            )));
+        if !room.contains(&self.each) {
+            self.waiting.too_small(&room);
         }
         let mut tasks = Vec::new();
         while room.contains(&self.each) {
@@ -182,6 +183,7 @@ impl Executions {
                 break;
             };
             room -= &self.each;
+            self.waiting.heard(&task_id, now);
             tasks.push(TaskInfo {
                 name: self.name.clone(),
                 task_id,
@@ -224,6 +226,12 @@ impl Executions {
 
 fn ask_again_and_again(driver: &mut Handle<'_>) {
     driver.after(ASK_AGAIN, |executions: &mut Executions, driver| {
+        if let Some(text) = executions
+            .waiting
+            .look(driver.now(), &executions.run, &executions.each)
+        {
+            executions.tell(Event::Waiting(text));
+        }
         executions.ask_about_unfinished(driver);
         ask_again_and_again(driver);
     });
@@ -238,10 +246,12 @@ impl Scheduler for Executions {
 
     fn reregistered(&mut self, driver: &mut Handle<'_>, _: &MasterInfo) {
         self.tell(Event::Line("the master is back".to_owned()));
+        self.waiting.connected();
         self.ask_about_unfinished(driver);
     }
 
-    fn disconnected(&mut self, _: &mut Handle<'_>) {
+    fn disconnected(&mut self, driver: &mut Handle<'_>) {
+        self.waiting.disconnected(driver.now());
         self.tell(Event::Line("the master is away: waiting for it".to_owned()));
     }
 
@@ -265,6 +275,7 @@ impl Scheduler for Executions {
     }
 
     fn status_update(&mut self, driver: &mut Handle<'_>, status: &TaskStatus) {
+        self.waiting.heard(&status.task_id, driver.now());
         let fate = self.run.update(status);
         let entry = match fate {
             Fate::Going => None,
@@ -417,7 +428,7 @@ fn executions(flags: &Flags, events: Sender<Event>) -> anyhow::Result<Executions
         backoffs: BTreeMap::new(),
         random: StdRng::seed_from_u64(u64::from(std::process::id())),
         avoided: BTreeMap::new(),
-        complained: false,
+        waiting: Waiting::default(),
         events,
     })
 }
@@ -434,7 +445,7 @@ fn follow(log: &Receiver<Event>, instances: u32, master: &str) -> anyhow::Result
     }
     let first = match log.recv_timeout(PATIENCE) {
         Err(RecvTimeoutError::Timeout) => {
-            say(
+            complain(
                 &bar,
                 &format!("no master answers at {master} yet: is it running there? Trying on"),
             );
@@ -447,6 +458,7 @@ fn follow(log: &Receiver<Event>, instances: u32, master: &str) -> anyhow::Result
     for event in first.into_iter().chain(rest) {
         match event {
             Event::Line(line) => say(&bar, &line),
+            Event::Waiting(text) => complain(&bar, &text),
             Event::Ended(fine, failed) => {
                 (finished, ended_failed) = (fine, failed);
                 bar.set_position(u64::from(fine + failed));
@@ -478,4 +490,9 @@ fn say(bar: &ProgressBar, line: &str) {
     bar.suspend(|| {
         let _gone = writeln!(std::io::stdout(), "{}", out::safe(line));
     });
+}
+
+/// The same on the standard error.
+fn complain(bar: &ProgressBar, line: &str) {
+    bar.suspend(|| out::complain(line));
 }

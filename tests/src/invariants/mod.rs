@@ -18,6 +18,7 @@
 //! | T-8 what an agent has written down lives on over its restart | `sim/hosts.rs` |
 //! | T-9 what has to end has ended in time | [`ended_in_time`] |
 //! | G-1 an agent keeps its id, which is nobody else's | [`agents_keep_their_ids`] |
+//! | G-2 an agent is unreachable after the full time only, and removals keep to the rate | [`unreachable_in_time`] |
 //! | S-1 the sandbox of what runs is never removed, S-2 none goes before its time, S-3 each goes at last | [`sandboxes_stay`] |
 //! | A-1 no more is offered and used than there is | [`no_overcommitment`] |
 //! | A-2 a resource is in one offer at most | [`one_offer_each`] |
@@ -73,6 +74,7 @@ pub mod started_once;
 pub mod state_table;
 pub mod told_is_kept;
 pub mod truncation_is_asked_for;
+pub mod unreachable_in_time;
 pub mod updates_are_kept;
 pub mod votes_are_durable;
 pub mod who_leads_no_more_stops;

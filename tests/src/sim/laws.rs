@@ -14,6 +14,8 @@ use meseta_runtime::{Message as _, Pid};
 use super::agent_laws::AgentLaws;
 use super::hosts::Hosts;
 use super::notes::Shared;
+use super::plan::Plan;
+use super::removals::Removals;
 use crate::invariants::no_overcommitment::Held;
 use crate::invariants::{
     Event, Laws, books_balance, no_overcommitment, no_panics, one_offer_each, queues_are_bounded,
@@ -28,6 +30,7 @@ pub struct ClusterLaws {
     hosts: Hosts,
     tasks: Laws,
     agents: AgentLaws,
+    removals: Removals,
     read: usize,
     /// Number of the law that was broken.
     broken: &'static str,
@@ -35,11 +38,12 @@ pub struct ClusterLaws {
 
 impl ClusterLaws {
     /// All laws, for a run that is about to begin.
-    pub fn new(shared: Shared, hosts: Hosts) -> Self {
+    pub fn new(shared: Shared, hosts: Hosts, plan: &Plan) -> Self {
         Self {
             shared,
             agents: AgentLaws::new(hosts.clone()),
             hosts,
+            removals: Removals::new(plan),
             tasks: Laws::new(),
             read: 0,
             broken: "cluster",
@@ -143,6 +147,8 @@ impl Invariant for ClusterLaws {
         if let Err((law, what)) = self.agents.seen(sim, seen) {
             return self.breaks(law, Err(what));
         }
+        let verdict = self.removals.seen(sim, seen);
+        self.breaks("G-2", verdict)?;
         match seen {
             Seen::Turned(pid) => self.turned(sim, pid),
             Seen::Ended(pid, reason) => {

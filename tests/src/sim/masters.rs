@@ -9,6 +9,7 @@ use meseta_master::log::messages::Status;
 use meseta_master::log::post::{COORDINATOR, REPLICA};
 use meseta_master::log::replica::ReplicaProcess;
 use meseta_master::log::storage::ops;
+use meseta_master::removal_rate::Rate;
 use meseta_master::{Config, MASTER, Master, Replicated, SUPERVISOR};
 use meseta_protocol::AgentId;
 use meseta_protocol::messages::election::ELECTION;
@@ -103,6 +104,7 @@ fn config(plan: &Plan, epoch: u64, hostname: &str) -> Config {
     let mut config = Config::new(epoch, hostname);
     config.agent_reregister_timeout = plan.agent_reregister_timeout;
     config.offer_timeout = plan.offer_timeout;
+    config.agent_removal_rate_limit = plan.removal_distance.map(Rate::one_each);
     config
 }
 

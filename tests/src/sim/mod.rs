@@ -39,6 +39,7 @@ pub mod masters;
 pub mod notes;
 pub mod operator;
 pub mod plan;
+pub mod removals;
 pub mod sandboxes;
 pub mod scheduler;
 pub mod world;

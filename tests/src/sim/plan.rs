@@ -36,6 +36,8 @@ pub struct Plan {
     pub disks: Option<Disks>,
     /// How long the master waits for an agent that is away.
     pub agent_reregister_timeout: Duration,
+    /// Least time between two agents that the master calls unreachable; none without a bound.
+    pub removal_distance: Option<Duration>,
     /// When the master takes unanswered offers back.
     pub offer_timeout: Option<Duration>,
     /// What several masters are like; none for a master on its own.
@@ -88,6 +90,7 @@ impl Plan {
             agent_failed_syncs: share(random, 3.0),
             disks: None,
             agent_reregister_timeout: Duration::from_secs([60, 600][random.random_range(0..2)]),
+            removal_distance: None,
             offer_timeout: random
                 .random_bool(0.5)
                 .then(|| Duration::from_secs(random.random_range(5..=30))),
@@ -104,6 +107,7 @@ impl Plan {
                 look_fails: share(random, 0.3),
             });
         }
+        plan.removal_distance = removal_distance(seed, 0.3);
         if is_quiet {
             plan = plan.without_faults();
         }
@@ -119,6 +123,8 @@ impl Plan {
         plan.disks = None;
         plan.agent_reregister_timeout =
             Duration::from_secs([10, 60, 600][random.random_range(0..3)]);
+        // Agents are called unreachable sooner here, several of them at once when a master is cut off.
+        plan.removal_distance = removal_distance(seed, 0.6);
         // In step with each other, as shipped or slower.
         let slower = random.random_range(1..=4);
         let shipped = Timing::default();
@@ -166,6 +172,20 @@ impl Plan {
         self.disks = None;
         self
     }
+
+    /// The same in a world whose masters take agents out as fast as they like, as it was before some had a bound.
+    #[must_use]
+    pub fn removing_at_once(mut self) -> Self {
+        self.removal_distance = None;
+        self
+    }
+}
+
+/// From a source of its own, as seeds that have found something keep the rest of their plan.
+fn removal_distance(seed: u64, share: f64) -> Option<Duration> {
+    let random = &mut StdRng::seed_from_u64(seed ^ 0x2a7e_0f12_e3aa_1b5d);
+    let distance = Duration::from_secs(random.random_range(5..=60));
+    random.random_bool(share).then_some(distance)
 }
 
 /// A rate or share up to `most`; none in half of all runs.

@@ -138,7 +138,7 @@ impl World {
         let sandboxes = Sandboxes::new(shared.clone(), plan.disks);
         let hosts = Hosts::new(shared.clone(), plan.troubles, sandboxes);
         hosts.install(&mut sim);
-        sim.law(ClusterLaws::new(shared.clone(), hosts.clone()));
+        sim.law(ClusterLaws::new(shared.clone(), hosts.clone(), &plan));
         let masters = masters::add(&mut sim, &plan, &shared);
         let mut agents = Vec::new();
         for number in 0..plan.agents.len() {

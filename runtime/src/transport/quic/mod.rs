@@ -100,8 +100,14 @@ pub struct QuicConfig {
     pub max_queue_bytes: usize,
     /// A peer that is silent this long is lost. Default: 5 s, the longest a killed machine goes unnoticed.
     pub idle_timeout: Duration,
-    /// How often a silent connection is probed. Default: 1 s, so that four lost probes in a row lose the peer.
+    /// How often the side that has dialled probes a silent connection. Default: 1 s, so that four lost probes in a row
+    /// lose the peer.
     pub keep_alive: Duration,
+    /// [`idle_timeout`](Self::idle_timeout) between a guest and its host. On one machine the end of either is told by
+    /// the system, so this is for a peer that hangs only. Default: 30 s.
+    pub guest_idle_timeout: Duration,
+    /// [`keep_alive`](Self::keep_alive) of a guest. Default: 10 s: a host may have a thousand guests.
+    pub guest_keep_alive: Duration,
     /// Limit of a handshake, dialled or incoming, up to the end of Hello. Default: 5 s.
     pub handshake_timeout: Duration,
     /// Incoming handshakes at once; more are refused, and above half of it senders must first prove their address.
@@ -130,6 +136,8 @@ impl QuicConfig {
             max_queue_bytes: 64 << 20,
             idle_timeout: Duration::from_secs(5),
             keep_alive: Duration::from_secs(1),
+            guest_idle_timeout: Duration::from_secs(30),
+            guest_keep_alive: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(5),
             max_handshakes: 1024,
             idle_close: Duration::from_secs(60),

@@ -272,10 +272,10 @@ pub(super) struct Settings {
 
 /// Settings that follow from the configuration.
 pub(super) fn settings(config: &QuicConfig, pins: Arc<Pins>) -> Result<Settings, TransportError> {
-    let transport = Arc::new(transport(config)?);
+    let transport = |side| transport(config, side).map(Arc::new);
     let gate = Arc::new(Gate::new(&config.identity, pins)?);
     let server = match config.mode {
-        Mode::Listening => Some(server(config, &gate, &transport)?),
+        Mode::Listening => Some(server(config, &gate, &transport(Side::Accepts)?)?),
         Mode::DialOnly | Mode::Guest { .. } => None,
     };
     let mut endpoint = endpoint(config.identity.key().secret_der());
@@ -285,7 +285,7 @@ pub(super) fn settings(config: &QuicConfig, pins: Arc<Pins>) -> Result<Settings,
     Ok(Settings {
         endpoint,
         server,
-        client: client(config, &gate, &transport)?,
+        client: client(config, &gate, &transport(Side::Dials)?)?,
         gate,
     })
 }
@@ -373,8 +373,30 @@ fn client(
     Ok(client)
 }
 
-fn transport(config: &QuicConfig) -> Result<TransportConfig, TransportError> {
-    let idle = IdleTimeout::try_from(config.idle_timeout)
+/// Which side of a connection.
+#[derive(Debug, Clone, Copy)]
+enum Side {
+    Dials,
+    Accepts,
+}
+
+/// How long a peer may be silent, and how often it is probed. Of two time-outs the shorter one holds for a connection, and
+/// one side's probes keep both from it: so who dials decides, and who accepts takes what guests need.
+fn silence(config: &QuicConfig, side: Side) -> (Duration, Option<Duration>) {
+    match (side, &config.mode) {
+        (Side::Accepts, _) => (config.idle_timeout.max(config.guest_idle_timeout), None),
+        (Side::Dials, Mode::Guest { .. }) => {
+            (config.guest_idle_timeout, Some(config.guest_keep_alive))
+        }
+        (Side::Dials, Mode::Listening | Mode::DialOnly) => {
+            (config.idle_timeout, Some(config.keep_alive))
+        }
+    }
+}
+
+fn transport(config: &QuicConfig, side: Side) -> Result<TransportConfig, TransportError> {
+    let (idle, keep_alive) = silence(config, side);
+    let idle = IdleTimeout::try_from(idle)
         .map_err(|error| TransportError::Setting(format!("idle_timeout: {error}")))?;
     let initial_rtt = match config.mode {
         Mode::Guest { .. } => GUEST_RTT,
@@ -383,7 +405,7 @@ fn transport(config: &QuicConfig) -> Result<TransportConfig, TransportError> {
     let mut transport = TransportConfig::default();
     transport
         .max_idle_timeout(Some(idle))
-        .keep_alive_interval(Some(config.keep_alive))
+        .keep_alive_interval(keep_alive)
         .max_concurrent_uni_streams(VarInt::from_u32(MAX_STREAMS))
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)
@@ -416,4 +438,31 @@ fn roots(identity: &Identity) -> Result<RootCertStore, TransportError> {
         roots.add(authority.clone())?;
     }
     Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::CertificateAuthority;
+    use crate::pid::Address;
+    use crate::transport::Incarnation;
+
+    #[test]
+    fn who_dials_says_how_long_a_peer_may_be_silent_and_probes_it() {
+        let host = Address::new("127.0.0.1", 5051);
+        let ca = CertificateAuthority::create("test").unwrap();
+        let identity = Identity::issue(&ca, &["127.0.0.1".to_owned()], &["agent"]).unwrap();
+        let mut config = QuicConfig::new(identity, host.clone(), Incarnation(1));
+        let seconds = Duration::from_secs;
+        for mode in [Mode::Listening, Mode::DialOnly] {
+            config.mode = mode;
+            let node = silence(&config, Side::Dials);
+            assert_eq!(node, (seconds(5), Some(seconds(1))));
+        }
+        let accepts = silence(&config, Side::Accepts);
+        assert_eq!(accepts, (seconds(30), None), "what guests need");
+        config.mode = Mode::Guest { host };
+        let guest = silence(&config, Side::Dials);
+        assert_eq!(guest, (seconds(30), Some(seconds(10))));
+    }
 }

@@ -92,6 +92,8 @@ impl TestNode {
         let mut config = QuicConfig::new(identity, address, run);
         config.idle_timeout = Duration::from_secs(2);
         config.keep_alive = Duration::from_millis(400);
+        config.guest_idle_timeout = config.idle_timeout;
+        config.guest_keep_alive = config.keep_alive;
         change(&mut config);
         let address = config.address.clone();
         let (events_in, events) = mpsc::channel();
