@@ -101,14 +101,28 @@ pub(crate) fn addresses(masters: &str) -> anyhow::Result<Vec<String>> {
 
 /// The JSON at `path` of the first of these nodes that answers; masters send to the one that leads.
 pub(crate) async fn get_json(nodes: &str, path: &str) -> anyhow::Result<serde_json::Value> {
+    as_json(&get_any(nodes, path).await?, path)
+}
+
+/// The text there.
+pub(crate) async fn get_text(nodes: &str, path: &str) -> anyhow::Result<String> {
+    let body = get_any(nodes, path).await?;
+    Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
+async fn get_any(nodes: &str, path: &str) -> anyhow::Result<Bytes> {
     let mut failed = None;
     for address in addresses(nodes)? {
-        match ask(&address, path).await {
+        match body_at(&address, path).await {
             Ok(answer) => return Ok(answer),
             Err(error) => failed = Some(error),
         }
     }
     Err(failed.unwrap_or_else(|| anyhow::anyhow!("--master names no address")))
+}
+
+fn as_json(body: &[u8], path: &str) -> anyhow::Result<serde_json::Value> {
+    serde_json::from_slice(body).with_context(|| format!("what is at {path} is no JSON"))
 }
 
 /// Where the leader of these masters is; the address itself when there is only one.
@@ -124,6 +138,10 @@ pub(crate) async fn leader(masters: &str) -> anyhow::Result<String> {
 
 /// The JSON at `http://<address><path>`, or where that sends to.
 pub(crate) async fn ask(address: &str, path: &str) -> anyhow::Result<serde_json::Value> {
+    as_json(&body_at(address, path).await?, path)
+}
+
+async fn body_at(address: &str, path: &str) -> anyhow::Result<Bytes> {
     let mut at = (address.to_owned(), path.to_owned());
     for _ in 0..=MOST_REDIRECTS {
         let (address, path) = &at;
@@ -133,10 +151,7 @@ pub(crate) async fn ask(address: &str, path: &str) -> anyhow::Result<serde_json:
                 format!("{address} does not answer: is it running and is the address right?")
             })??;
         match answer {
-            Answer::Body(body) => {
-                return serde_json::from_slice(&body)
-                    .with_context(|| format!("http://{address}{path} is no JSON"));
-            }
+            Answer::Body(body) => return Ok(body),
             Answer::Elsewhere(location) => at = location,
         }
     }

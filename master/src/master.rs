@@ -92,6 +92,8 @@ pub struct Master {
     pub(crate) audience: Option<Audience>,
     /// What writes documents about the cluster; none before somebody has asked for one.
     pub(crate) documents: Option<Documents>,
+    /// Explanations for which the allocator is being asked.
+    pub(crate) explaining: usize,
 }
 
 impl Master {
@@ -124,6 +126,7 @@ impl Master {
             registrar: None,
             audience: None,
             documents: None,
+            explaining: 0,
         }
     }
 

@@ -10,6 +10,7 @@ mod agents;
 mod commands;
 mod conformance;
 mod disk_full;
+mod explain;
 mod failover;
 mod fault_points;
 mod hostile;

@@ -3,11 +3,12 @@
 //!
 //! [`show`] and [`summary`] are Mesos' first API, whose answers write themselves straight to bytes; [`operator`] and
 //! [`trees`] are the second one, in JSON and protobuf; [`subscribers`] hear the [`events`] of the latter. Whatever grows with
-//! the cluster is written from a [`view`] beside the master's own work, by [`documents`].
+//! the cluster is written from a [`view`] beside the master's own work, by [`documents`]. So is what [`explain`] tells.
 //! Source: http.md §5.1, §6.
 
 mod documents;
 mod events;
+mod explain;
 mod operator;
 mod show;
 mod subscribers;
@@ -49,6 +50,12 @@ pub(crate) fn routes(routes: &mut Routes<Master>) {
         "/roles" => |_| Document::Roles,
     }
     routes
+        .get("/explain/framework", |me, cx, request| {
+            me.as_leader(cx, request, Master::explain_framework)
+        })
+        .get("/explain/task", |me, cx, request| {
+            me.as_leader(cx, request, Master::explain_task)
+        })
         .call("/weights", |me, cx, request| {
             me.as_reader(cx, request, &["GET", "PUT"], Master::show_weights)
         })
@@ -145,11 +152,11 @@ fn form(body: &[u8], name: &str) -> Option<String> {
     let text = std::str::from_utf8(body).ok()?;
     let mut fields = text.split('&').filter_map(|field| field.split_once('='));
     let (_, value) = fields.find(|(field, _)| *field == name)?;
-    Some(unescaped(value))
+    Some(decoded(value, true))
 }
 
-/// A value of a form as it was meant: `%2F` is `/`, and `+` is a space.
-fn unescaped(value: &str) -> String {
+/// A part of a path or a value of a form as it was meant: `%2F` is `/`, and in a form `+` is a space.
+fn decoded(value: &str, is_form: bool) -> String {
     let mut out = Vec::with_capacity(value.len());
     let mut bytes = value.as_bytes().iter();
     while let Some(&byte) = bytes.next() {
@@ -166,7 +173,7 @@ fn unescaped(value: &str) -> String {
                 bytes.nth(1);
                 code
             }
-            (b'+', None) => b' ',
+            (b'+', None) if is_form => b' ',
             (byte, None) => byte,
         });
     }

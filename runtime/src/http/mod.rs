@@ -48,7 +48,7 @@ pub struct Request {
     /// Path and query as the client asked for them, to send it elsewhere.
     pub target: String,
     /// Headers by name in lower case; of a repeated one all values, with commas between. For [`Routes::call`]; others
-    /// see `if-none-match` and no more.
+    /// see `if-none-match` and `accept`, and no more.
     ///
     /// [`Routes::call`]: crate::Routes::call
     pub headers: BTreeMap<String, String>,

@@ -313,11 +313,11 @@ async fn process(
             Ok(body) => body,
             Err(refusal) => return refusal,
         };
-        request.headers = gather(&head.headers);
-    } else if head.headers.contains_key(header::IF_NONE_MATCH) {
-        let mut all = gather(&head.headers);
-        all.retain(|name, _| name == header::IF_NONE_MATCH.as_str());
-        request.headers = all;
+        request.headers = gather(&head.headers, |_| true);
+    } else {
+        request.headers = gather(&head.headers, |name| {
+            *name == header::IF_NONE_MATCH || *name == header::ACCEPT
+        });
     }
     let mut response = answer(&inbox, request).await;
     response.stream = (response.stream.take()).map(|stream| stream.holding(InHand::of(client)));
@@ -356,10 +356,13 @@ async fn body_of(
     }
 }
 
-/// Headers as handlers see them.
-fn gather(headers: &HeaderMap) -> BTreeMap<String, String> {
+/// Headers as handlers see them, of these names.
+fn gather(
+    headers: &HeaderMap,
+    wants: impl Fn(&header::HeaderName) -> bool,
+) -> BTreeMap<String, String> {
     let mut all: BTreeMap<String, String> = BTreeMap::new();
-    for (name, value) in headers {
+    for (name, value) in headers.iter().filter(|(name, _)| wants(name)) {
         let value = String::from_utf8_lossy(value.as_bytes());
         all.entry(name.as_str().to_owned())
             .and_modify(|known| {
