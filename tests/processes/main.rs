@@ -13,6 +13,7 @@ mod disk_full;
 mod explain;
 mod failover;
 mod fault_points;
+mod help;
 mod hostile;
 mod http_api;
 mod http_executors;

@@ -79,7 +79,11 @@ struct Made {
 impl Made {
     fn answer(&self, request: &Request, state: &str) -> Response {
         let response = Response::body(self.content_type, self.body.clone());
-        response.tagged(request.tag(state))
+        // What is called for by POST is not named by its path: it would have the tag of whatever else is called for so.
+        match request.method.as_str() {
+            "GET" | "HEAD" => response.tagged(request.tag(state)),
+            _ => response,
+        }
     }
 }
 
@@ -193,7 +197,7 @@ impl Master {
             started: self.started,
             elected: self.leadership.map(|one| one.since),
             flags: self.config.flags.clone(),
-            weights: self.config.allocator.weights.clone(),
+            weights: self.weights.clone(),
             state: self.state.snapshot(),
             awaited: self.awaited.clone(),
             unreachable: self.unreachable.len(),
@@ -306,7 +310,7 @@ impl Master {
     ) -> Response {
         match Question::of_framework(request) {
             Ok(question) => self.explain(cx, request, question),
-            Err(refusal) => refusal,
+            Err(why) => Response::text(400, why),
         }
     }
 
@@ -318,7 +322,7 @@ impl Master {
     ) -> Response {
         match Question::of_task(request) {
             Ok(question) => self.explain(cx, request, question),
-            Err(refusal) => refusal,
+            Err(why) => Response::text(400, why),
         }
     }
 
@@ -328,7 +332,9 @@ impl Master {
         request: &Request,
         question: Question,
     ) -> Response {
-        if self.explaining >= MOST_EXPLAINED {
+        let documents = self.documents.as_ref();
+        let waiting = documents.map_or(0, |documents| documents.puzzled.len());
+        if self.explaining + waiting >= MOST_EXPLAINED {
             return Response::text(503, "Too many explanations are being made: try again.\n");
         }
         self.explaining += 1;

@@ -19,7 +19,7 @@ use crate::allocator::explain::{
     Reason, RefusalExplained, RoleExplained,
 };
 
-/// Looks at who else could take an agent that one question is worth.
+/// Agents looked at for one role each, and looks at who else could take one of them, that one question is worth.
 const MOST_LOOKS: usize = 10_000;
 
 /// Who is served in which order: roles, and of each its number and its frameworks.
@@ -88,7 +88,8 @@ impl Allocator {
         let mut reasons = BTreeMap::new();
         let mut agents = Vec::new();
         let wanted = all.iter().skip(asked.offset);
-        for a in wanted.take(asked.limit.min(MOST_AGENTS)) {
+        let most = (MOST_LOOKS / framework.roles.len().max(1)).clamp(1, MOST_AGENTS);
+        for a in wanted.take(asked.limit.min(most)) {
             let Some(agent) = this.agents.get(*a) else {
                 continue;
             };

@@ -354,6 +354,19 @@ fn of_many_agents_a_page_is_told_and_one_can_be_asked_for() {
 }
 
 #[test]
+fn of_a_framework_with_many_roles_fewer_agents_are_looked_at() {
+    let mut books = books();
+    let names: Vec<String> = (0..MOST_LOOKS / 5).map(|n| format!("r{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    add(&mut books, "f", in_roles(&names));
+    for n in 0..10 {
+        add_agent(&mut books, &format!("s{n}"), "cpus:4;mem:100");
+    }
+    let told = books.explain(&about("f"), NOW).unwrap();
+    assert_eq!((told.agents.len(), told.agents_in_all), (5, 10));
+}
+
+#[test]
 fn who_else_could_take_an_agent_is_not_looked_for_without_end() {
     let mut books = books();
     for n in 0..200 {

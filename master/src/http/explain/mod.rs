@@ -186,8 +186,8 @@ impl Question {
     /// What a request asks, whose path ends with `<kind>/ID`, unless the id is a parameter.
     ///
     /// # Errors
-    /// The answer, when it names nothing.
-    pub(super) fn of_framework(request: &Request) -> Result<Self, Response> {
+    /// What is missing, when it names nothing.
+    pub(super) fn of_framework(request: &Request) -> Result<Self, String> {
         let number = |name: &str| request.query.get(name)?.parse().ok();
         let agent = request
             .query
@@ -204,8 +204,8 @@ impl Question {
     /// The same of a task.
     ///
     /// # Errors
-    /// The answer, when it names nothing.
-    pub(super) fn of_task(request: &Request) -> Result<Self, Response> {
+    /// What is missing, when it names nothing.
+    pub(super) fn of_task(request: &Request) -> Result<Self, String> {
         let framework = request.query.get("framework_id");
         Ok(Self::Task {
             id: TaskId::new(id_in(request, "task")?),
@@ -215,7 +215,7 @@ impl Question {
 }
 
 /// The id that a request names.
-fn id_in(request: &Request, kind: &str) -> Result<String, Response> {
+fn id_in(request: &Request, kind: &str) -> Result<String, String> {
     let path = request.target.split('?').next().unwrap_or_default();
     let in_path = path.split_once(&format!("/explain/{kind}/"));
     // A parameter can hold any id; a path none that ends in `.json`.
@@ -224,10 +224,9 @@ fn id_in(request: &Request, kind: &str) -> Result<String, Response> {
         (None, Some((_, id))) => Some(super::decoded(id, false)),
         (None, None) => None,
     };
-    given.filter(|id| !id.is_empty()).ok_or_else(|| {
-        let text = format!("Expecting an id: /explain/{kind}/ID, or /explain/{kind}?id=ID.\n");
-        Response::text(400, text)
-    })
+    given
+        .filter(|id| !id.is_empty())
+        .ok_or_else(|| format!("Expecting an id: /explain/{kind}/ID, or /explain/{kind}?id=ID.\n"))
 }
 
 /// Whether a request wants text: `?format=text`, or it takes text and no JSON.
