@@ -104,7 +104,7 @@ pub fn read(format: Format, body: &[u8], nesting: usize) -> Result<Called, Refus
 /// An update without the part that must be there is told so by [`part`].
 fn check_uuid(call: &Tree) -> Result<(), Refusal> {
     match (call.get("update"), call.at(&["update", "status", "uuid"])) {
-        (_, Some(Tree::Bytes(bytes))) if bytes.len() == 16 => Ok(()),
+        (_, Some(Tree::Bytes(bytes))) if crate::is_uuid(bytes) => Ok(()),
         (_, Some(_)) => Err(invalid("Not a valid UUID")),
         (Some(_), None) => Err(expecting("uuid")),
         (None, None) => Ok(()),
@@ -204,7 +204,7 @@ mod tests {
     fn status(change: impl FnOnce(&mut Value)) -> Value {
         let mut status = json!({
             "task_id": {"value": "t"}, "state": "TASK_RUNNING", "source": "SOURCE_EXECUTOR",
-            "uuid": "BwcHBwcHBwcHBwcHBwcHBw==",
+            "uuid": "R0dHR0dHR0dHR0dHR0dHRw==",
         });
         change(&mut status);
         json!({ "status": status })
@@ -225,7 +225,7 @@ mod tests {
         let update = &call.unacknowledged_updates[0].status;
         assert_eq!(
             (update.state, update.uuid),
-            (TaskState::Running, Some(UpdateId::from_bytes([7; 16])))
+            (TaskState::Running, Some(UpdateId::from_bytes([0x47; 16])))
         );
     }
 
@@ -248,6 +248,11 @@ mod tests {
         assert_eq!(refused(without), "Expecting 'uuid' to be present");
         assert_eq!(
             refused(|status| status["uuid"] = json!("aGk=")),
+            "Not a valid UUID"
+        );
+        // Of the right length, and of no version that there is.
+        assert_eq!(
+            refused(|status| status["uuid"] = json!("BwcHBwcHBwcHBwcHBwcHBw==")),
             "Not a valid UUID"
         );
         assert_eq!(
@@ -291,14 +296,14 @@ mod tests {
         let task = TaskInfo::new("t", "a", resources, "true");
         let launched = shown(&event(&LaunchTask { task }));
         assert_eq!(launched["launch"]["task"]["task_id"], json!({"value": "t"}));
-        let uuid = UpdateId::from_bytes([7; 16]);
+        let uuid = UpdateId::from_bytes([0x47; 16]);
         assert_eq!(
             shown(&event(&UpdateAcknowledged {
                 task_id: "t".into(),
                 uuid
             })),
             json!({"type": "ACKNOWLEDGED", "acknowledged": {
-                "task_id": {"value": "t"}, "uuid": "BwcHBwcHBwcHBwcHBwcHBw==",
+                "task_id": {"value": "t"}, "uuid": "R0dHR0dHR0dHR0dHR0dHRw==",
             }})
         );
         assert_eq!(

@@ -36,3 +36,23 @@ pub use read::from_tree;
 pub use schema::MessageType;
 pub use tree::Tree;
 pub use write::{Mismatch, to_tree};
+
+/// Whether these bytes are a UUID as Mesos takes it: 16 of them, of one of the versions 1 to 5, whatever their variant.
+pub(crate) fn is_uuid(bytes: &[u8]) -> bool {
+    bytes.len() == 16 && matches!(bytes[6] >> 4, 1..=5)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uuid_has_sixteen_bytes_and_a_version() {
+        for version in 0..=15_u8 {
+            let mut bytes = [7; 16];
+            bytes[6] = version << 4;
+            assert_eq!(is_uuid(&bytes), (1..=5).contains(&version), "{version}");
+            assert!(!is_uuid(&bytes[..15]));
+        }
+    }
+}

@@ -151,7 +151,7 @@ pub fn read(format: Format, body: &[u8], nesting: usize) -> Result<Call, Refusal
         }),
         "ACKNOWLEDGE" => {
             let uuid = call.at(&["acknowledge", "uuid"]);
-            if matches!(uuid, Some(Tree::Bytes(bytes)) if bytes.len() != 16) {
+            if matches!(uuid, Some(Tree::Bytes(bytes)) if !crate::is_uuid(bytes)) {
                 return Err(invalid("Not a valid UUID"));
             }
             Call::Acknowledge(AcknowledgeStatus {
@@ -201,10 +201,9 @@ fn update_framework(call: &Tree, id: FrameworkId) -> Result<SubscribeFramework, 
     let described: Described = part(call, "update_framework")?;
     match &described.framework_info.id {
         Some(own) if *own == id => Ok(described.into()),
-        Some(_) => Err(invalid(
+        Some(_) | None => Err(invalid(
             "'framework_id' differs from 'update_framework.framework_info.id'",
         )),
-        None => Err(expecting("update_framework.framework_info.id")),
     }
 }
 
@@ -434,16 +433,16 @@ mod tests {
         ));
         let ack = |uuid: &str| json!({"agent_id": {"value": "a"}, "task_id": {"value": "t"}, "uuid": uuid});
         assert!(matches!(
-            with("ACKNOWLEDGE", "acknowledge", ack("BwcHBwcHBwcHBwcHBwcHBw==")),
-            Ok(Call::Acknowledge(call)) if call.uuid == UpdateId::from_bytes([7; 16])
+            with("ACKNOWLEDGE", "acknowledge", ack("R0dHR0dHR0dHR0dHR0dHRw==")),
+            Ok(Call::Acknowledge(call)) if call.uuid == UpdateId::from_bytes([0x47; 16])
         ));
-        assert_eq!(
-            with("ACKNOWLEDGE", "acknowledge", ack("aGk=")),
-            Err((
-                400,
-                "Failed to validate scheduler::Call: Not a valid UUID".to_owned()
-            ))
-        );
+        for bad in ["aGk=", "BwcHBwcHBwcHBwcHBwcHBw=="] {
+            let text = "Failed to validate scheduler::Call: Not a valid UUID".to_owned();
+            assert_eq!(
+                with("ACKNOWLEDGE", "acknowledge", ack(bad)),
+                Err((400, text))
+            );
+        }
         assert!(matches!(
             with("REQUEST", "request", json!({"requests": []})),
             Ok(Call::Request(_))
@@ -529,7 +528,7 @@ mod tests {
         );
         let mut status = TaskStatus::new("t", TaskState::Running);
         status.source = Some(StatusSource::Executor);
-        status.uuid = Some(UpdateId::from_bytes([7; 16]));
+        status.uuid = Some(UpdateId::from_bytes([0x47; 16]));
         status.timestamp = Some(2.0);
         status.healthy = Some(false);
         let update_message = StatusUpdated {
@@ -543,7 +542,7 @@ mod tests {
             shown(&update(&update_message)),
             json!({"type": "UPDATE", "update": {"status": {
                 "task_id": {"value": "t"}, "state": "TASK_RUNNING", "source": "SOURCE_EXECUTOR",
-                "uuid": "BwcHBwcHBwcHBwcHBwcHBw==", "timestamp": 2.0, "healthy": false,
+                "uuid": "R0dHR0dHR0dHR0dHR0dHRw==", "timestamp": 2.0, "healthy": false,
             }}})
         );
         assert_eq!(

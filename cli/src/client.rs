@@ -10,8 +10,10 @@ use http_body_util::{BodyExt, Empty};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
 use meseta_runtime::flags;
-use meseta_runtime::http::auth::basic;
+use meseta_runtime::http::auth::{basic, credentials};
 use meseta_runtime::http::tls::Dial;
+
+use crate::out;
 
 /// Longest wait for an answer.
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
@@ -69,6 +71,12 @@ impl HttpFlags {
                 let secret = std::fs::read_to_string(file).with_context(|| {
                     format!("--http_secret_file: cannot read {}", file.display())
                 })?;
+                if credentials::has_readers(file) {
+                    out::complain(&format!(
+                        "warning: others may read --http_secret_file {}: chmod 600 it",
+                        file.display()
+                    ));
+                }
                 // Editors end a file with a line.
                 let secret = secret.strip_suffix('\n').unwrap_or(&secret);
                 Some(basic::write(
@@ -101,14 +109,28 @@ pub(crate) fn addresses(masters: &str) -> anyhow::Result<Vec<String>> {
 
 /// The JSON at `path` of the first of these nodes that answers; masters send to the one that leads.
 pub(crate) async fn get_json(nodes: &str, path: &str) -> anyhow::Result<serde_json::Value> {
+    as_json(&get_any(nodes, path).await?, path)
+}
+
+/// The text there.
+pub(crate) async fn get_text(nodes: &str, path: &str) -> anyhow::Result<String> {
+    let body = get_any(nodes, path).await?;
+    Ok(String::from_utf8_lossy(&body).into_owned())
+}
+
+async fn get_any(nodes: &str, path: &str) -> anyhow::Result<Bytes> {
     let mut failed = None;
     for address in addresses(nodes)? {
-        match ask(&address, path).await {
+        match body_at(&address, path).await {
             Ok(answer) => return Ok(answer),
             Err(error) => failed = Some(error),
         }
     }
     Err(failed.unwrap_or_else(|| anyhow::anyhow!("--master names no address")))
+}
+
+fn as_json(body: &[u8], path: &str) -> anyhow::Result<serde_json::Value> {
+    serde_json::from_slice(body).with_context(|| format!("what is at {path} is no JSON"))
 }
 
 /// Where the leader of these masters is; the address itself when there is only one.
@@ -124,6 +146,10 @@ pub(crate) async fn leader(masters: &str) -> anyhow::Result<String> {
 
 /// The JSON at `http://<address><path>`, or where that sends to.
 pub(crate) async fn ask(address: &str, path: &str) -> anyhow::Result<serde_json::Value> {
+    as_json(&body_at(address, path).await?, path)
+}
+
+async fn body_at(address: &str, path: &str) -> anyhow::Result<Bytes> {
     let mut at = (address.to_owned(), path.to_owned());
     for _ in 0..=MOST_REDIRECTS {
         let (address, path) = &at;
@@ -133,10 +159,7 @@ pub(crate) async fn ask(address: &str, path: &str) -> anyhow::Result<serde_json:
                 format!("{address} does not answer: is it running and is the address right?")
             })??;
         match answer {
-            Answer::Body(body) => {
-                return serde_json::from_slice(&body)
-                    .with_context(|| format!("http://{address}{path} is no JSON"));
-            }
+            Answer::Body(body) => return Ok(body),
             Answer::Elsewhere(location) => at = location,
         }
     }
@@ -196,12 +219,33 @@ async fn get(address: &str, path: &str) -> anyhow::Result<Answer> {
         return Ok(Answer::Elsewhere(there));
     }
     if !status.is_success() {
+        let told = String::from_utf8_lossy(&body);
+        let scheme = if access.dial.is_plain() {
+            "http"
+        } else {
+            "https"
+        };
         bail!(
-            "http://{address}{path} answers {status}: {}",
-            String::from_utf8_lossy(&body)
+            "{scheme}://{address}{path} answers {status}: {told}{}",
+            hint(status.as_u16(), access)
         );
     }
     Ok(Answer::Body(body))
+}
+
+/// What a caller who was not let in can do about it, in flags of this command: what a node tells names its own.
+fn hint(status: u16, access: &Access) -> &'static str {
+    match (status, access.dial.is_plain(), &access.authorization) {
+        (401, _, None) => " Say who you are with --http_principal and --http_secret_file.",
+        (401, _, Some(_)) => {
+            " The node does not know this --http_principal with the password of --http_secret_file."
+        }
+        (403, true, _) => {
+            " Speak TLS with the node: --http_ca_file, and who you are with --http_principal and --http_secret_file."
+        }
+        (403, false, None) => " Say who you are with --http_principal and --http_secret_file.",
+        _ => "",
+    }
 }
 
 /// Text made safe for a query: everything but unreserved characters as %XX.
@@ -248,6 +292,9 @@ mod tests {
         assert_eq!(shown, Some(basic::write("ops", "secret")));
         flags.http_principal = None;
         assert!(flags.access().is_err());
+        assert!(hint(401, &Access::default()).contains("--http_principal"));
+        assert!(hint(403, &Access::default()).contains("--http_ca_file"));
+        assert_eq!(hint(404, &Access::default()), "");
         assert!(is_here("127.0.0.1:5050") && !is_here("10.0.0.2:5050"));
     }
 }

@@ -7,6 +7,7 @@ mod certs;
 mod client;
 mod credentials;
 mod execute;
+mod explain;
 mod identity;
 mod inspect;
 mod local;
@@ -66,6 +67,8 @@ enum Action {
     Frameworks(tables::Flags),
     /// Show the tasks of a cluster.
     Tasks(tables::Flags),
+    /// Say why a framework gets no offers, or what became of a task and which message the master waits for.
+    Explain(explain::Flags),
     /// Show the actors of a master or agent.
     Processes(tables::Flags),
     /// Watch the actors and peers of a node, and where messages are stuck.
@@ -108,6 +111,7 @@ fn run(action: Action) -> anyhow::Result<ExitCode> {
         Action::Agents(flags) => block_on(agents::run(*flags)),
         Action::Frameworks(flags) => block_on(tables::frameworks(flags)),
         Action::Tasks(flags) => block_on(tables::tasks(flags)),
+        Action::Explain(flags) => block_on(explain::run(flags)),
         Action::Processes(flags) => block_on(tables::processes(flags)),
         Action::Top(flags) => block_on(top::run(flags)),
         Action::Logs(flags) => block_on(logs::run(flags)),

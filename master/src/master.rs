@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use meseta_protocol::agent::{Address as HostAddress, MasterCapability, MasterInfo};
-use meseta_protocol::ids::{AgentId, FrameworkId, MasterId, OfferId};
+use meseta_protocol::ids::{AgentId, FrameworkId, MasterId, OfferId, Role};
 use meseta_protocol::messages::agent::{
     ExecutorExited, ExecutorToFramework, Pong, RegisterAgent, ReregisterAgent, UnregisterAgent,
     UpdateStatus,
@@ -64,6 +64,8 @@ pub struct Master {
     pub(crate) transitions: BTreeMap<AgentId, Transition>,
     /// Agents marked unreachable by this master, with the time since the Unix epoch.
     pub(crate) unreachable: Revised<BTreeMap<AgentId, Duration>>,
+    /// Weights of roles in force: those of the registry, or of the flags when it has none.
+    pub(crate) weights: BTreeMap<Role, f64>,
     /// Agents that will never come back, with the time since the Unix epoch they were marked.
     pub(crate) gone: BTreeMap<AgentId, Duration>,
     /// Agents of the registry that have not come back after a fail-over yet.
@@ -92,6 +94,8 @@ pub struct Master {
     pub(crate) audience: Option<Audience>,
     /// What writes documents about the cluster; none before somebody has asked for one.
     pub(crate) documents: Option<Documents>,
+    /// Explanations for which the allocator is being asked.
+    pub(crate) explaining: usize,
 }
 
 impl Master {
@@ -100,6 +104,7 @@ impl Master {
         let permits = Permits::new(config.agent_removal_rate_limit);
         Self {
             state: Revised::new(State::new(config.limits)),
+            weights: config.allocator.weights.clone(),
             config,
             info: MasterInfo::default(),
             started: Duration::ZERO,
@@ -124,6 +129,7 @@ impl Master {
             registrar: None,
             audience: None,
             documents: None,
+            explaining: 0,
         }
     }
 

@@ -12,7 +12,8 @@ use parking_lot::RwLock;
 
 use crate::codec::CodecError;
 use crate::context::Context;
-use crate::http::{Realm, Request, Response};
+use crate::http::readers::{Read, ReadCall};
+use crate::http::{About, Realm, Request, Response};
 use crate::links::ExitReason;
 use crate::message::{Kind, Message, Payload};
 use crate::pid::Pid;
@@ -68,6 +69,8 @@ pub struct Routes<P> {
     /// In the order of [`Profile::accepted`].
     kinds: Vec<Route<P>>,
     http: BTreeMap<&'static str, (Served, HttpHandler<P>)>,
+    /// The path that was added last.
+    latest: Option<&'static str>,
     profile: Arc<Profile>,
 }
 
@@ -81,10 +84,13 @@ pub(crate) enum Takes {
 }
 
 /// What a node must know of a path before it is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Served {
     pub(crate) takes: Takes,
     pub(crate) realm: Realm,
+    pub(crate) about: About,
+    /// What makes of a request what its handler needs.
+    pub(crate) read: Option<Read>,
 }
 
 /// What a node must know of a process before it runs: what it takes, and from whom.
@@ -181,6 +187,7 @@ impl<P: Process> Routes<P> {
         let mut routes = Self {
             kinds: Vec::new(),
             http: BTreeMap::new(),
+            latest: None,
             profile: Arc::default(),
         };
         P::routes(&mut routes);
@@ -232,6 +239,16 @@ impl<P: Process> Routes<P> {
         self.serve(path, Takes::Query, Realm::ReadOnly, handler)
     }
 
+    /// The same in another realm.
+    pub fn get_in(
+        &mut self,
+        realm: Realm,
+        path: &'static str,
+        handler: HttpHandler<P>,
+    ) -> &mut Self {
+        self.serve(path, Takes::Query, realm, handler)
+    }
+
     /// The same for everybody: nobody is asked who they are.
     pub fn open(&mut self, path: &'static str, handler: HttpHandler<P>) -> &mut Self {
         self.serve(path, Takes::Query, Realm::Open, handler)
@@ -259,8 +276,34 @@ impl<P: Process> Routes<P> {
         realm: Realm,
         handler: HttpHandler<P>,
     ) -> &mut Self {
-        self.http.insert(path, (Served { takes, realm }, handler));
+        let served = Served {
+            takes,
+            realm,
+            about: About::NOTHING,
+            read: None,
+        };
+        self.http.insert(path, (served, handler));
+        self.latest = Some(path);
         self
+    }
+
+    fn latest(&mut self, change: impl FnOnce(&mut Served)) -> &mut Self {
+        let latest = self.latest.and_then(|path| self.http.get_mut(path));
+        if let Some((served, _)) = latest {
+            change(served);
+        }
+        self
+    }
+
+    /// What `/help` and `/openapi.json` tell of the path that was added last.
+    pub fn about(&mut self, about: About) -> &mut Self {
+        self.latest(|served| served.about = about)
+    }
+
+    /// Has the body of a call for the path that was added last read beside the process, by a function of the request alone. The
+    /// handler takes what came of it ([`Request::take_reading`]).
+    pub fn reading(&mut self, read: fn(&Request) -> ReadCall) -> &mut Self {
+        self.latest(|served| served.read = Some(read))
     }
 
     pub(crate) fn handler(&self, kind: Kind) -> Option<Handler<P>> {

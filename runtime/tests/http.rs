@@ -248,6 +248,13 @@ fn a_long_answer_is_compressed_for_those_who_take_it() {
             .read_to_end(&mut back)
             .unwrap();
         assert_eq!(back, letters);
+        let (told, none) = exchange(&node, "HEAD", &path, gzip);
+        assert_eq!(
+            value(&told, "content-length"),
+            value(&head, "content-length")
+        );
+        assert_eq!(value(&told, "content-encoding"), Some("gzip"));
+        assert_eq!(none, b"");
         // Known by its tag it is not sent, and so not compressed.
         let known = format!("{gzip}If-None-Match: {}\r\n", value(&head, "etag").unwrap());
         let (head, body) = exchange(&node, "GET", &path, &known);
@@ -346,6 +353,62 @@ fn a_toggle_that_cannot_be_meant_is_refused_with_a_reason_and_changes_nothing() 
     }
     assert_eq!(once(&node, "/logging/toggle?level=9&duration=1mins").0, 200);
     assert_eq!(filter.in_force().directives, "info,meseta=trace");
+    node.shutdown();
+}
+
+#[test]
+fn whatever_is_served_stands_in_the_description_and_the_reverse() {
+    let node = node(|node| node);
+    node.spawn("shown", || Shown).unwrap();
+    node.delegate("shown");
+    let (status, text) = once(&node, "/openapi.json");
+    assert_eq!(status, 200);
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    for path in [
+        "/letters",
+        "/shown/letters",
+        "/named",
+        "/health",
+        "/metrics/snapshot",
+        "/logging",
+        "/help",
+    ] {
+        assert!(paths[path]["get"].is_object(), "{path}");
+    }
+    for (path, item) in paths {
+        let query = if path.ends_with("/letters") {
+            "?length=3"
+        } else {
+            ""
+        };
+        for method in item.as_object().unwrap().keys() {
+            let target = format!("{path}{query}");
+            let (head, _) = exchange(&node, &method.to_uppercase(), &target, "");
+            for status in ["404", "405", "5"] {
+                let start = format!("HTTP/1.1 {status}");
+                assert!(!head.starts_with(&start), "{method} {path}: {head}");
+            }
+        }
+    }
+    assert_eq!(once(&node, "/help/shown/letters").0, 200);
+    node.shutdown();
+}
+
+#[test]
+fn a_method_that_a_path_does_not_take_is_refused_in_words() {
+    let node = node(|node| node);
+    for path in ["/logging/toggle", "/metrics", "/__processes__"] {
+        let mut client = Client::of(&node);
+        let head = format!("POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n");
+        client.0.write_all(head.as_bytes()).unwrap();
+        let (status, text) = client.answer().unwrap();
+        assert_eq!(status, 405, "{path}: {text}");
+        assert!(
+            text.contains("Expecting one of { 'GET' }, but received 'POST'"),
+            "{text}"
+        );
+    }
     node.shutdown();
 }
 

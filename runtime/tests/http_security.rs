@@ -11,7 +11,7 @@ use std::time::Duration;
 use meseta_runtime::http::auth::basic;
 use meseta_runtime::http::auth::credentials::{Credentials as Known, hash};
 use meseta_runtime::http::tls::Dial;
-use meseta_runtime::http::{self, HttpLimits, Need, Realm, Security, StreamSender};
+use meseta_runtime::http::{self, HttpLimits, Need, ReadCall, Realm, Security, StreamSender};
 use meseta_runtime::identity::{CertificateAuthority, Identity};
 use meseta_runtime::{Credentials, Node, NodeBuilder, Process, Request, Response, Routes};
 use tempfile::TempDir;
@@ -38,6 +38,12 @@ impl Process for Desk {
             .get("/look", |_, _, request| {
                 Response::text(200, request.caller.to_string())
             })
+            .get("/data", |_, _, _| Response::json(&serde_json::json!({})))
+            .call("/length", |_, _, request| {
+                let length: Option<usize> = request.take_reading();
+                Response::text(200, format!("{length:?}"))
+            })
+            .reading(|request| ReadCall::new(request.body.len(), false))
             .open("/open", |_, _, _| Response::text(200, "open"))
             .call("/change", |_, _, request| {
                 Self::change(request, Need::Change)
@@ -375,6 +381,150 @@ fn limits_are_told_to_those_who_exceed_them() {
         assert_eq!(answer.status, 431, "{answer:?}");
         assert!(answer.body.contains(flag), "{answer:?}");
     }
+    node.shutdown();
+}
+
+#[test]
+fn bodies_are_read_before_their_process_sees_them_and_broken_ones_are_the_client_s_fault() {
+    let (node, _directory) = node(|node| node);
+    let ask = |headers: &str, body: &str| {
+        let head = format!(
+            "POST /desk/length HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}Connection: close\r\n\r\n"
+        );
+        parse(&say(&node, &Dial::Plain, &format!("{head}{body}")).unwrap())
+    };
+    for length in [0, 3, 100_000] {
+        let answer = ask(
+            &format!("Content-Length: {length}\r\n"),
+            &"x".repeat(length),
+        );
+        assert_eq!(
+            (answer.status, answer.body),
+            (200, format!("Some({length})"))
+        );
+    }
+    for body in ["zz\r\nabc\r\n0\r\n\r\n", "3\r\nabcdef\r\n0\r\n\r\n"] {
+        let answer = ask("Transfer-Encoding: chunked\r\n", body);
+        assert_eq!(answer.status, 400, "{answer:?}");
+    }
+    node.shutdown();
+}
+
+#[test]
+fn whoever_has_proven_nothing_is_told_so_before_a_long_body_is_read() {
+    let (node, directory) = node(|node| node.http_security(security(&[])));
+    let tls = authority(&directory);
+    let ask = |dial: &Dial, headers: &str, body: &str| {
+        let head = format!("POST /desk/length HTTP/1.1\r\n{AWAY}{headers}\r\n");
+        parse(&say(&node, dial, &format!("{head}{body}")).unwrap())
+    };
+    let long = "Content-Length: 1000000\r\n";
+    let told = ask(&tls, long, "");
+    assert_eq!(told.status, 401, "{told:?}");
+    assert!(
+        told.head.to_lowercase().contains("www-authenticate: basic"),
+        "{told:?}"
+    );
+    let plain = ask(&Dial::Plain, long, "");
+    assert_eq!(plain.status, 403, "{plain:?}");
+    let chunk = format!("{:x}\r\n{}\r\n0\r\n\r\n", 100_000, "x".repeat(100_000));
+    assert_eq!(
+        ask(&tls, "Transfer-Encoding: chunked\r\n", &chunk).status,
+        401
+    );
+    // What asks only is short.
+    let short = "Connection: close\r\nContent-Length: 3\r\n";
+    assert_eq!(ask(&tls, short, "abc").body, "Some(3)");
+    let proven = authorized(
+        "Connection: close\r\nContent-Length: 100000\r\n",
+        "ops",
+        "secret",
+    );
+    assert_eq!(
+        ask(&tls, &proven, &"x".repeat(100_000)).body,
+        "Some(100000)"
+    );
+    node.shutdown();
+}
+
+#[test]
+fn a_script_is_for_answers_that_need_no_password() {
+    for (guarded, is_script) in [(&[][..], true), (&[Realm::ReadOnly][..], false)] {
+        let (node, _directory) = node(|node| node.http_security(security(guarded)));
+        let headers = authorized(HERE, "ops", "secret");
+        let answer = ask(&node, &Dial::Plain, "GET", "/data?jsonp=f", &headers);
+        let expected = if is_script { "f({})" } else { "{}" };
+        assert_eq!(
+            (answer.status, &*answer.body),
+            (200, expected),
+            "{answer:?}"
+        );
+        node.shutdown();
+    }
+}
+
+#[test]
+fn pages_of_other_sites_read_where_the_flag_says_so_and_change_nothing() {
+    let with = |origins: &str| {
+        let origins = origins.parse().unwrap();
+        node(|node| {
+            node.http_security(Security {
+                origins,
+                ..security(&[])
+            })
+        })
+    };
+    let page = format!("{HERE}Origin: https://board.example\r\nSec-Fetch-Site: cross-site\r\n");
+    let allowed = |answer: &Answer| {
+        answer
+            .head
+            .contains("Access-Control-Allow-Origin: https://board.example")
+    };
+    for (flag, may) in [("", false), ("https://board.example", true)] {
+        let (node, _directory) = with(flag);
+        for path in ["/data", "/nothing"] {
+            let answer = ask(&node, &Dial::Plain, "GET", path, &page);
+            assert_eq!(allowed(&answer), may, "{answer:?}");
+            assert_eq!(answer.head.contains("Vary: Origin"), may, "{answer:?}");
+        }
+        let change = ask(&node, &Dial::Plain, "POST", "/change", &page);
+        assert_eq!(change.status, 403, "{change:?}");
+        let before = format!("{page}Access-Control-Request-Method: POST\r\n");
+        let answer = ask(&node, &Dial::Plain, "OPTIONS", "/length", &before);
+        assert_eq!(
+            (answer.status == 204, allowed(&answer)),
+            (may, may),
+            "{answer:?}"
+        );
+        node.shutdown();
+    }
+}
+
+#[test]
+fn however_many_want_a_stream_at_once_no_more_get_one_than_may() {
+    let limits = HttpLimits {
+        streams: 2,
+        ..HttpLimits::default()
+    };
+    let (node, _directory) = node(|node| node.http_limits(limits));
+    let address = node.address().to_string();
+    let all: Vec<_> = (0..20)
+        .map(|_| {
+            let address = address.clone();
+            std::thread::spawn(move || {
+                let mut stream = TcpStream::connect(address).unwrap();
+                let request =
+                    "POST /desk/follow HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n";
+                stream.write_all(request.as_bytes()).unwrap();
+                let mut first = [0; 12];
+                stream.read_exact(&mut first).unwrap();
+                (first.ends_with(b"200"), stream)
+            })
+        })
+        .collect();
+    let all: Vec<_> = all.into_iter().map(|one| one.join().unwrap()).collect();
+    assert_eq!(all.iter().filter(|(goes_on, _)| *goes_on).count(), 2);
+    assert_eq!(node.metrics().value("runtime/http_streams"), Some(2.0));
     node.shutdown();
 }
 

@@ -180,3 +180,80 @@ fn requests_that_are_no_calls_are_refused_in_the_words_that_clients_know() {
     assert_eq!(connection.chunk(), None);
     cluster.stop();
 }
+
+#[test]
+fn a_framework_describes_itself_anew_and_may_not_become_another() {
+    let cluster = Cluster::start(1, &["--resources", "cpus:4;mem:1024"]);
+    let mut first = info("before");
+    first["roles"] = json!(["a", "b"]);
+    let mut scheduler = Scheduler::subscribe(&cluster.master, &first);
+    let id = scheduler.framework_id.clone();
+    first["id"] = json!({ "value": id });
+    let call = |scheduler: &mut Scheduler, info: &Value, suppressed: &[&str]| {
+        scheduler.call(json!({"type": "UPDATE_FRAMEWORK", "update_framework": {
+            "framework_info": info, "suppressed_roles": suppressed,
+        }}))
+    };
+    let offer = scheduler.offer();
+    let role = offer["allocation_info"]["role"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let other = if role == "a" { "b" } else { "a" };
+
+    // Leaving a role takes back what was offered under it.
+    let mut second = first.clone();
+    second["name"] = json!("after");
+    second["roles"] = json!([other]);
+    let answer = call(&mut scheduler, &second, &[]);
+    assert_eq!((answer.status, &*answer.body), (200, ""));
+    let rescinded = scheduler.event_of("RESCIND");
+    assert_eq!(rescinded["rescind"]["offer_id"], offer["id"]);
+    let shown = states(&cluster, &id);
+    let shown = &shown["frameworks"][0];
+    assert_eq!(
+        (&shown["name"], &shown["roles"]),
+        (&json!("after"), &json!([other]))
+    );
+    let again = scheduler.offer();
+    assert_eq!(again["allocation_info"]["role"], other);
+
+    // A suppressed role gets nothing from then on; what is offered already stays.
+    assert_eq!(call(&mut scheduler, &second, &[other]).status, 200);
+    let explained = format!("/explain/framework/{id}");
+    wait_for("the role to be suppressed", || {
+        let (_, body) = http_get(&cluster.master, &explained);
+        let told: Value = serde_json::from_str(&body).unwrap();
+        let roles = told["roles"].as_array().unwrap();
+        let role = roles.iter().find(|role| role["role"] == other)?;
+        (role["suppressed"] == true).then_some(())
+    });
+
+    for (field, value, told) in [
+        (
+            "user",
+            json!("somebody-else"),
+            "Updating 'FrameworkInfo.user' is unsupported",
+        ),
+        (
+            "checkpoint",
+            json!(true),
+            "Updating 'FrameworkInfo.checkpoint' is unsupported",
+        ),
+        (
+            "principal",
+            json!("somebody"),
+            "Changing framework's principal is not allowed.",
+        ),
+        ("roles", json!(["/"]), "Supplied FrameworkInfo is not valid"),
+    ] {
+        let mut changed = second.clone();
+        changed[field] = value;
+        let answer = call(&mut scheduler, &changed, &[]);
+        assert_eq!(answer.status, 400, "{field}: {answer:?}");
+        assert!(answer.body.contains(told), "{field}: {answer:?}");
+    }
+    let foreign = call(&mut scheduler, &second, &["not-its-own"]);
+    assert_eq!(foreign.status, 400, "{foreign:?}");
+    assert_eq!(states(&cluster, &id)["frameworks"][0]["name"], "after");
+}

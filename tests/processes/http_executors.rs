@@ -31,9 +31,11 @@ fn task(id: &str, offer: &Value, framework: &str) -> Value {
 /// A state of a task, as the executor tells it. The id of the update follows from both.
 fn status(task: &str, state: &str) -> Value {
     let letters = format!("{task}{state}").replace(['_', '-'], "");
+    let (first, rest) = letters.split_at(letters.len().min(8));
     json!({
         "task_id": {"value": task}, "state": state, "source": "SOURCE_EXECUTOR",
-        "uuid": format!("{letters:A<21.21}Q=="),
+        // The Q in the middle makes it one of version 4.
+        "uuid": format!("{first:A<8}Q{rest:A<12.12}Q=="),
     })
 }
 

@@ -257,7 +257,7 @@ fn schedulers_executors_and_operators_prove_who_they_are() {
     assert_eq!(executor.event().unwrap()["type"], "SUBSCRIBED");
     executor.update(&json!({
         "task_id": {"value": "long"}, "state": "TASK_FINISHED", "source": "SOURCE_EXECUTOR",
-        "uuid": "bG9uZ2xvbmdsb25nbG9uZw==",
+        "uuid": "bG9uZ2xvRmdsb25nbG9uZw==",
     }));
     let end = loop {
         let status = scheduler.status();

@@ -13,7 +13,7 @@ use meseta_api::style;
 use meseta_protocol::resources::{ReservedSums, Resources, Sums};
 use meseta_protocol::task::{Task, TaskInfo};
 use meseta_protocol::{ExecutorId, FrameworkId};
-use meseta_runtime::http::{Need, Realm, Version};
+use meseta_runtime::http::{About, Need, Realm, Version};
 use meseta_runtime::{Context, Request, Response, Routes};
 use serde_json::{Map, Value, json};
 
@@ -26,20 +26,56 @@ pub(crate) const EXECUTOR: Realm = Realm::Own("executor");
 
 /// Adds the agent's paths.
 pub(crate) fn routes(routes: &mut Routes<Agent>) {
+    const PATH: &[(&str, &str)] = &[(
+        "path",
+        "Of a sandbox, as /files/debug lists them, or below one",
+    )];
     routes
         .get("/state", Agent::state)
+        .about(About::read(
+            "Everything: the agent itself, its frameworks, executors and tasks",
+        ))
         .call("/api/v1", Agent::operator_api)
+        .reading(operator::read)
+        .about(About::call("Calls of operators").saying(
+            "`type` says what is called: GET_HEALTH, GET_STATE, READ_FILE and others, as in Mesos.",
+        ))
         .call_in(EXECUTOR, "/api/v1/executor", Agent::executor_api)
+        .reading(crate::http_executors::read)
+        .about(
+            About::call("Calls of executors")
+                .saying("SUBSCRIBE is answered with a stream of events, all other calls with 202."),
+        )
         .open("/health", |_, _, _| Response::empty())
+        .about(About::read("Whether the agent is up").gives(&[]))
         .get("/containers", Agent::containers)
+        .about(About::read("Containers and what runs in them"))
         // Nothing measures containers yet.
         .get("/monitor/statistics", |_, _, _| Response::json(&json!([])))
+        .about(About::read("What containers use: nothing measures it yet"))
         .get("/flags", Agent::flags)
+        .about(About::read("Flags of the program"))
         .get("/gc", Agent::show_collection)
+        .about(About::read("Which sandboxes will be removed, and when"))
         .get("/files/browse", Agent::browse)
+        .about(About::read("A directory of a sandbox").with(PATH))
         .get("/files/read", Agent::read)
+        .about(About::read("Part of a file of a sandbox").with(&[
+            ("path", "Of the file"),
+            (
+                "offset",
+                "Where to begin; none or -1 for the length of the file",
+            ),
+            ("length", "How many bytes, at most 65536"),
+        ]))
         .get("/files/download", Agent::download)
-        .get("/files/debug", Agent::attachments);
+        .about(
+            About::read("A file of a sandbox")
+                .with(PATH)
+                .gives(&["application/octet-stream"]),
+        )
+        .get("/files/debug", Agent::attachments)
+        .about(About::read("Under which virtual paths sandboxes are shown"));
 }
 
 fn task_json(task: &Task) -> Value {

@@ -14,7 +14,7 @@ use meseta_protocol::framework::FrameworkInfo;
 use meseta_protocol::ids::ContainerId;
 use meseta_protocol::task::Task;
 use meseta_protocol::{ExecutorId, FrameworkId};
-use meseta_runtime::http::{Need, Version};
+use meseta_runtime::http::{Need, ReadCall, Version};
 use meseta_runtime::logging;
 use meseta_runtime::{Context, Request, Response};
 use serde::Serialize;
@@ -68,6 +68,16 @@ struct ContainerPart<'a> {
     container_status: StatusPart<'a>,
 }
 
+fn read_call(request: &Request) -> Result<Call, Refusal> {
+    let format = API.body_format(request.header("content-type"))?;
+    API.read(format, &request.body, request.max_nesting)
+}
+
+/// Reads a call beside the agent's own work. No answer of it goes on.
+pub(super) fn read(request: &Request) -> ReadCall {
+    ReadCall::new(read_call(request), false)
+}
+
 /// A list, also when it is empty.
 fn list(all: impl Iterator<Item = Built>) -> Built {
     Ok(Tree::List(all.collect::<Result<_, _>>()?))
@@ -92,8 +102,7 @@ impl Agent {
         cx: &mut Context<'_, Self>,
         request: &Request,
     ) -> Result<Response, Refusal> {
-        let format = API.body_format(request.header("content-type"))?;
-        let call = API.read(format, &request.body, request.max_nesting)?;
+        let call = (request.take_reading()).unwrap_or_else(|| read_call(request))?;
         let format = API.answer_format(request.header("accept"))?;
         let tree = match call {
             Call::Get(kind) => {

@@ -10,7 +10,8 @@ use meseta_api::executor::{self as api, Call};
 use meseta_api::negotiation::Format;
 use meseta_api::style::Style;
 use meseta_protocol::messages::executor::SubscribeExecutor;
-use meseta_runtime::http::{self, Need, Principal};
+use meseta_protocol::{ExecutorId, FrameworkId};
+use meseta_runtime::http::{self, Need, Principal, ReadCall};
 use meseta_runtime::{Context, Pid, Placement, Receive, Request, Response};
 use tracing::info;
 
@@ -45,9 +46,8 @@ impl Agent {
         cx: &mut Context<'_, Self>,
         request: &Request,
     ) -> Result<Response, Refusal> {
-        let format = Format::of_body(request.header("content-type"))?;
         let (framework_id, executor_id, call) =
-            api::read(format, &request.body, request.max_nesting)?;
+            (request.take_reading()).unwrap_or_else(|| read_call(request))?;
         let principal = request.caller.principal.as_ref();
         claims_are(
             principal,
@@ -148,6 +148,20 @@ impl Agent {
         let body = body.telling(cx.outside(), me.clone());
         Ok(Response::stream(format.content_type(), body))
     }
+}
+
+type Read = Result<(FrameworkId, ExecutorId, Call), Refusal>;
+
+fn read_call(request: &Request) -> Read {
+    let format = Format::of_body(request.header("content-type"))?;
+    api::read(format, &request.body, request.max_nesting)
+}
+
+/// Reads a call beside the agent's own work.
+pub(crate) fn read(request: &Request) -> ReadCall {
+    let call = read_call(request);
+    let may_go_on = matches!(call, Ok((_, _, Call::Subscribe(_))));
+    ReadCall::new(call, may_go_on)
 }
 
 /// Whether whoever has proven who they are is the one that these claims name.

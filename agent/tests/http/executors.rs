@@ -230,7 +230,7 @@ impl Answer {
 fn running() -> Value {
     json!({
         "task_id": {"value": "first"}, "state": "TASK_RUNNING", "source": "SOURCE_EXECUTOR",
-        "uuid": "AAAAAAAAAAAAAAAAAAAAAQ==",
+        "uuid": "AAAAAAAAQAAAAAAAAAAAAQ==",
     })
 }
 

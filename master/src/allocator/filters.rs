@@ -46,6 +46,11 @@ impl Refusals {
         self.all.range(range).map(|(_, refused)| refused)
     }
 
+    /// All of them: of which agent, its number, and what is refused.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, u64, &Arc<Resources>)> {
+        (self.all.iter()).map(|((agent, number), refused)| (*agent, *number, refused))
+    }
+
     /// Installs a refusal under a number never used before.
     pub fn insert(&mut self, agent: usize, number: u64, refused: Arc<Resources>) {
         self.all.insert((agent, number), refused);
@@ -136,6 +141,14 @@ impl Deadlines {
     /// The numbers of the refusals noted.
     pub fn numbers(&self) -> impl Iterator<Item = u64> + '_ {
         self.queue.iter().map(|Reverse((_, key))| key.number)
+    }
+
+    /// When the refusals of one framework end, those removed early included, by number.
+    pub fn of_framework(&self, framework: usize) -> BTreeMap<u64, Time> {
+        let all = self.queue.iter().map(|Reverse(one)| one);
+        all.filter(|(_, key)| key.framework == framework)
+            .map(|(end, key)| (key.number, *end))
+            .collect()
     }
 
     /// Drops all entries for which `keep` does not hold.

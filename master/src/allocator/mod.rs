@@ -12,6 +12,7 @@
 //! | `role_tree.rs` | pure: which roles exist, reservations, weights |
 //! | `filters.rs` | pure: what was declined, and until when |
 //! | `amounts.rs`, `slab.rs` | pure: small numbers for names, frameworks, agents and roles |
+//! | `explain.rs` | pure: what is told to who asks why there is no offer |
 //! | `messages.rs` | what the master and the allocator tell each other |
 //!
 //! Source: Mesos `src/master/allocator/mesos/hierarchical.cpp`.
@@ -19,6 +20,7 @@
 pub mod amounts;
 pub mod core;
 pub mod drf_sorter;
+pub mod explain;
 pub mod filters;
 pub mod messages;
 pub mod role_tree;
@@ -39,6 +41,7 @@ pub use filters::{MAX_REFUSAL, refusal};
 pub use messages::Allocation;
 pub use role_tree::{DEFAULT_WEIGHT, Node as RoleNode, RoleTree};
 
+use explain::{Explain, Explained};
 use messages::{
     ActivateAgent, ActivateFramework, AddAgent, AddFramework, Allocated, DeactivateAgent,
     DeactivateFramework, RecoverResources, RemoveAgent, RemoveFramework, ReviveOffers,
@@ -98,7 +101,8 @@ impl Process for AllocatorProcess {
             .on::<RecoverResources>()
             .on::<ReviveOffers>()
             .on::<SuppressOffers>()
-            .on::<UpdateWeights>();
+            .on::<UpdateWeights>()
+            .on::<Explain>();
     }
 
     fn start(&mut self, cx: &mut Context<'_, Self>) {
@@ -149,6 +153,13 @@ impl Receive<RecoverResources> for AllocatorProcess {
         if let Err(error) = self.books.recover_resources(&message, cx.now()) {
             error!(%error, "master and allocator disagree");
         }
+    }
+}
+
+impl Receive<Explain> for AllocatorProcess {
+    fn receive(&mut self, cx: &mut Context<'_, Self>, _from: &Pid, message: Explain) {
+        let framework = self.books.explain(&message, cx.now());
+        cx.reply(Explained { framework });
     }
 }
 

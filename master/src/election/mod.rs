@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use meseta_protocol::agent::MasterInfo;
 use meseta_protocol::messages::election::{Detect, ELECTION, Leader};
+use meseta_runtime::http::About;
 use meseta_runtime::planted::mistake;
 use meseta_runtime::{
     Address, Context, ExitReason, Pid, Process, Receive, Request, Response, Routes, Time,
@@ -36,6 +37,9 @@ use self::messages::{
     Contend, Elected, Heartbeat, HeartbeatAck, PreVote, PreVoteAnswer, Recovered,
 };
 use crate::log::asks::{Demoted, Elect, Election as Outcome};
+
+/// What is told of the one path.
+const STATE: About = About::read("Who leads, as this master knows it");
 
 /// How long the coordinator may take to say how an election went; then it counts as lost.
 const BALLOT_LIMIT: Duration = Duration::from_secs(10);
@@ -112,7 +116,8 @@ impl Process for Election {
             .on::<Contend>()
             .on::<Recovered>()
             .on::<Demoted>()
-            .get("/state", Self::show);
+            .get("/state", Self::show)
+            .about(STATE);
     }
 
     fn start(&mut self, cx: &mut Context<'_, Self>) {
@@ -329,12 +334,15 @@ impl Alone {
 
 impl Process for Alone {
     fn routes(routes: &mut Routes<Self>) {
-        routes.on::<Detect>().get("/state", |me, cx, _| {
-            let address = cx.address().to_string();
-            Response::json(&json!({
-                "doing": "leading", "epoch": me.epoch, "leader": address, "masters": [address], "quorum": 1,
-            }))
-        });
+        routes
+            .on::<Detect>()
+            .get("/state", |me, cx, _| {
+                let address = cx.address().to_string();
+                Response::json(&json!({
+                    "doing": "leading", "epoch": me.epoch, "leader": address, "masters": [address], "quorum": 1,
+                }))
+            })
+            .about(STATE);
     }
 
     fn start(&mut self, cx: &mut Context<'_, Self>) {

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use meseta_protocol::AgentId;
 use meseta_protocol::messages::scheduler::AgentLost;
+use meseta_protocol::{AgentId, Role};
 use meseta_runtime::Context;
 use tracing::{error, info, warn};
 
@@ -44,6 +44,7 @@ impl Master {
     /// Weights in the registry win over those of the flags, which are stored when the registry has none.
     fn settle_weights(&mut self, cx: &mut Context<'_, Self>, registry: &Registry) {
         let flags = self.config.allocator.weights.clone();
+        self.weights = in_force(&flags, &registry.weights);
         if registry.weights.is_empty() {
             if !flags.is_empty() {
                 let weights = flags;
@@ -165,6 +166,29 @@ impl Master {
     }
 }
 
+/// The weights that count: all that are stored, or those of the flags when none is.
+fn in_force(flags: &BTreeMap<Role, f64>, stored: &BTreeMap<Role, f64>) -> BTreeMap<Role, f64> {
+    let counts = if stored.is_empty() { flags } else { stored };
+    counts.clone()
+}
+
 pub(crate) fn nanoseconds(at: Duration) -> u64 {
     u64::try_from(at.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_of_weights_counts_and_else_the_flags() {
+        let weights = |all: &[(&str, f64)]| -> BTreeMap<Role, f64> {
+            all.iter()
+                .map(|(role, weight)| (Role::new(*role), *weight))
+                .collect()
+        };
+        let (flags, stored) = (weights(&[("a", 2.0), ("b", 3.0)]), weights(&[("a", 4.0)]));
+        assert_eq!(in_force(&flags, &BTreeMap::new()), flags);
+        assert_eq!(in_force(&flags, &stored), stored);
+    }
 }

@@ -13,6 +13,7 @@
 //! ```
 
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use bytes::Bytes;
 use meseta_runtime::http::Later;
@@ -23,11 +24,19 @@ use meseta_runtime::{
 use serde::{Deserialize, Serialize};
 use tracing::{debug, error};
 
+use super::explain::{self, Ledger, Question, Records};
 use super::view::{Document, View};
-use crate::master::Master;
+use crate::allocator::explain::{Explain, FrameworkExplained};
+use crate::master::{Master, Transition};
 
 /// Id of the process.
 const ID: &str = "documents";
+
+/// How long the allocator may take to say what it knows.
+const ALLOCATOR_LIMIT: Duration = Duration::from_secs(10);
+
+/// Explanations that are being made at a time; one more is refused.
+const MOST_EXPLAINED: usize = 8;
 
 /// Documents that are kept while nothing changes, and bytes that all of them may have together.
 const KEPT: usize = 16;
@@ -70,8 +79,19 @@ struct Made {
 impl Made {
     fn answer(&self, request: &Request, state: &str) -> Response {
         let response = Response::body(self.content_type, self.body.clone());
-        response.tagged(request.tag(state))
+        // What is called for by POST is not named by its path: it would have the tag of whatever else is called for so.
+        match request.method.as_str() {
+            "GET" | "HEAD" => response.tagged(request.tag(state)),
+            _ => response,
+        }
     }
+}
+
+/// Somebody who wants something explained.
+#[derive(Debug)]
+struct Puzzled {
+    wanted: explain::Wanted,
+    later: Later,
 }
 
 /// All who have asked since the last view was taken, with the next one.
@@ -81,6 +101,9 @@ struct Job {
     state: String,
     view: View,
     askers: Vec<Asker>,
+    /// What explanations are made from besides, for those who want one.
+    ledger: Ledger,
+    puzzled: Vec<Puzzled>,
 }
 
 /// What was written of one revision.
@@ -122,6 +145,7 @@ pub(crate) struct Documents {
     busy: bool,
     /// Those who ask meanwhile.
     waiting: Vec<Asker>,
+    puzzled: Vec<Puzzled>,
 }
 
 impl Documents {
@@ -144,6 +168,7 @@ impl Documents {
                     shelf: Shelf::default(),
                     busy: false,
                     waiting: Vec::new(),
+                    puzzled: Vec::new(),
                 })
             }
             Err(why) => {
@@ -172,7 +197,7 @@ impl Master {
             started: self.started,
             elected: self.leadership.map(|one| one.since),
             flags: self.config.flags.clone(),
-            weights: self.config.allocator.weights.clone(),
+            weights: self.weights.clone(),
             state: self.state.snapshot(),
             awaited: self.awaited.clone(),
             unreachable: self.unreachable.len(),
@@ -228,10 +253,16 @@ impl Master {
                 None => askers.push(asker),
             }
         }
-        if askers.is_empty() {
+        let puzzled = std::mem::take(&mut documents.puzzled);
+        if askers.is_empty() && puzzled.is_empty() {
             return;
         }
         let view = self.view(cx.me());
+        let ledger = if puzzled.is_empty() {
+            Ledger::default()
+        } else {
+            self.ledger(cx)
+        };
         let Some(documents) = &mut self.documents else {
             return;
         };
@@ -239,10 +270,127 @@ impl Master {
             state,
             view,
             askers,
+            ledger,
+            puzzled,
         };
         // Whoever waits for one that has ended is told that there is no answer.
         documents.busy = documents.jobs.send(job).is_ok();
         cx.send(&documents.scribe, Write {});
+    }
+
+    /// What explanations are made from and documents are not.
+    fn ledger(&self, cx: &Context<'_, Self>) -> Ledger {
+        let unsettled = self.transitions.iter().map(|(id, what)| {
+            let what = match what {
+                Transition::Reregistering => "its registration is being stored",
+                Transition::MarkingUnreachable => "that it is unreachable is being stored",
+                Transition::MarkingGone => "that it is gone is being stored",
+                Transition::Removing => "its removal is being stored",
+            };
+            (id.clone(), what)
+        });
+        let doomed = self.doomed.keys().map(|id| {
+            let what = "it is marked unreachable when --agent_removal_rate_limit allows it";
+            (id.clone(), what)
+        });
+        Ledger {
+            now: cx.wall(),
+            unreachable: self.unreachable.clone(),
+            gone: self.gone.clone(),
+            unsettled: doomed.chain(unsettled).collect(),
+            patience: self.config.agent_reregister_timeout,
+        }
+    }
+
+    /// `/explain/framework/ID`.
+    pub(super) fn explain_framework(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        request: &Request,
+    ) -> Response {
+        match Question::of_framework(request) {
+            Ok(question) => self.explain(cx, request, question),
+            Err(why) => Response::text(400, why),
+        }
+    }
+
+    /// `/explain/task/ID`.
+    pub(super) fn explain_task(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        request: &Request,
+    ) -> Response {
+        match Question::of_task(request) {
+            Ok(question) => self.explain(cx, request, question),
+            Err(why) => Response::text(400, why),
+        }
+    }
+
+    fn explain(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        request: &Request,
+        question: Question,
+    ) -> Response {
+        let documents = self.documents.as_ref();
+        let waiting = documents.map_or(0, |documents| documents.puzzled.len());
+        if self.explaining + waiting >= MOST_EXPLAINED {
+            return Response::text(503, "Too many explanations are being made: try again.\n");
+        }
+        self.explaining += 1;
+        let (later, response) = Response::later();
+        let is_text = explain::wants_text(request);
+        let asked = match &question {
+            Question::Framework {
+                id,
+                agent,
+                offset,
+                limit,
+            } => Some(Explain {
+                framework_id: id.clone(),
+                agent_id: agent.clone(),
+                offset: *offset,
+                limit: *limit,
+            }),
+            Question::Task { .. } => None,
+        };
+        match (asked, self.allocator.clone()) {
+            (Some(asked), Some(allocator)) => {
+                cx.ask(&allocator, asked, ALLOCATOR_LIMIT, move |me, cx, told| {
+                    let told = told.ok().and_then(|told| told.framework);
+                    me.have_explained(cx, (question, is_text, told), later);
+                });
+            }
+            _ => self.have_explained(cx, (question, is_text, None), later),
+        }
+        response
+    }
+
+    /// Has an explanation written, now that the allocator has said what it knows.
+    fn have_explained(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        (question, is_text, allocator): (Question, bool, Option<FrameworkExplained>),
+        later: Later,
+    ) {
+        self.explaining -= 1;
+        if self.documents.is_none() {
+            self.documents = Documents::open(cx);
+        }
+        let Some(documents) = &mut self.documents else {
+            return;
+        };
+        documents.puzzled.push(Puzzled {
+            wanted: explain::Wanted {
+                question,
+                is_text,
+                allocator,
+            },
+            later,
+        });
+        if !documents.busy {
+            self.have_written(cx);
+        }
     }
 
     /// The process that writes has ended; those who wait for it are told so by that.
@@ -270,7 +418,7 @@ impl Receive<Written> for Master {
         while let Ok((state, made)) = documents.made.try_recv() {
             documents.shelf.put(state, made);
         }
-        if !documents.waiting.is_empty() {
+        if !(documents.waiting.is_empty() && documents.puzzled.is_empty()) {
             self.have_written(cx);
         }
     }
@@ -289,7 +437,18 @@ impl Scribe {
             state,
             view,
             askers,
+            ledger,
+            puzzled,
         } = job;
+        let records = Records {
+            view: &view,
+            ledger: &ledger,
+        };
+        for one in puzzled {
+            if !one.later.is_abandoned() {
+                one.later.answer(explain::answer(&one.wanted, &records));
+            }
+        }
         let mut all: Vec<Made> = Vec::new();
         for asker in askers {
             if asker.later.is_abandoned() {

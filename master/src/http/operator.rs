@@ -5,7 +5,7 @@ use meseta_api::operator::{Api, Call};
 use meseta_api::{Mismatch, Refusal, Tree};
 use meseta_protocol::agent::MasterInfo;
 use meseta_protocol::{AgentId, FrameworkId, Role};
-use meseta_runtime::http::{Caller, Need, Version};
+use meseta_runtime::http::{Caller, Need, ReadCall, Version};
 use meseta_runtime::logging;
 use meseta_runtime::{Context, Request, Response};
 use serde::Serialize;
@@ -45,6 +45,18 @@ pub(super) fn unshown(why: Mismatch) -> Refusal {
     Refusal::new(500, why.to_string())
 }
 
+fn read_call(request: &Request) -> Result<Call, Refusal> {
+    let format = API.body_format(request.header("content-type"))?;
+    API.read(format, &request.body, request.max_nesting)
+}
+
+/// Reads a call beside the master's own work.
+pub(super) fn read(request: &Request) -> ReadCall {
+    let call = read_call(request);
+    let may_go_on = call == Ok(Call::Subscribe);
+    ReadCall::new(call, may_go_on)
+}
+
 impl Master {
     /// Answers a request to the operator API.
     pub(crate) fn operator_api(
@@ -80,8 +92,7 @@ impl Master {
         cx: &mut Context<'_, Self>,
         request: &Request,
     ) -> Result<Response, Refusal> {
-        let format = API.body_format(request.header("content-type"))?;
-        let call = API.read(format, &request.body, request.max_nesting)?;
+        let call = (request.take_reading()).unwrap_or_else(|| read_call(request))?;
         let format = API.answer_format(request.header("accept"))?;
         let tree = match call {
             Call::Get(
@@ -129,7 +140,7 @@ impl Master {
             "GET_VERSION" => return API.version(&Version::of_program()),
             "GET_LOGGING_LEVEL" => return API.logging_level(logging::level().unwrap_or_default()),
             "GET_WEIGHTS" => {
-                let weights = self.config.allocator.weights.iter();
+                let weights = self.weights.iter();
                 let weight_infos: Vec<_> = weights
                     .map(|(role, weight)| WeightPart {
                         role,

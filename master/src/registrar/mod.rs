@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use meseta_protocol::agent::MasterInfo;
+use meseta_runtime::http::About;
 use meseta_runtime::{
     Ask, AskError, Context, ExitReason, Message, OWN_NODE, Pid, Process, Receive, ReplyTo, Request,
     Response, Routes, Time,
@@ -169,7 +170,10 @@ impl Process for Registrar {
         routes
             .on::<Recover>()
             .on::<Apply>()
-            .get("/registry", Self::show);
+            .get("/registry", Self::show)
+            .about(About::read(
+                "The registry: what is remembered over a master's end",
+            ));
     }
 
     fn start(&mut self, cx: &mut Context<'_, Self>) {

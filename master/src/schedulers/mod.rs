@@ -16,7 +16,7 @@ use meseta_protocol::FrameworkId;
 use meseta_protocol::Role;
 use meseta_protocol::framework::FrameworkInfo;
 use meseta_protocol::messages::scheduler::SubscribeFramework;
-use meseta_runtime::http::{self, Need, Stream};
+use meseta_runtime::http::{self, Need, ReadCall, Stream};
 use meseta_runtime::{Address, Context, Pid, Placement, Request, Response};
 use tracing::{debug, error, info, warn};
 
@@ -58,8 +58,7 @@ impl Master {
         cx: &mut Context<'_, Self>,
         request: &Request,
     ) -> Result<Response, Refusal> {
-        let format = Format::of_body(request.header("content-type"))?;
-        let call = api::read(format, &request.body, request.max_nesting)?;
+        let call = (request.take_reading()).unwrap_or_else(|| read_call(request))?;
         if let Call::Subscribe(subscribe) = call {
             return self.subscribe_http(cx, request, subscribe);
         }
@@ -86,6 +85,13 @@ impl Master {
             }
         }
         Ok(Response::empty().with_status(202))
+    }
+
+    /// Reads a call beside the master's own work.
+    pub(crate) fn read_scheduler_call(request: &Request) -> ReadCall {
+        let call = read_call(request);
+        let may_go_on = matches!(call, Ok(Call::Subscribe(_)));
+        ReadCall::new(call, may_go_on)
     }
 
     fn subscribe_http(
@@ -225,6 +231,11 @@ impl Master {
             cx.terminate(scheduler);
         }
     }
+}
+
+fn read_call(request: &Request) -> Result<Call, Refusal> {
+    let format = Format::of_body(request.header("content-type"))?;
+    api::read(format, &request.body, request.max_nesting)
 }
 
 /// Id of the stream that a scheduler's PID stands for; none for a native scheduler.

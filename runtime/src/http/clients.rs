@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::IntoResponse as _;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -29,7 +29,8 @@ use super::connections::{Admission, Connections, Number};
 use super::dress;
 use super::framing::Unfit;
 use super::origin::Origin;
-use super::server::{plain_uri, realm_of};
+use super::readers::Readers;
+use super::server::{Target, plain_uri};
 use super::tls::Tls;
 use super::{HttpLimits, Response};
 use crate::backoff::Backoff;
@@ -69,6 +70,7 @@ pub(super) struct Clients {
     /// Answers that go on.
     streams: AtomicUsize,
     press: dress::Press,
+    pub(super) readers: Readers,
 }
 
 impl Clients {
@@ -92,6 +94,7 @@ impl Clients {
             on_loopback,
             streams: AtomicUsize::new(0),
             press: dress::Press::new(),
+            readers: Readers::new(),
         }
     }
 
@@ -212,6 +215,17 @@ impl Client {
         self.clients.streams.load(Ordering::Relaxed) >= self.clients.limits.streams
     }
 
+    /// A place among the answers that go on, if one is left.
+    pub(super) fn take_stream(&self) -> Option<StreamPlace> {
+        let clients = &self.clients;
+        let most = clients.limits.streams;
+        let one_more = |now: usize| (now < most).then_some(now + 1);
+        let (order, read) = (Ordering::Relaxed, Ordering::Relaxed);
+        let before = clients.streams.fetch_update(order, read, one_more).ok()?;
+        clients.show_streams(before + 1);
+        Some(StreamPlace(Arc::clone(clients)))
+    }
+
     /// Its request is no longer in hand.
     fn answered(&self) {
         let mut book = self.clients.book.lock();
@@ -241,26 +255,42 @@ impl Drop for Client {
     }
 }
 
+/// Marks a request of which only the head of the answer is wanted.
+#[derive(Clone, Copy)]
+pub(super) struct AsksForHead;
+
 /// Marks an answer that is a stream.
 #[derive(Clone, Copy)]
 pub(super) struct GoesOn;
 
+/// A place among the answers that go on; free again when it is dropped.
+pub(super) struct StreamPlace(Arc<Clients>);
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        let before = self.0.streams.fetch_sub(1, Ordering::Relaxed);
+        self.0.show_streams(before - 1);
+    }
+}
+
 /// A request in hand for as long as its answer goes on.
-pub(super) struct InHand(Arc<Client>);
+pub(super) struct InHand {
+    client: Arc<Client>,
+    _place: StreamPlace,
+}
 
 impl InHand {
-    pub(super) fn of(client: Arc<Client>) -> Self {
-        let before = client.clients.streams.fetch_add(1, Ordering::Relaxed);
-        client.clients.show_streams(before + 1);
-        Self(client)
+    pub(super) fn of(client: Arc<Client>, place: StreamPlace) -> Self {
+        Self {
+            client,
+            _place: place,
+        }
     }
 }
 
 impl Drop for InHand {
     fn drop(&mut self) {
-        let before = self.0.clients.streams.fetch_sub(1, Ordering::Relaxed);
-        self.0.clients.show_streams(before - 1);
-        self.0.answered();
+        self.client.answered();
     }
 }
 
@@ -340,10 +370,19 @@ async fn carry(stream: TcpStream, client: Client, router: Router) {
         let router = router.clone();
         async move {
             let wishes = dress::Wishes::of(&request);
-            let answer = match unfit {
-                Some(why) => unfit_answer(&client, why),
-                None => serve(&client, is_tls, router, request).await,
+            let origins = &client.clients.gate.security.origins;
+            let page = origins.page(&request);
+            let mut answer = match (unfit, page.preflight(&request)) {
+                (Some(why), _) => unfit_answer(&client, why),
+                // Browsers ask without showing who looks.
+                (None, Some(told)) => told.into_response(),
+                (None, None) => serve(&client, is_tls, router, request).await,
             };
+            page.allow(answer.headers_mut());
+            if origins.depend() {
+                let origin = header::HeaderValue::from_static("Origin");
+                answer.headers_mut().append(header::VARY, origin);
+            }
             // An answer that goes on is in hand until its stream ends.
             if answer.extensions().get::<GoesOn>().is_some() {
                 return Ok(answer);
@@ -389,17 +428,29 @@ async fn serve(
     mut request: hyper::Request<hyper::body::Incoming>,
 ) -> axum::response::Response {
     let clients = &client.clients;
-    let realm = realm_of(&clients.node, request.uri().path());
-    match clients.caller(realm, request.headers(), is_tls).await {
-        Ok(caller) => request.extensions_mut().insert(Arc::new(caller)),
+    // The router would take the body off the answer before its length is known as it would be sent; hyper does so after.
+    if *request.method() == Method::HEAD {
+        *request.method_mut() = Method::GET;
+        request.extensions_mut().insert(AsksForHead);
+    }
+    let target = Target::of(&clients.node, request.uri().path());
+    let realm = target.realm();
+    let caller = match clients.caller(realm, request.headers(), is_tls).await {
+        Ok(caller) => caller,
         Err(refusal) => return refusal.into_response(),
     };
+    let is_proven = caller.principal.is_some();
+    request.extensions_mut().insert(Arc::new(caller));
+    request.extensions_mut().insert(Arc::new(target));
     request.extensions_mut().insert(ConnectInfo(client.from));
     request.extensions_mut().insert(Arc::clone(client));
     let router = TowerToHyperService::new(router);
     let answer: Result<axum::response::Response, Infallible> =
         hyper::service::Service::call(&router, request).await;
-    let Ok(answer) = answer;
+    let Ok(mut answer) = answer;
+    if is_proven {
+        answer.extensions_mut().insert(dress::ForWhoHasProven);
+    }
     // Whoever serves a path knows that a principal is missing; how to show one is said here.
     if answer.status() == StatusCode::UNAUTHORIZED
         && !answer.headers().contains_key(header::WWW_AUTHENTICATE)

@@ -21,6 +21,11 @@ const MAX_NAME: usize = 256;
 /// Longest body that is dressed on the thread of HTTP, in bytes: that takes well under a millisecond.
 const SHORT: usize = 16 << 10;
 
+/// Marks an answer to somebody who has proven who they are. It is no script: a page of any site can have a browser fetch one
+/// with the password that it remembers.
+#[derive(Clone, Copy)]
+pub(super) struct ForWhoHasProven;
+
 /// Where answers of a node get compressed.
 pub(super) struct Press(Arc<Semaphore>);
 
@@ -66,14 +71,13 @@ impl Wishes {
             .find_map(|pair| pair.strip_prefix("jsonp="));
         // A script is for pages of any site, and what is in files is not for them.
         let is_of_files = request.uri().path().contains("files/");
+        // What HEAD asks for has no body, but is told of as if it had.
         Self {
-            // What HEAD asks for has no body.
             callback: given
-                .filter(|name| is_name(name) && !is_of_files && *request.method() != Method::HEAD)
+                .filter(|name| is_name(name) && !is_of_files)
                 .map(str::to_owned),
             is_read: *request.method() == Method::GET,
-            gzip: *request.method() != Method::HEAD
-                && encoding::takes_gzip(&all_of(request.headers(), &header::ACCEPT_ENCODING)),
+            gzip: encoding::takes_gzip(&all_of(request.headers(), &header::ACCEPT_ENCODING)),
             known: all_of(request.headers(), &header::IF_NONE_MATCH),
         }
     }
@@ -91,7 +95,8 @@ impl Wishes {
             && is_json
             && head.status == StatusCode::OK
             && !head.headers.contains_key(header::ETAG);
-        let callback = self.callback.filter(|_| is_json);
+        let is_for_pages = head.extensions.get::<ForWhoHasProven>().is_none();
+        let callback = self.callback.filter(|_| is_json && is_for_pages);
         let wants_gzip = self.gzip && is_compressible;
         if !(needs_tag || callback.is_some() || wants_gzip) {
             return Response::from_parts(head, body);

@@ -13,6 +13,7 @@ use super::access::Realm;
 use super::auth::Security;
 use super::auth::bearer::TokenKey;
 use super::auth::credentials::{Credentials, CredentialsError};
+use super::cors::Origins;
 use super::tls::{HttpCertificate, TlsError};
 use crate::descriptors;
 use crate::node::NodeBuilder;
@@ -49,6 +50,15 @@ pub struct HttpFlags {
     #[arg(long = "insecure_http", env = "MESETA_INSECURE_HTTP", action = ArgAction::Set, default_value_t = false,
         num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub insecure_http: bool,
+    /// Sites whose pages may read answers over HTTP: origins such as https://board.example with commas between, or * for all.
+    /// Pages of listed ones read with the password of who looks at them; those of all others what needs none, and no files. None
+    /// may change anything.
+    #[arg(
+        long = "http_cors_origins",
+        env = "MESETA_HTTP_CORS_ORIGINS",
+        default_value = ""
+    )]
+    pub http_cors_origins: Origins,
     /// HTTP connections at a time; half of the files that the program may open, 512 to 10000, when not given.
     #[arg(long = "max_http_connections", env = "MESETA_MAX_HTTP_CONNECTIONS",
         value_parser = clap::value_parser!(u32).range(1..))]
@@ -159,6 +169,7 @@ impl HttpFlags {
             credentials,
             tokens: component.tokens,
             trusts_anybody: self.insecure_http,
+            origins: self.http_cors_origins.clone(),
         })
     }
 
@@ -202,6 +213,7 @@ impl HttpFlags {
                     self.authenticate_http_readwrite.to_string(),
                 ),
                 ("insecure_http", self.insecure_http.to_string()),
+                ("http_cors_origins", self.http_cors_origins.to_string()),
                 ("max_http_connections", limits.connections.to_string()),
                 ("max_http_streams", limits.streams.to_string()),
                 ("max_http_body", limits.body.to_string()),

@@ -3,21 +3,26 @@
 //! Every process may serve paths under its id (`/master/state`, `/slave(1)/state`); a node may name one of its
 //! processes the delegate, whose paths also stand without the id (`/state`). A request is an event of the process's
 //! control lane, so it is answered from one consistent state between two messages. The node itself serves
-//! `/health`, `/version`, `/metrics/snapshot`, `/metrics`, and `/__processes__`, which tells of its processes and peers
-//! without asking them. `/logging` is its process [`crate::logging::Logging`].
+//! `/health`, `/version`, `/metrics/snapshot`, `/metrics`, `/__processes__`, which tells of its processes and peers
+//! without asking them, `/help` and `/openapi.json`. `/logging` is its process [`crate::logging::Logging`].
 
+pub mod about;
 pub mod access;
 pub mod auth;
 mod checked;
 mod clients;
 mod connections;
+pub mod cors;
 mod dress;
 mod encoding;
 pub mod flags;
 pub(crate) mod framing;
+mod help;
 mod limits;
 mod origin;
+pub(crate) mod own;
 pub(crate) mod path;
+pub(crate) mod readers;
 pub(crate) mod server;
 mod status;
 mod stream;
@@ -30,9 +35,11 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+pub use about::About;
 pub use access::{Caller, Need, Principal, Realm};
 pub use auth::Security;
 pub use limits::HttpLimits;
+pub use readers::{ReadCall, Reading};
 pub use stream::{Stream, StreamClosed, StreamEnd, StreamSender, stream};
 pub use version::Version;
 
@@ -48,12 +55,14 @@ pub struct Request {
     /// Path and query as the client asked for them, to send it elsewhere.
     pub target: String,
     /// Headers by name in lower case; of a repeated one all values, with commas between. For [`Routes::call`]; others
-    /// see `if-none-match` and no more.
+    /// see `if-none-match` and `accept`, and no more.
     ///
     /// [`Routes::call`]: crate::Routes::call
     pub headers: BTreeMap<String, String>,
-    /// The body. Only for [`Routes::call`](crate::Routes::call).
+    /// The body. Only for [`Routes::call`](crate::Routes::call), and empty once it was read ([`Request::take_reading`]).
     pub body: bytes::Bytes,
+    /// What was read of it.
+    pub reading: Reading,
     /// Who asks. What changes something, or shows what tasks have written, is for those only who may
     /// ([`Caller::may`]).
     pub caller: Arc<Caller>,

@@ -5,8 +5,8 @@
 
 use std::borrow::Cow;
 
-/// The one path that is served under a name that ends like the old aliases do.
-const OWN_NAME: &str = "/system/stats.json";
+/// The paths that are served under names that end like the old aliases do.
+const OWN_NAMES: [&str; 2] = ["/system/stats.json", "/openapi.json"];
 
 /// The form in which a path is looked up: without empty parts, without the old ending `.json`, and with characters
 /// that need no encoding written out.
@@ -24,7 +24,8 @@ pub(super) fn plain(path: &str) -> Cow<'_, str> {
         out.push('/');
         out.push_str(part);
     }
-    if out != OWN_NAME
+    let of_help = out.strip_prefix("/help").unwrap_or(&out);
+    if !OWN_NAMES.contains(&of_help)
         && let Some(name) = out.strip_suffix(".json")
         && !name.ends_with('/')
     {
@@ -85,6 +86,9 @@ mod tests {
             ),
             ("/system/stats.json", "/system/stats.json"),
             ("/system/stats.json/", "/system/stats.json"),
+            ("/openapi.json", "/openapi.json"),
+            ("/help/system/stats.json", "/help/system/stats.json"),
+            ("/help/master/state.json", "/help/master/state"),
             ("/", "/"),
             ("//", "/"),
             ("", ""),

@@ -5,31 +5,32 @@
 //! ([`super::clients`]).
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{SocketAddr, TcpListener};
+use std::collections::BTreeMap;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, Extension, Query, State};
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::extract::{Extension, Query, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::IntoResponse;
-use axum::routing::{any, get};
+use futures::StreamExt as _;
 use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::access::{Caller, Need, Realm};
 use super::auth::{Gate, Security};
-use super::clients::{Client, Clients, GoesOn, InHand, accept_all};
-use super::status::NodeStatus;
+use super::clients::{AsksForHead, Client, Clients, GoesOn, InHand, accept_all};
+use super::own::{self, Own};
 use super::tls::{HttpCertificate, Tls};
-use super::{HttpLimits, JSON, Request, Response, Version, path};
-use crate::clock::Time;
+use super::{HttpLimits, Request, Response, path};
 use crate::inbox::Inbox;
 use crate::node::NodeHandle;
-use crate::process::Takes;
-use crate::transport::quic::probe::PATH as PROBE_PATH;
+use crate::process::{Served, Takes};
+
+/// Longest body of somebody who may change nothing, in bytes: enough for every question.
+const UNPROVEN_BODY: usize = 64 << 10;
 
 /// How long a process may take to answer before the client gets 503.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -117,156 +118,47 @@ pub(super) fn plain_uri(uri: &Uri) -> Option<Uri> {
     format!("{plain}{}", query.unwrap_or_default()).parse().ok()
 }
 
-/// Which realm a path is in.
-pub(super) fn realm_of(node: &NodeHandle, path: &str) -> Realm {
-    match path {
-        "/health" | "/version" | "/system/stats.json" | PROBE_PATH => Realm::Open,
-        "/metrics" | "/metrics/snapshot" | "/__processes__" => Realm::ReadOnly,
-        // And what is below it, which is the same.
-        _ if path.starts_with("/logging/toggle") => Realm::ReadWrite,
-        _ => (node.serves(path)).map_or(Realm::Open, |(_, _, served)| served.realm),
+/// What serves a path.
+pub(super) enum Target {
+    /// The node itself.
+    Own(&'static Own),
+    /// This process, under this path below its id.
+    Process(Arc<Inbox>, String, Served),
+    Nobody,
+}
+
+impl Target {
+    pub(super) fn of(node: &NodeHandle, path: &str) -> Self {
+        if let Some(own) = own::ALL.iter().find(|own| own.path == path) {
+            return Self::Own(own);
+        }
+        match node.serves(path) {
+            Some((inbox, path, served)) => Self::Process(inbox, path.to_owned(), served),
+            None => Self::Nobody,
+        }
+    }
+
+    /// Which realm it is in.
+    pub(super) fn realm(&self) -> Realm {
+        match self {
+            Self::Own(own) => own.realm,
+            Self::Process(_, _, served) => served.realm,
+            Self::Nobody => Realm::Open,
+        }
     }
 }
 
 fn router(node: NodeHandle) -> Router {
     let started = node.clock().now();
-    Router::new()
-        .route("/health", any(|| async { Response::empty() }))
-        .route("/version", any(version))
-        .route("/metrics", get(prometheus))
-        .route("/metrics/snapshot", any(snapshot))
-        .route("/system/stats.json", any(system))
-        .route(
-            "/__processes__",
-            get(move |State(node), Query(query)| processes(node, started, query)),
-        )
-        .route(
-            "/logging/toggle",
-            get(
-                |Extension(caller): Extension<Arc<Caller>>,
-                 state,
-                 uri,
-                 Query(all): Query<Vec<(String, String)>>| async move {
-                    if let Err(why) = caller.may(Need::Change) {
-                        return Response::from(why);
-                    }
-                    match each_once(all) {
-                        Ok(query) => toggle(state, uri, query, caller).await,
-                        Err(why) => Response::text(400, why),
-                    }
-                },
-            ),
-        )
-        .route(PROBE_PATH, get(probe))
-        .fallback(process)
-        .with_state(node)
-}
-
-async fn version() -> Response {
-    Response::serialized(&Version::of_program())
-}
-
-async fn prometheus(State(node): State<NodeHandle>) -> Response {
-    Response {
-        content_type: Some("text/plain; version=0.0.4"),
-        body: node.metrics().prometheus().into(),
-        ..Response::empty()
-    }
-}
-
-/// How long a look at the metrics may take; they are there at once, so it only has to be a duration.
-#[derive(serde::Deserialize)]
-struct Patience {
-    timeout: Option<String>,
-}
-
-async fn snapshot(State(node): State<NodeHandle>, Query(patience): Query<Patience>) -> Response {
-    if let Some(text) = patience.timeout
-        && crate::flags::duration(&text).is_err()
-    {
-        let text = format!("Invalid timeout '{text}': Invalid duration '{text}'.\n");
-        return Response::text(400, text);
-    }
-    Response::json(&serde_json::Value::Object(node.metrics().snapshot()))
-}
-
-async fn system() -> Response {
-    match tokio::task::spawn_blocking(super::status::system).await {
-        Ok(system) => Response::serialized(&system),
-        Err(error) => Response::text(500, error.to_string()),
-    }
-}
-
-/// `/__processes__`, or one process with `?id=`.
-async fn processes(node: NodeHandle, started: Time, query: BTreeMap<String, String>) -> Response {
-    let id = query.get("id").cloned();
-    let wanted = id.clone();
-    let status = tokio::task::spawn_blocking(move || {
-        let status = NodeStatus::of(&node, started, wanted.as_deref());
-        if wanted.is_some() && status.processes.is_empty() {
-            return Ok(None);
-        }
-        serde_json::to_vec(&status).map(Some)
+    let router = own::ALL.iter().fold(Router::new(), |router, own| {
+        router.route(own.path, (own.serve)(started))
     });
-    match status.await {
-        Ok(Ok(None)) => Response::text(
-            404,
-            format!(
-                "No process `{}` runs on this node: /__processes__ lists those that do.\n",
-                id.unwrap_or_default()
-            ),
-        ),
-        Ok(Ok(Some(body))) => Response {
-            content_type: Some(JSON),
-            body: body.into(),
-            ..Response::empty()
-        },
-        Ok(Err(error)) => Response::text(500, error.to_string()),
-        Err(error) => Response::text(500, error.to_string()),
-    }
-}
-
-/// UDP port of the node that probes.
-#[derive(serde::Deserialize)]
-struct Prober {
-    udp: u16,
-}
-
-/// Held open by a peer so that either side learns of the other's end: see `transport/quic/probe.rs`.
-async fn probe(
-    State(node): State<NodeHandle>,
-    ConnectInfo(from): ConnectInfo<SocketAddr>,
-    Extension(client): Extension<Arc<Client>>,
-    Query(prober): Query<Prober>,
-) -> Response {
-    let Some(guard) = node.probe(from.ip(), prober.udp) else {
-        return Response::text(404, "No peer of this node has this address.");
-    };
-    client.is_probe((from.ip(), prober.udp));
-    drop(client);
-    // The server drops this when the connection ends, and the guard with it.
-    let _guard = guard;
-    std::future::pending().await
-}
-
-/// A change of the log filter, whose parameters are looked at already.
-async fn toggle(
-    State(node): State<NodeHandle>,
-    uri: Uri,
-    query: BTreeMap<String, String>,
-    caller: Arc<Caller>,
-) -> Response {
-    let Some((inbox, path, _)) = node.serves(uri.path()) else {
-        return nobody_serves(&node);
-    };
-    let request = Request {
-        method: "GET".to_owned(),
-        path: path.to_owned(),
-        query,
-        caller,
-        ..Request::default()
-    };
-    answer(&inbox, request).await
+    router
+        .fallback(process)
+        .method_not_allowed_fallback(|method: Method| async move {
+            Response::method_not_allowed(&["GET"], method.as_str())
+        })
+        .with_state(node)
 }
 
 /// The answer when no process serves a path.
@@ -280,13 +172,14 @@ fn nobody_serves(node: &NodeHandle) -> Response {
 
 async fn process(
     State(node): State<NodeHandle>,
+    Extension(target): Extension<Arc<Target>>,
     Extension(client): Extension<Arc<Client>>,
     Extension(caller): Extension<Arc<Caller>>,
     request: axum::extract::Request,
 ) -> Response {
     let (head, body) = request.into_parts();
     let uri = head.uri;
-    let Some((inbox, path, served)) = node.serves(uri.path()) else {
+    let Target::Process(inbox, path, served) = &*target else {
         return nobody_serves(&node);
     };
     let Ok(Query(query)) = Query::<BTreeMap<String, String>>::try_from_uri(&uri) else {
@@ -297,69 +190,122 @@ async fn process(
     };
     let limits = client.clients.limits;
     let mut request = Request {
-        method: head.method.as_str().to_owned(),
-        path: path.to_owned(),
+        method: match head.extensions.get::<AsksForHead>() {
+            Some(_) => Method::HEAD.to_string(),
+            None => head.method.to_string(),
+        },
+        path: path.clone(),
         query,
         target: (uri.path_and_query())
             .map_or(uri.path(), |all| all.as_str())
             .to_owned(),
         caller,
         max_nesting: limits.nesting,
-        has_no_stream_left: client.has_no_stream_left(),
         ..Request::default()
     };
+    let mut place = None;
     if served.takes == Takes::Call {
-        request.body = match body_of(&head.headers, body, limits).await {
+        request.body = match body_of(&head.headers, body, limits, &request.caller).await {
             Ok(body) => body,
             Err(refusal) => return refusal,
         };
-        request.headers = gather(&head.headers);
-    } else if head.headers.contains_key(header::IF_NONE_MATCH) {
-        let mut all = gather(&head.headers);
-        all.retain(|name, _| name == header::IF_NONE_MATCH.as_str());
-        request.headers = all;
+        request.headers = gather(&head.headers, |_| true);
+        let mut may_go_on = true;
+        if let Some(read) = served.read {
+            let read = client.clients.readers.read(read, request).await;
+            let Some(read) = read else {
+                return Response::text(503, "The node is ending: try elsewhere.");
+            };
+            (request, may_go_on) = read;
+        }
+        // Before the process makes room for a stream that none may be left for. What is not known beforehand takes a place
+        // when it turns out to go on.
+        if may_go_on && served.read.is_some() {
+            place = client.take_stream();
+            request.has_no_stream_left = place.is_none();
+        } else {
+            request.has_no_stream_left = client.has_no_stream_left();
+        }
+    } else {
+        request.headers = gather(&head.headers, |name| {
+            *name == header::IF_NONE_MATCH || *name == header::ACCEPT
+        });
     }
-    let mut response = answer(&inbox, request).await;
-    response.stream = (response.stream.take()).map(|stream| stream.holding(InHand::of(client)));
+    let mut response = answer(inbox, request).await;
+    if let Some(stream) = response.stream.take() {
+        let Some(place) = place.or_else(|| client.take_stream()) else {
+            return Response::text(503, Request::NO_STREAM_LEFT);
+        };
+        response.stream = Some(stream.holding(InHand::of(client, place)));
+    }
     response
 }
 
-/// The body of a call. Nobody gives way while a request is in hand, so none may be in hand for ever.
+/// The body of a call. Nobody gives way while a request is in hand, so none may be in hand for ever. Whoever has proven
+/// nothing, where that counts, sends little: it costs memory, and time to read.
 async fn body_of(
     headers: &HeaderMap,
     body: axum::body::Body,
     limits: HttpLimits,
+    caller: &Caller,
 ) -> Result<bytes::Bytes, Response> {
-    let HttpLimits {
-        body: most,
-        patience,
-        ..
-    } = limits;
-    let too_long = |what| {
-        let text = format!("{what} {most} bytes: send less at a time. See --max_http_body.");
-        Response::text(413, text).with_header("connection", "close")
+    let patience = limits.patience;
+    let denied = caller.may(Need::OwnChange).err();
+    let most = match denied {
+        Some(_) => limits.body.min(UNPROVEN_BODY),
+        None => limits.body,
+    };
+    let last = |response: Response| response.with_header("connection", "close");
+    let too_long = || match denied {
+        Some(why) => last(why.into()),
+        None => {
+            let text = format!(
+                "The body is longer than {most} bytes: send less at a time. See --max_http_body."
+            );
+            last(Response::text(413, text))
+        }
     };
     let length = headers.get(header::CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     // Before a client that waits to be told has sent it.
     if length.is_some_and(|length| usize::try_from(length).is_ok_and(|length| length > most)) {
-        return Err(too_long("The body is longer than"));
+        return Err(too_long());
     }
-    let whole = tokio::time::timeout(patience, axum::body::to_bytes(body, most));
-    match whole.await {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(_)) => Err(too_long("The body is cut off, or longer than")),
+    match tokio::time::timeout(patience, whole(body, most)).await {
+        Ok(Ok(Some(body))) => Ok(body),
+        Ok(Ok(None)) => Err(too_long()),
+        Ok(Err(_)) => {
+            let text = "The body is cut off, or its chunks cannot be read.";
+            Err(last(Response::text(400, text)))
+        }
         Err(_) => {
             let text = format!("The body did not come within {patience:?}: try again.");
-            Err(Response::text(408, text).with_header("connection", "close"))
+            Err(last(Response::text(408, text)))
         }
     }
 }
 
-/// Headers as handlers see them.
-fn gather(headers: &HeaderMap) -> BTreeMap<String, String> {
+/// A body in whole; none when it is longer than `most` bytes.
+async fn whole(body: axum::body::Body, most: usize) -> Result<Option<bytes::Bytes>, axum::Error> {
+    let mut parts = body.into_data_stream();
+    let mut all = bytes::BytesMut::new();
+    while let Some(part) = parts.next().await {
+        let part = part?;
+        if all.len() + part.len() > most {
+            return Ok(None);
+        }
+        all.extend_from_slice(&part);
+    }
+    Ok(Some(all.freeze()))
+}
+
+/// Headers as handlers see them, of these names.
+fn gather(
+    headers: &HeaderMap,
+    wants: impl Fn(&header::HeaderName) -> bool,
+) -> BTreeMap<String, String> {
     let mut all: BTreeMap<String, String> = BTreeMap::new();
-    for (name, value) in headers {
+    for (name, value) in headers.iter().filter(|(name, _)| wants(name)) {
         let value = String::from_utf8_lossy(value.as_bytes());
         all.entry(name.as_str().to_owned())
             .and_modify(|known| {
@@ -383,15 +329,6 @@ async fn answer(inbox: &Inbox, request: Request) -> Response {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => Response::text(503, "The process ended before it answered: try again."),
         Err(_) => Response::text(503, "The process is too busy to answer: try again."),
-    }
-}
-
-/// The parameters of a query that changes something: which of two was meant, nobody knows.
-fn each_once(all: Vec<(String, String)>) -> Result<BTreeMap<String, String>, String> {
-    let mut seen = BTreeSet::new();
-    match all.iter().find(|(name, _)| !seen.insert(name.as_str())) {
-        Some((name, _)) => Err(format!("'{name}' is given more than once: give it once.\n")),
-        None => Ok(all.into_iter().collect()),
     }
 }
 
@@ -422,26 +359,5 @@ impl IntoResponse for Response {
             }
         }
         answer
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_parameter_given_twice_is_refused_by_its_name() {
-        let given = |all: &[(&str, &str)]| {
-            let all = all.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-            each_once(all.collect())
-        };
-        assert_eq!(
-            given(&[("level", "1"), ("duration", "1secs")])
-                .unwrap()
-                .len(),
-            2
-        );
-        let refused = given(&[("level", "1"), ("duration", "1secs"), ("level", "2")]);
-        assert!(refused.unwrap_err().starts_with("'level' is given"));
     }
 }

@@ -1,8 +1,9 @@
 //! The process `logging` of a node: changes what its program logs, for a time.
 //!
 //! It owns nothing but the timers that take changes back. Who may send what is said by the messages' senders; over
-//! HTTP everybody may look, and the server lets changes through only where the node is bound to loopback.
+//! HTTP `/logging` is for whoever may look, and `/logging/toggle` for whoever may change something.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,8 @@ use tracing::{Level, enabled, info, warn};
 
 use super::{Filter, LogError, MAX_CHANGE, directives};
 use crate::context::Context;
-use crate::http::{Need, Request, Response};
+use crate::http::about::About;
+use crate::http::{Need, Realm, Request, Response, TEXT};
 use crate::message::{Ask, Message};
 use crate::pid::Pid;
 use crate::process::{Process, Receive, Routes};
@@ -177,15 +179,22 @@ impl Logging {
 
     /// `/logging/toggle?level=N&duration=D`, as Mesos has it; without parameters the level in force.
     fn toggle(&mut self, cx: &mut Context<'_, Self>, request: &Request) -> Response {
+        if let Err(why) = request.caller.may(Need::Change) {
+            return Response::from(why);
+        }
+        if !matches!(request.method.as_str(), "GET" | "HEAD") {
+            return Response::method_not_allowed(&["GET"], &request.method);
+        }
+        if let Some(name) = given_twice(&request.target, request.query.len()) {
+            let text = format!("'{name}' is given more than once: give it once.");
+            return bad_request(&text);
+        }
         let (level, duration) = match (request.query.get("level"), request.query.get("duration")) {
             (None, None) => return self.level(),
             (Some(_), None) => return bad_request("Expecting 'duration=value' in query."),
             (None, Some(_)) => return bad_request("Expecting 'level=value' in query."),
             (Some(level), Some(duration)) => (level, duration),
         };
-        if let Err(why) = request.caller.may(Need::Change) {
-            return Response::from(why);
-        }
         let digits = !level.is_empty() && level.bytes().all(|byte| byte.is_ascii_digit());
         let Some(level) = level.parse::<u32>().ok().filter(|_| digits) else {
             return bad_request(&format!(
@@ -237,6 +246,22 @@ fn tell(filter: &Filter, what: impl FnOnce()) {
     }
 }
 
+/// A parameter that stands twice in what a request asks for, which has so many different ones: which of two was meant, nobody
+/// knows.
+fn given_twice(target: &str, different: usize) -> Option<&str> {
+    let (_, query) = target.split_once('?')?;
+    let pairs = || query.split('&').filter(|pair| !pair.is_empty());
+    if pairs().count() == different {
+        return None;
+    }
+    let mut seen = BTreeSet::new();
+    let mut names = pairs().filter_map(|pair| pair.split('=').next());
+    // The same name can be written in two ways.
+    names
+        .find(|name| !seen.insert(*name))
+        .or(Some("a parameter"))
+}
+
 fn bad_request(text: &str) -> Response {
     Response::text(400, format!("{text}\n"))
 }
@@ -247,7 +272,17 @@ impl Process for Logging {
             .on::<SetLogFilter>()
             .on::<ResetLogFilter>()
             .get("", Self::show)
-            .get("/toggle", Self::toggle);
+            .about(About::read("What the program logs, and until when"))
+            .get_in(Realm::ReadWrite, "/toggle", Self::toggle)
+            .about(
+                About::read("Logs more for a time, or shows how much is logged")
+                    .saying("Without parameters it shows the level: 0 is what the program was started with.")
+                    .with(&[
+                        ("level", "0 to log as at the start, 1 for more, 2 for everything"),
+                        ("duration", "For how long, such as 5mins"),
+                    ])
+                    .gives(&[TEXT]),
+            );
     }
 }
 
@@ -263,5 +298,23 @@ impl Receive<ResetLogFilter> for Logging {
     fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, _: ResetLogFilter) {
         let outcome = self.reset(&from.to_string());
         cx.reply(self.report(cx, outcome));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parameter_given_twice_is_found_by_its_name() {
+        assert_eq!(given_twice("/x?level=1&duration=1secs", 2), None);
+        assert_eq!(
+            given_twice("/x?level=1&duration=1secs&level=2", 2),
+            Some("level")
+        );
+        assert_eq!(given_twice("/x?level=&level", 1), Some("level"));
+        assert_eq!(given_twice("/x?level=1&l%65vel=2", 1), Some("a parameter"));
+        assert_eq!(given_twice("/x?&&", 0), None);
+        assert_eq!(given_twice("/x", 0), None);
     }
 }

@@ -593,6 +593,19 @@ impl NodeHandle {
         Some((inbox, path, wants))
     }
 
+    /// All paths of all processes: the id, whether it is the delegate, the path below it.
+    pub(crate) fn all_served(&self) -> Vec<(String, bool, &'static str, Served)> {
+        let delegate = self.0.delegate.get();
+        let mut all = Vec::new();
+        for inbox in self.0.inboxes.iter() {
+            let id = inbox.id();
+            let is_delegate = delegate.is_some_and(|delegate| **delegate == *id);
+            let paths = inbox.profile().http_paths.iter();
+            all.extend(paths.map(|(path, served)| (id.to_owned(), is_delegate, *path, *served)));
+        }
+        all
+    }
+
     /// Whether a delegate is to come, so that what nobody serves may be served soon.
     pub(crate) fn awaits_delegate(&self) -> bool {
         self.0.awaits_delegate && self.0.delegate.get().is_none()

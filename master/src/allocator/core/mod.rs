@@ -19,10 +19,12 @@
 //! - `frameworks`, `agents`: who is in the books;
 //! - `books`: what is held;
 //! - `runs`: who is offered what;
+//! - `explain`: what is told of all this to who asks;
 //! - `laws`: the invariants.
 
 mod agents;
 mod books;
+mod explain;
 mod frameworks;
 mod laws;
 mod runs;
@@ -233,6 +235,23 @@ impl View {
         self.seen = Some((Arc::clone(refused), covers));
         covers
     }
+}
+
+/// Why a framework is offered nothing of an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NoOffer {
+    /// One of them is not in the books.
+    Unknown,
+    /// Agents with graphics processors are for others.
+    Gpus,
+    /// So are agents of other regions.
+    Remote,
+    /// The framework may have several roles, the agent knows one.
+    OneRole,
+    /// What is left for it is nothing, or not enough.
+    TooLittle,
+    /// It has declined that.
+    Refused,
 }
 
 /// One agent in the books.

@@ -12,7 +12,7 @@ use meseta_runtime::planted::mistake;
 use rand::Rng;
 use rand::seq::SliceRandom;
 
-use super::{Agent, Allocator, View};
+use super::{Agent, Allocator, NoOffer, View};
 use crate::allocator::messages::Allocation;
 
 impl Allocator {
@@ -145,18 +145,35 @@ impl Allocator {
         shared: &Resources,
         view: &mut Option<View>,
     ) -> Option<Resources> {
-        let (agent, framework) = (self.agents.get(a)?, self.frameworks.get(f)?);
+        self.judge(a, r, f, shared, view).ok()?;
+        Some(view.as_ref()?.offer.clone())
+    }
+
+    /// The same, or why there is nothing; `view` says what the offer would be.
+    pub(super) fn judge(
+        &self,
+        a: usize,
+        r: usize,
+        f: usize,
+        shared: &Resources,
+        view: &mut Option<View>,
+    ) -> Result<(), NoOffer> {
+        let agent = self.agents.get(a).ok_or(NoOffer::Unknown)?;
+        let framework = self.frameworks.get(f).ok_or(NoOffer::Unknown)?;
         let takes = framework.takes;
-        if (agent.has_gpus && self.config.filter_gpu_resources && !takes.gpus)
-            || (agent.remote && !takes.remote)
-            || (takes.multi_role && !agent.capabilities.contains(&AgentCapability::MultiRole))
-        {
-            return None;
+        if agent.has_gpus && self.config.filter_gpu_resources && !takes.gpus {
+            return Err(NoOffer::Gpus);
         }
-        let membership = framework.roles.get(&r)?;
+        if agent.remote && !takes.remote {
+            return Err(NoOffer::Remote);
+        }
+        if takes.multi_role && !agent.capabilities.contains(&AgentCapability::MultiRole) {
+            return Err(NoOffer::OneRole);
+        }
+        let membership = framework.roles.get(&r).ok_or(NoOffer::Unknown)?;
         let key = (agent.has_reservations.then_some(r), takes);
         if view.as_ref().is_none_or(|view| view.key != key) {
-            let role = &self.roles.get(r)?.role;
+            let role = &self.roles.get(r).ok_or(NoOffer::Unknown)?.role;
             let fits =
                 |resource: &Resource| resource.is_allocatable_to(role) && takes.takes(resource);
             let mut offer = agent.available.filter(fits);
@@ -170,16 +187,19 @@ impl Allocator {
                 seen: None,
             });
         }
-        let view = view.as_mut()?;
+        let view = view.as_mut().ok_or(NoOffer::Unknown)?;
         let is_enough = match &membership.smallest {
             None => view.is_enough,
             Some(smallest) => is_enough(&view.offer, smallest),
         };
-        let mut refusals = membership.refusals.of_agent(a);
-        if !is_enough || refusals.any(|refused| view.is_covered_by(refused)) {
-            return None;
+        if !is_enough {
+            return Err(NoOffer::TooLittle);
         }
-        Some(view.offer.clone())
+        let mut refusals = membership.refusals.of_agent(a);
+        if refusals.any(|refused| view.is_covered_by(refused)) {
+            return Err(NoOffer::Refused);
+        }
+        Ok(())
     }
 }
 

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use meseta_runtime::http::About;
 use meseta_runtime::metrics::Handle;
 use meseta_runtime::{Ask, Context, Gate, Pid, Process, Receive, Response as Page, Routes, Time};
 use rand::RngExt;
@@ -176,7 +177,8 @@ impl Process for ReplicaProcess {
             .on::<FetchResponse>()
             .on::<StatusResponse>()
             .on::<ReadLog>()
-            .get("/status", Self::show);
+            .get("/status", Self::show)
+            .about(About::read("How far this member's log is"));
     }
 
     fn start(&mut self, cx: &mut Context<'_, Self>) {

@@ -126,10 +126,14 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
+/// Whether others than its owner may read, or write, a file.
+pub fn has_readers(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|data| data.permissions().mode() & 0o077 != 0)
+}
+
 /// Warns of a file that everybody may read.
 pub(super) fn warn_of_readers(path: &Path) {
-    let others = std::fs::metadata(path).is_ok_and(|data| data.permissions().mode() & 0o077 != 0);
-    if others {
+    if has_readers(path) {
         tracing::warn!(file = %path.display(), "other users may read this file: chmod 600 it");
     }
 }

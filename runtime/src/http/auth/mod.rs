@@ -23,6 +23,7 @@ use tracing::debug;
 
 use super::Response;
 use super::access::{Principal, Realm};
+use super::cors::Origins;
 use crate::metrics::Metrics;
 use bearer::TokenKey;
 use credentials::{Credentials, warn_of_readers};
@@ -46,6 +47,8 @@ pub struct Security {
     pub tokens: Option<TokenKey>,
     /// Whether anybody may do everything in realms that are not guarded.
     pub trusts_anybody: bool,
+    /// Sites whose pages may read answers.
+    pub origins: Origins,
 }
 
 impl Security {
