@@ -229,7 +229,7 @@ fn a_cluster_that_cannot_start_ends_with_the_reason() {
     let text = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(!second.status.success(), "{text}");
     assert!(
-        text.contains("cannot start") && text.contains(work_dir),
+        text.contains("is in use by process") && text.contains(work_dir),
         "{text}"
     );
     cluster.stop();
