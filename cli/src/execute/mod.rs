@@ -304,7 +304,13 @@ impl Scheduler for Executions {
             .as_deref()
             .map(|text| format!(" ({text})"))
             .unwrap_or_default();
-        if self.verbose || matches!(fate, Fate::Again(_)) || matches!(fate, Fate::Over(_, false)) {
+        let tells = match fate {
+            // What is asked for every few seconds is no news.
+            Fate::Going => self.verbose && status.reason != Some(StatusReason::Reconciliation),
+            Fate::Over(_, is_fine) => self.verbose || !is_fine,
+            Fate::Again(_) => true,
+        };
+        if tells {
             self.tell(Event::Line(format!(
                 "{} {}{message}",
                 status.task_id, status.state
