@@ -173,7 +173,7 @@ pub(super) fn explain(
             roles: Vec::new(),
         });
     }
-    told.summary = summary(&told, living.is_some(), allocator.is_some());
+    told.summary = summary(&told, living.is_some(), allocator.is_some(), agent);
     told
 }
 
@@ -330,7 +330,12 @@ fn in_words(reason: &Reason, own: usize, others: usize, now: f64) -> String {
     }
 }
 
-fn summary(told: &Told, is_living: bool, is_in_books: bool) -> Vec<String> {
+fn summary(
+    told: &Told,
+    is_living: bool,
+    is_in_books: bool,
+    agent: Option<&AgentId>,
+) -> Vec<String> {
     let mut all = Vec::new();
     if told.offers_in_all > 0 {
         all.push(format!("{} offers wait for its answer", told.offers_in_all));
@@ -340,7 +345,12 @@ fn summary(told: &Told, is_living: bool, is_in_books: bool) -> Vec<String> {
         return all;
     }
     if is_in_books && told.agents_in_all == 0 {
-        all.push("the allocator knows no such agent".to_owned());
+        all.push(match agent {
+            Some(id) => {
+                format!("the allocator has nothing of agent {id} to offer: it does not know it")
+            }
+            None => "no agent is registered: there is nothing to offer".to_owned(),
+        });
     }
     for (reason, count) in &told.reasons {
         all.push(format!("{reason}: {count}"));

@@ -502,6 +502,12 @@ fn frameworks_of_every_standing_are_told_of() {
         assert_eq!((status, json["standing"].as_str()), (200, Some(told)));
         assert!(text.contains("Ask again"), "{text}");
     }
+    let empty = FrameworkExplained {
+        active: true,
+        ..FrameworkExplained::default()
+    };
+    let (_, _, text) = world.framework(Some(empty));
+    assert!(text.contains("no agent is registered"), "{text}");
     world.state.remove_framework(&"f".into(), NOW);
     assert_eq!(world.framework(None).1["standing"], "completed");
     let question = Question::Framework {
