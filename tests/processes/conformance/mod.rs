@@ -91,7 +91,7 @@ impl Peer {
         let ports = FreePorts::find(8).unwrap();
         // The master's, and its neighbour for the agent.
         let pair = (ports.all().windows(2)).find(|pair| pair[0] + 1 == pair[1]);
-        let port = pair.expect("two free ports beside each other")[0];
+        let port = pair.unwrap()[0];
         let status = Command::new(program)
             .args(["--agents", "1", "--resources", RESOURCES])
             .args(["--port", &port.to_string()])

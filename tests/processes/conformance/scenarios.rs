@@ -13,6 +13,8 @@ use super::{Fields, Peer, Side, listed, own_cluster};
 const RECORDED: &str = include_str!("../mesos/scenarios.jsonl");
 
 type Scenario = fn(&Side, &mut Transcript);
+/// Something made of a good request, and what it is called.
+type Change = (&'static str, fn(&mut Value));
 
 const ALL: [(&str, Scenario); 10] = [
     ("launch", launch),
@@ -130,7 +132,7 @@ fn launch(side: &Side, heard: &mut Transcript) {
 
 fn refused_tasks(side: &Side, heard: &mut Transcript) {
     let mut scheduler = Scheduler::subscribe(&side.master, &info("refused tasks"));
-    let spoilt: [(&str, fn(&mut Value)); 8] = [
+    let spoilt: [Change; 8] = [
         ("too much", |task| {
             task["resources"][0]["scalar"]["value"] = json!(100);
         }),
@@ -296,7 +298,7 @@ fn try_to_subscribe(side: &Side, info: &Value) -> Value {
 }
 
 fn bad_subscriptions(side: &Side, heard: &mut Transcript) {
-    let spoilt: [(&str, fn(&mut Value)); 9] = [
+    let spoilt: [Change; 9] = [
         ("role with a slash at its begin", |info| {
             info["roles"] = json!(["/web"]);
         }),
@@ -362,7 +364,7 @@ fn executor(side: &Side, heard: &mut Transcript) {
     let offer = offer(side, &scheduler);
     let agent = offer["agent_id"].clone();
     let task = task_of_executor("one", &offer, &framework, "sleep 1000");
-    scheduler.launch(&offer, &[task.clone()]);
+    scheduler.launch(&offer, std::slice::from_ref(&task));
     let ids = json!({"framework_id": {"value": framework}, "executor_id": {"value": "e"}});
     let mut executor = Executor::subscribe(&side.agent, &ids, &[], &[]);
     let mut next = |executor: &mut Executor, step: &str| {
@@ -436,7 +438,7 @@ fn executor_that_ends(side: &Side, heard: &mut Transcript) {
 
 fn changed_framework(side: &Side, heard: &mut Transcript) {
     let mut scheduler = Scheduler::subscribe(&side.master, &info("changed framework"));
-    let changes: [(&str, fn(&mut Value)); 6] = [
+    let changes: [Change; 6] = [
         ("name", |info| info["name"] = json!("another name")),
         ("roles", |info| info["roles"] = json!(["web", "more"])),
         ("bad roles", |info| info["roles"] = json!(["/web"])),
