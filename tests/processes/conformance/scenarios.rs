@@ -358,13 +358,28 @@ fn said(task: &str, state: &str, letter: char) -> Value {
     })
 }
 
+/// Waits until the framework's executor runs in its container. Mesos forgets the tasks of one that subscribes before.
+fn await_start(side: &Side, framework: &str) {
+    wait_for("the executor to run", || {
+        let (_, body) = http_get(&side.agent, "/state");
+        let state: Value = serde_json::from_str(&body).ok()?;
+        let all = state["frameworks"].as_array()?;
+        let own = all.iter().find(|one| one["id"] == framework)?;
+        let directory = own["executors"][0]["directory"].as_str()?;
+        let path = format!("/files/read?path={directory}/stdout&offset=0");
+        let (_, output) = http_get(&side.agent, &path);
+        output.contains("started").then_some(())
+    });
+}
+
 fn executor(side: &Side, heard: &mut Transcript) {
     let mut scheduler = Scheduler::subscribe(&side.master, &info("executor"));
     let framework = scheduler.framework_id.clone();
     let offer = offer(side, &scheduler);
     let agent = offer["agent_id"].clone();
-    let task = task_of_executor("one", &offer, &framework, "sleep 1000");
+    let task = task_of_executor("one", &offer, &framework, "echo started; sleep 1000");
     scheduler.launch(&offer, std::slice::from_ref(&task));
+    await_start(side, &framework);
     let ids = json!({"framework_id": {"value": framework}, "executor_id": {"value": "e"}});
     let mut executor = Executor::subscribe(&side.agent, &ids, &[], &[]);
     let mut next = |executor: &mut Executor, step: &str| {
