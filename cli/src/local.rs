@@ -45,7 +45,8 @@ pub(crate) struct Flags {
     /// How many masters. Several share their registry, and one of them leads.
     #[arg(long, env = "MESETA_LOCAL_MASTERS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=9))]
     masters: u16,
-    /// Port of the first master; the others and the agents take the ones after it. 0 takes free ones.
+    /// Port of the first master; the others and the agents take the ones after it. 0 takes free ones,
+    /// others at each start: a cluster that is to go on with its tasks after `kill -9` needs its own.
     #[arg(long, env = "MESETA_PORT", default_value_t = 5050)]
     port: u16,
     /// Directory for sandboxes and logs. Default: one for this port in the temporary directory.
@@ -90,7 +91,7 @@ struct Component {
     child: Option<Child>,
     started: Time,
     backoff: Backoff,
-    /// Whether it has run for longer than a start takes.
+    /// Whether it has run for longer than a start takes, or was there when the cluster was ready.
     has_run: bool,
     /// How long its log was when it was started.
     log_before: u64,
@@ -262,6 +263,10 @@ async fn supervise(
             outcome = &mut ready, if !announced => {
                 announced = true;
                 outcome?;
+                // What ends from here on has served, however short that was, and another start may heal it.
+                for component in components.iter_mut() {
+                    component.has_run = true;
+                }
             }
             _ = look.tick() => {
                 for component in components.iter_mut() {

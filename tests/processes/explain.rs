@@ -74,17 +74,14 @@ fn offers_that_do_not_come_and_tasks_that_hang_are_explained() {
     });
 
     // What is free again is declined for a long time, however many offers it comes in.
-    let mut declined = Vec::new();
     let refused = wait_for("all to be refused", || {
         let told = explained(&cluster, &about);
         let offers = told["offers"].as_array().unwrap();
-        if offers.iter().any(|offer| !declined.contains(&offer["id"])) {
-            let offer = scheduler.offer();
+        for offer in offers {
             let decline = json!({"type": "DECLINE", "decline": {
-                "offer_ids": [offer["id"]], "filters": {"refuse_seconds": 10_000.0},
+                "offer_ids": [{"value": offer["id"]}], "filters": {"refuse_seconds": 10_000.0},
             }});
             assert_eq!(scheduler.call(decline).status, 202);
-            declined.push(offer["id"]["value"].clone());
         }
         (told["reasons"]["refused"] == 1 && offers.is_empty()).then_some(told)
     });

@@ -455,7 +455,12 @@ async fn serve(
     if answer.status() == StatusCode::UNAUTHORIZED
         && !answer.headers().contains_key(header::WWW_AUTHENTICATE)
     {
-        return clients.gate.refusal(realm, None).into_response();
+        let close = answer.headers().get(header::CONNECTION).cloned();
+        let mut refusal = clients.gate.refusal(realm, None).into_response();
+        if let Some(close) = close {
+            refusal.headers_mut().insert(header::CONNECTION, close);
+        }
+        return refusal;
     }
     answer
 }

@@ -44,8 +44,13 @@ impl FromStr for Origins {
                     "{one:?} is no origin: write scheme://host or scheme://host:port without a path, or * for all"
                 ));
             }
-            // As browsers write it.
-            origins.listed.insert(one.to_lowercase());
+            // As browsers write it: without the port that follows from the scheme.
+            let one = one.to_lowercase();
+            let usual = [("https://", ":443"), ("http://", ":80")];
+            let port = (usual.iter())
+                .find(|(scheme, port)| one.starts_with(scheme) && one.ends_with(port));
+            let end = one.len() - port.map_or(0, |(_, port)| port.len());
+            origins.listed.insert(one[..end].to_owned());
         }
         Ok(origins)
     }
@@ -188,6 +193,8 @@ mod tests {
                 yes("https://BOARD.example"),
             ),
             (board, "/files/read", board, yes(board)),
+            ("https://board.example:443", "/state", board, yes(board)),
+            ("http://x:80", "/state", "http://x", yes("http://x")),
             (board, "/state", other, (None, false)),
             (board, "/state", "https://board.example:8443", (None, false)),
             (board, "/state", "null", (None, false)),

@@ -50,7 +50,7 @@ pub struct HttpFlags {
     #[arg(long = "insecure_http", env = "MESETA_INSECURE_HTTP", action = ArgAction::Set, default_value_t = false,
         num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub insecure_http: bool,
-    /// Sites whose pages may read answers over HTTP: origins such as https://board.example with commas between, or * for all.
+    /// Sites whose pages may read answers over HTTP: origins such as `https://board.example` with commas between, or * for all.
     /// Pages of listed ones read with the password of who looks at them; those of all others what needs none, and no files. None
     /// may change anything.
     #[arg(
@@ -99,6 +99,12 @@ pub enum HttpFlagError {
         /// The one that is missing.
         needs: &'static str,
     },
+    /// Everybody may change everything, and so may the pages that anybody looks at.
+    #[error(
+        "--insecure_http lets everybody change everything, so the pages of the sites in --http_cors_origins could do so \
+         through whoever looks at them: leave one of the two away, or let pages read only, with --http_cors_origins=*"
+    )]
+    PagesThatChange,
     /// A certificate without a key, or the reverse.
     #[error("--http_cert_file and --http_key_file go together")]
     HalfCertificate,
@@ -151,6 +157,10 @@ impl HttpFlags {
             Credentials::read(plain.map_or(path, Path::new)).map(Arc::new)
         });
         let credentials = credentials.transpose()?;
+        // A page could change everything then, through whoever looks at it.
+        if self.insecure_http && self.http_cors_origins.depend() {
+            return Err(HttpFlagError::PagesThatChange);
+        }
         let mut guarded: Vec<_> = component.guarded.into_iter().collect();
         if self.authenticate_http_readonly {
             guarded.push((Realm::ReadOnly, "authenticate_http_readonly"));
@@ -275,6 +285,22 @@ mod tests {
             told.starts_with("--authenticate_http_frameworks needs"),
             "{told}"
         );
+    }
+
+    #[test]
+    fn pages_of_other_sites_may_not_change_what_everybody_may() {
+        let listed = "--http_cors_origins=https://board.example";
+        let told = refused(&["--insecure_http=true", listed], Component::default());
+        assert!(told.starts_with("--insecure_http lets everybody"), "{told}");
+        for fine in [
+            &[listed][..],
+            &["--insecure_http=true", "--http_cors_origins=*"],
+        ] {
+            assert!(
+                flags(fine).security(Component::default()).is_ok(),
+                "{fine:?}"
+            );
+        }
     }
 
     #[test]

@@ -128,7 +128,7 @@ async fn version() -> Response {
 
 async fn prometheus(State(node): State<NodeHandle>) -> Response {
     Response {
-        content_type: Some("text/plain; version=0.0.4"),
+        content_type: Some(PROMETHEUS),
         body: node.metrics().prometheus().into(),
         ..Response::empty()
     }

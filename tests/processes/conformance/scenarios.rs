@@ -3,6 +3,8 @@
 //! `mesos/scenarios.jsonl` is what was heard of Mesos, step by step. Heartbeats are left out, and offers but for the first:
 //! how many come depends on time.
 
+use std::collections::BTreeSet;
+
 use meseta_tests::http::{Connection, Executor, Scheduler, command_task};
 use meseta_tests::{http_get, wait_for};
 use serde_json::{Value, json};
@@ -66,10 +68,15 @@ fn accept(side: &Side, scheduler: &mut Scheduler, tasks: impl Fn(&Value) -> Vec<
     assert_eq!((answer.status, &*answer.body), (202, ""));
 }
 
-/// Notes the next updates, which are acknowledged, until one of this state was heard.
+/// Notes the next updates, which are acknowledged, until one of this state was heard. One that comes again, because its
+/// acknowledgement was long on its way, is noted once.
 fn updates_until(scheduler: &mut Scheduler, state: &str, heard: &mut Transcript) {
+    let mut noted = BTreeSet::new();
     loop {
         let status = scheduler.status();
+        if !status["uuid"].is_null() && !noted.insert(status["uuid"].to_string()) {
+            continue;
+        }
         heard.note("UPDATE", &status);
         if status["state"] == state {
             break;

@@ -288,13 +288,18 @@ fn written<T: Serialize>(told: &T, is_text: bool, lines: impl Fn(&T) -> Vec<Stri
     Response::body(TEXT, text)
 }
 
-/// A moment as a date, for people.
+/// The year 10000, in seconds since 1970: from there on dates cannot be written.
+const LAST_DATE: f64 = 253_402_300_800.0;
+
+/// A moment as a date, for people. Executors may have made it up.
 fn date(seconds: f64) -> String {
     let since = Duration::try_from_secs_f64(seconds).unwrap_or_default();
-    UNIX_EPOCH.checked_add(since).map_or_else(
-        || seconds.to_string(),
-        |at| humantime::format_rfc3339_millis(at).to_string(),
-    )
+    match UNIX_EPOCH.checked_add(since) {
+        Some(at) if (0.0..LAST_DATE - 1.0).contains(&seconds) => {
+            humantime::format_rfc3339_millis(at).to_string()
+        }
+        Some(_) | None => format!("{seconds} s"),
+    }
 }
 
 /// `, since …`, where that is recorded.

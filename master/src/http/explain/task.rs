@@ -385,7 +385,7 @@ fn over(framework: &Framework, task: &Task, lingers: bool) -> Told {
         unknown.push("whether its end was acknowledged before its framework ended".to_owned());
         "it is over, and so is its framework"
     } else {
-        "it is over: its framework has acknowledged its end"
+        "it is over: its framework has acknowledged its end, or its agent was taken out before"
     };
     if is_of_master {
         unknown.push(
