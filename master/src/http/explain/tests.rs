@@ -571,8 +571,8 @@ fn questions_are_read_from_paths_and_parameters() {
 
 #[test]
 fn a_moment_that_no_date_can_tell_is_shown_in_seconds() {
-    assert_eq!(super::date(0.5), "1970-01-01T00:00:00.500Z");
+    assert_eq!(date(0.5), "1970-01-01T00:00:00.500Z");
     for odd in [-1.0, 1e12, f64::MAX, f64::NAN, f64::INFINITY] {
-        assert_eq!(super::date(odd), format!("{odd} s"));
+        assert_eq!(date(odd), format!("{odd} s"));
     }
 }
