@@ -43,7 +43,9 @@ fn run(flags: &Flags) -> anyhow::Result<()> {
     config.executor_tokens = flags.executor_tokens()?;
     let builder = identified(flags, &mut config)?;
     let builder = flags.serve_http(builder, config.executor_tokens.clone())?;
+    // An executor of the last run that came before its key is read would be refused.
     let node = meseta_agent::operators(meseta_agent::guests(builder, &config))
+        .opens_when_told()
         .start()
         .context("the node did not start")?;
     let outcome = config.outcome.clone();

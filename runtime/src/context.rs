@@ -134,6 +134,8 @@ pub enum Effect {
     Pin(Guest),
     /// Refuse a guest.
     Unpin(Arc<str>),
+    /// Let the node take connections.
+    OpenNode,
     /// End this process, for this reason.
     Stop(ExitReason),
 }
@@ -600,6 +602,12 @@ impl<P: Process> Context<'_, P> {
     /// Refuses the guest from now on and closes its connection.
     pub fn unpin_guest(&mut self, id: &str) {
         self.effects.push(Effect::Unpin(Arc::from(id)));
+    }
+
+    /// Has the node take connections, if it was built with [`NodeBuilder::opens_when_told`](crate::NodeBuilder::opens_when_told);
+    /// nothing otherwise. Guests that were pinned before are let in.
+    pub fn open_node(&mut self) {
+        self.effects.push(Effect::OpenNode);
     }
 
     fn envelope<M: Message>(&mut self, to: &Pid, message: M, correlation: Correlation) -> Envelope {

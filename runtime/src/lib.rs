@@ -60,6 +60,7 @@ pub mod message;
 pub mod metrics;
 pub mod node;
 pub(crate) mod numbered;
+pub(crate) mod opening;
 pub mod pages;
 pub mod pid;
 pub mod planted;

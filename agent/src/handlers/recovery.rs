@@ -131,6 +131,7 @@ impl Agent {
             self.updates.recover(stream.key, again);
         }
         debug_assert_eq!(self.tables.check(), Ok(()));
+        cx.open_node();
         Point::Adopted.reach_in_turn(cx);
         let rebooted = recovered.rebooted;
         // No task starts here before those of an earlier run are gone or known: no master is looked for before that.

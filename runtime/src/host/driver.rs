@@ -484,7 +484,8 @@ impl Driver {
                 | Effect::Terminate(_)
                 | Effect::Respond(..)
                 | Effect::Pin(_)
-                | Effect::Unpin(_)) => {
+                | Effect::Unpin(_)
+                | Effect::OpenNode) => {
                     if self.carry_out(other, &mut asked) {
                         return true;
                     }
@@ -543,7 +544,8 @@ impl Driver {
             | Effect::Terminate(_)
             | Effect::Respond(..)
             | Effect::Pin(_)
-            | Effect::Unpin(_)) => self.node.carry_out(&self.inbox, other),
+            | Effect::Unpin(_)
+            | Effect::OpenNode) => self.node.carry_out(&self.inbox, other),
         }
         false
     }

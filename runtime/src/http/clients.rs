@@ -36,6 +36,7 @@ use super::{HttpLimits, Response};
 use crate::backoff::Backoff;
 use crate::metrics::Metrics;
 use crate::node::NodeHandle;
+use crate::opening::Opening;
 use crate::transport::pause;
 
 /// Waits after the system refused to accept: up to the first, later up to the second, so that it can recover and the
@@ -297,9 +298,11 @@ impl Drop for InHand {
 /// Accepts for ever. What the system refuses, for example for want of descriptors, is said once until it works again.
 pub(super) async fn accept_all(
     listener: tokio::net::TcpListener,
+    opening: Opening,
     clients: Arc<Clients>,
     router: Router,
 ) {
+    opening.opened().await;
     let mut backoff = Backoff::new(ACCEPT_AGAIN.0, ACCEPT_AGAIN.1);
     let mut random = StdRng::seed_from_u64(0);
     let (mut failures, mut fine) = (0_u64, 0_u64);

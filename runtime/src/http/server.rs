@@ -80,6 +80,7 @@ pub(crate) fn serve(
     let tls = tls.map_err(std::io::Error::other)?;
     let gate = Gate::new(settings.security, node.metrics().clone())?;
     let router = router(node.clone());
+    let opening = node.opening();
     let on_loopback = local.ip().is_loopback();
     let clients = Clients::new(node, settings.limits, gate, tls, on_loopback);
     let clients = Arc::new(clients);
@@ -90,7 +91,7 @@ pub(crate) fn serve(
             let served = runtime.block_on(async move {
                 let listener = tokio::net::TcpListener::from_std(listener)?;
                 tokio::select! {
-                    () = accept_all(listener, clients, router) => {}
+                    () = accept_all(listener, opening, clients, router) => {}
                     _ = stopped => {}
                 }
                 std::io::Result::Ok(())

@@ -31,6 +31,7 @@ use crate::inbox::DEFAULT_MAILBOX;
 use crate::links::Links;
 use crate::logging::{LOGGING, Logging};
 use crate::metrics::Metrics;
+use crate::opening::Opening;
 use crate::pid::Address;
 use crate::testing::Filters;
 use crate::transport::memory::MemoryNetwork;
@@ -145,6 +146,7 @@ pub struct NodeBuilder {
     accepts: bool,
     http: bool,
     awaits_delegate: bool,
+    opening: Opening,
     http_limits: HttpLimits,
     http_security: Security,
     http_certificate: Option<HttpCertificate>,
@@ -172,6 +174,7 @@ impl Default for NodeBuilder {
             accepts: true,
             http: true,
             awaits_delegate: false,
+            opening: Opening::default(),
             http_limits: HttpLimits::for_files(descriptors::limit()),
             http_security: Security::default(),
             http_certificate: None,
@@ -291,6 +294,15 @@ impl NodeBuilder {
     #[must_use]
     pub fn awaits_delegate(mut self) -> Self {
         self.awaits_delegate = true;
+        self
+    }
+
+    /// Connections wait, over HTTP as of other nodes and guests, until a process of the node calls
+    /// [`Context::open_node`](crate::Context::open_node): nobody is refused for being earlier than what the node has to read
+    /// first. Its own dials do not wait. Default: connections are taken at once.
+    #[must_use]
+    pub fn opens_when_told(mut self) -> Self {
+        self.opening = Opening::new(false);
         self
     }
 
@@ -528,6 +540,7 @@ impl NodeBuilder {
             end_waiters: Mutex::default(),
             delegate: OnceLock::new(),
             awaits_delegate: self.awaits_delegate,
+            opening: self.opening.clone(),
             filters: Filters::default(),
             stop: Mutex::default(),
             thread: Mutex::new(None),
@@ -579,6 +592,7 @@ impl NodeBuilder {
             let mut config = UnixConfig::new(address.clone(), incarnation, &self.role);
             config.max_message = self.max_message;
             config.kinds = parts.kinds.clone();
+            config.opening = self.opening.clone();
             config
         };
         let uplink = Arc::clone(&parts.uplink);
@@ -601,6 +615,7 @@ impl NodeBuilder {
                 config.max_message = self.max_message;
                 config.kinds = parts.kinds.clone();
                 config.metrics = parts.metrics.clone();
+                config.opening = self.opening.clone();
                 QuicTransport::start(config, udp, uplink)?
             }
             (Wire::Quic, _, _) => {

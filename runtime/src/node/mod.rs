@@ -41,6 +41,7 @@ use crate::inbox::{Control, Inbox, Settings, User};
 use crate::links::{ExitReason, Links};
 use crate::message::{Ask, Correlation, Envelope, Kind, Message, Parcel, Payload};
 use crate::metrics::Metrics;
+use crate::opening::Opening;
 use crate::pid::{Address, ParsePidError, Pid};
 use crate::process::Served;
 use crate::process::{Process, Profile, open};
@@ -106,6 +107,7 @@ pub(crate) struct Shared {
     end_waiters: Mutex<HashMap<Pid, Vec<oneshot::Sender<ExitReason>>>>,
     delegate: OnceLock<Arc<str>>,
     awaits_delegate: bool,
+    opening: Opening,
     filters: Filters,
     stop: Mutex<Option<oneshot::Sender<()>>>,
     /// The first thread, and what tells that it has ended.
@@ -520,6 +522,7 @@ impl NodeHandle {
                     transport.unpin(&id);
                 }
             }
+            Effect::OpenNode => self.0.opening.open(),
             Effect::Ask { .. }
             | Effect::AskRefused { .. }
             | Effect::After { .. }
@@ -604,6 +607,11 @@ impl NodeHandle {
             all.extend(paths.map(|(path, served)| (id.to_owned(), is_delegate, *path, *served)));
         }
         all
+    }
+
+    /// When its HTTP connections are taken.
+    pub(crate) fn opening(&self) -> Opening {
+        self.0.opening.clone()
     }
 
     /// Whether a delegate is to come, so that what nobody serves may be served soon.

@@ -57,6 +57,7 @@ use crate::codec::{Class, CodecError, DEFAULT_MAX_MESSAGE, Frame};
 use crate::identity::Identity;
 use crate::logging::seldom::Seldom;
 use crate::metrics::Metrics;
+use crate::opening::Opening;
 use crate::pid::{Address, Pid};
 use crate::quick::QuickState;
 
@@ -120,6 +121,8 @@ pub struct QuicConfig {
     pub metrics: Metrics,
     /// How long frames wait for a peer that cannot be reached. Default: 10 s, two dials that go unanswered.
     pub connect_grace: Duration,
+    /// When dials of others are answered. Default: at once.
+    pub(crate) opening: Opening,
 }
 
 impl QuicConfig {
@@ -143,6 +146,7 @@ impl QuicConfig {
             idle_close: Duration::from_secs(60),
             metrics: Metrics::default(),
             connect_grace: Duration::from_secs(10),
+            opening: Opening::default(),
         }
     }
 }
@@ -268,6 +272,7 @@ impl QuicTransport {
 
 /// Starts a task for each incoming connection. Nothing is awaited here but the next one.
 async fn accept_all(shared: Arc<Shared>) {
+    shared.config.opening.opened().await;
     while let Some(incoming) = shared.endpoint.accept().await {
         let Ok(permit) = Arc::clone(&shared.handshakes).try_acquire_owned() else {
             debug!(from = %incoming.remote_address(), "too many handshakes at once: one is refused");

@@ -58,6 +58,7 @@ use super::{
 };
 use crate::codec::{Class, CodecError, DEFAULT_MAX_MESSAGE, Frame};
 use crate::logging::seldom::Seldom;
+use crate::opening::Opening;
 use crate::pid::{Address, Pid};
 
 /// How long to wait when the system refuses to accept, for example for want of descriptors.
@@ -85,6 +86,8 @@ pub struct UnixConfig {
     pub max_handshakes: usize,
     /// How long frames of a guest wait for a host that cannot be reached. Default: 10 s.
     pub connect_grace: Duration,
+    /// When guests that dial are answered. Default: at once.
+    pub(crate) opening: Opening,
 }
 
 impl UnixConfig {
@@ -100,6 +103,7 @@ impl UnixConfig {
             handshake_timeout: Duration::from_secs(5),
             max_handshakes: 1024,
             connect_grace: Duration::from_secs(10),
+            opening: Opening::default(),
         }
     }
 }
@@ -188,11 +192,12 @@ impl UnixTransport {
         listening: Listening,
         upcalls: Arc<dyn Upcalls>,
     ) -> Result<Arc<Self>, UnixError> {
+        let opening = config.opening.clone();
         let shared = Shared::new(config, None, upcalls)?;
         let listener = UnixListener::from_std(listening.listener()?)?;
         let accepting = shared
             .handle
-            .spawn(accept_all(Arc::clone(&shared), listener));
+            .spawn(accept_all(Arc::clone(&shared), opening, listener));
         *shared.listening.lock() = Some((listening, accepting.abort_handle()));
         Ok(Arc::new(Self { shared }))
     }
@@ -213,7 +218,8 @@ impl UnixTransport {
 }
 
 /// Starts a task for each incoming connection. Nothing is awaited here but the next one.
-async fn accept_all(shared: Arc<Shared>, listener: UnixListener) {
+async fn accept_all(shared: Arc<Shared>, opening: Opening, listener: UnixListener) {
+    opening.opened().await;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {

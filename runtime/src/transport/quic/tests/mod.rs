@@ -17,6 +17,7 @@ use crate::ports::FreePorts;
 use crate::transport::{Loss, Peer, Violation};
 
 mod endings;
+mod opening;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -696,6 +697,15 @@ fn a_node_that_only_dials_is_answered_but_never_dialled() {
 
 /// A guest of `host` with this key.
 fn guest_of(host: &TestNode, ca: &CertificateAuthority, key: &GuestKey) -> TestNode {
+    guest_with(host, ca, key, |c| c.connect_grace = Duration::from_secs(3))
+}
+
+fn guest_with(
+    host: &TestNode,
+    ca: &CertificateAuthority,
+    key: &GuestKey,
+    change: impl FnOnce(&mut QuicConfig),
+) -> TestNode {
     let identity = key.identity(vec![ca.certificate().to_vec()]).unwrap();
     let address = host.address.clone();
     TestNode::with(identity, 0, |c| {
@@ -703,7 +713,7 @@ fn guest_of(host: &TestNode, ca: &CertificateAuthority, key: &GuestKey) -> TestN
             host: address.clone(),
         };
         c.address = address;
-        c.connect_grace = Duration::from_secs(3);
+        change(c);
     })
 }
 
