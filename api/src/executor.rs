@@ -12,11 +12,10 @@ use meseta_protocol::{ExecutorId, FrameworkId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::from_tree;
 use crate::negotiation::{Format, Refusal};
-use crate::scheduler::event_of;
 use crate::schema::{MessageType, message};
 use crate::tree::Tree;
+use crate::{Event, from_tree};
 
 /// What an executor may call.
 #[derive(Debug, Clone, PartialEq)]
@@ -158,21 +157,21 @@ happenings! {
 }
 
 /// The event for a message of the protocol.
-pub fn event<T: Happening>(happening: &T) -> Tree {
+pub fn event<T: Happening>(happening: &T) -> Event<&T> {
     let (kind, part) = T::EVENT;
-    event_of(event_type(), kind, part.map(|name| (name, happening)))
+    Event::new(event_type(), kind, part.map(|name| (name, happening)))
 }
 
 /// The event for an answer to SUBSCRIBE. The agent tells its id within what it says of itself.
-pub fn subscribed(message: &ExecutorSubscribed) -> Tree {
+pub fn subscribed(message: &ExecutorSubscribed) -> Event<ExecutorSubscribed> {
     let mut message = message.clone();
     message.agent_info.id = Some(message.agent_id.clone());
-    event_of(event_type(), "SUBSCRIBED", Some(("subscribed", &message)))
+    Event::new(event_type(), "SUBSCRIBED", Some(("subscribed", message)))
 }
 
 /// The event that says that the connection lives.
-pub fn heartbeat() -> Tree {
-    event_of::<()>(event_type(), "HEARTBEAT", None)
+pub fn heartbeat() -> Event<()> {
+    Event::new(event_type(), "HEARTBEAT", None)
 }
 
 #[cfg(test)]
@@ -187,6 +186,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::style::Style;
 
     fn called(part: Value, kind: &str, name: &str) -> Result<Call, (u16, String)> {
         let call = json!({
@@ -197,8 +197,8 @@ mod tests {
             .map_err(|refusal| (refusal.status, refusal.text))
     }
 
-    fn shown(event: &Tree) -> Value {
-        serde_json::from_slice(&Format::Json.write(event, event_type())).unwrap()
+    fn shown<T: Serialize>(event: &Event<T>) -> Value {
+        serde_json::from_slice(&event.write(Format::Json, Style::NEWEST)).unwrap()
     }
 
     fn status(change: impl FnOnce(&mut Value)) -> Value {

@@ -13,11 +13,14 @@
 //!                      │ tree typed   │            reads and writes with serde
 //!  protobuf ────────▶  │ by a schema  │
 //!           ◀────────  └──────────────┘  ◀────────
-//!            protobuf.rs                  write.rs
+//!            protobuf.rs                  write
 //! ```
+//!
+//! Events are written to JSON at once, without a tree ([`event`]).
 //!
 //! [`scheduler`], [`executor`] and [`operator`] name the calls and events; [`negotiation`] says which encoding a request wants.
 
+pub mod event;
 pub mod executor;
 pub mod json;
 pub mod negotiation;
@@ -31,6 +34,7 @@ pub mod style;
 pub mod tree;
 mod write;
 
+pub use event::Event;
 pub use negotiation::{Format, Refusal};
 pub use read::from_tree;
 pub use schema::MessageType;

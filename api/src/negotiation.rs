@@ -2,11 +2,14 @@
 //! Pure.
 
 use meseta_runtime::http::access::Denied;
+use serde::Serialize;
 
 use crate::json::{self, JsonError};
 use crate::protobuf::{self, ProtobufError};
 use crate::schema::MessageType;
+use crate::style::Style;
 use crate::tree::Tree;
+use crate::write::{Mismatch, to_json, to_tree_in};
 
 /// Content type of JSON.
 pub const JSON: &str = "application/json";
@@ -136,6 +139,22 @@ impl Format {
         match self {
             Self::Json => json::write(node, message),
             Self::Protobuf => protobuf::write(node),
+        }
+    }
+
+    /// Writes a value of the protocol as this message, in the shape that its reader knows. JSON is made without a tree.
+    ///
+    /// # Errors
+    /// [`Mismatch`] when a field of the value is of another kind than the message's of that name.
+    pub fn write_value<T: Serialize + ?Sized>(
+        self,
+        value: &T,
+        message: &'static MessageType,
+        style: Style,
+    ) -> Result<Vec<u8>, Mismatch> {
+        match self {
+            Self::Json => to_json(value, message, style),
+            Self::Protobuf => Ok(protobuf::write(&to_tree_in(value, message, style)?)),
         }
     }
 }

@@ -9,6 +9,7 @@ use meseta_protocol::messages::scheduler::{
     ReconcileTasks, RequestResources, ResourceOffers, ReviveOffers, ShutdownExecutor,
     StatusUpdated, SubscribeFramework, SuppressOffers, TeardownFramework,
 };
+use meseta_protocol::status::StatusUpdate;
 use meseta_protocol::{AgentId, ExecutorId, FrameworkId, Role};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::negotiation::{Format, Refusal};
 use crate::schema::{MessageType, message};
 use crate::tree::Tree;
-use crate::{from_tree, to_tree};
+use crate::{Event, from_tree};
 
 /// What a scheduler may call.
 #[derive(Debug, Clone, PartialEq)]
@@ -268,64 +269,43 @@ struct Subscribed<'a> {
     master_info: &'a meseta_protocol::agent::MasterInfo,
 }
 
-/// An event of this type with this part.
-pub(crate) fn event_of<T: Serialize>(
-    event: &'static MessageType,
-    kind: &str,
-    part: Option<(&str, &T)>,
-) -> Tree {
-    let mut fields = Vec::with_capacity(2);
-    if let Some(field) = event.field("type")
-        && let Some((name, number)) = field.kind.names().and_then(|names| names.named(kind))
-    {
-        fields.push((field, Tree::Enum(name, number)));
-    }
-    if let Some((name, value)) = part
-        && let Some(field) = event.field(name)
-        && let Some(of) = field.kind.message()
-    {
-        // What cannot be shown is a mistake in this crate; its tests write every event.
-        let shown = to_tree(value, of);
-        debug_assert!(shown.is_ok(), "{shown:?}");
-        fields.push((field, shown.unwrap_or(Tree::empty())));
-    }
-    Tree::Message(fields)
-}
-
 /// The event for a message of the protocol.
-pub fn event<T: Happening>(happening: &T) -> Tree {
+pub fn event<T: Happening>(happening: &T) -> Event<&T> {
     let (kind, part) = T::EVENT;
-    event_of(event_type(), kind, Some((part, happening)))
+    Event::new(event_type(), kind, Some((part, happening)))
 }
 
 /// The event for an answer to SUBSCRIBE.
-pub fn subscribed(message: &FrameworkSubscribed, heartbeat_interval_seconds: f64) -> Tree {
+pub fn subscribed(
+    message: &FrameworkSubscribed,
+    heartbeat_interval_seconds: f64,
+) -> Event<impl Serialize> {
     let part = Subscribed {
         framework_id: &message.framework_id,
         heartbeat_interval_seconds,
         master_info: &message.master_info,
     };
-    event_of(event_type(), "SUBSCRIBED", Some(("subscribed", &part)))
+    Event::new(event_type(), "SUBSCRIBED", Some(("subscribed", part)))
 }
 
 /// The event for the end of an executor.
-pub fn executor_lost(message: &ExecutorLost) -> Tree {
+pub fn executor_lost(message: &ExecutorLost) -> Event<impl Serialize> {
     let part = Ended {
         agent_id: &message.agent_id,
         executor_id: &message.executor_id,
         status: Some(message.status),
     };
-    event_of(event_type(), "FAILURE", Some(("failure", &part)))
+    Event::new(event_type(), "FAILURE", Some(("failure", part)))
 }
 
 /// The event for a status update.
-pub fn update(message: &StatusUpdated) -> Tree {
-    event_of(event_type(), "UPDATE", Some(("update", &message.update)))
+pub fn update(message: &StatusUpdated) -> Event<&StatusUpdate> {
+    Event::new(event_type(), "UPDATE", Some(("update", &message.update)))
 }
 
 /// The event that says that the connection lives.
-pub fn heartbeat() -> Tree {
-    event_of::<()>(event_type(), "HEARTBEAT", None)
+pub fn heartbeat() -> Event<()> {
+    Event::new(event_type(), "HEARTBEAT", None)
 }
 
 #[cfg(test)]
@@ -334,19 +314,26 @@ mod tests {
     use meseta_protocol::messages::scheduler::TaskQuestion;
     use meseta_protocol::offer::{AllocationInfo, Filters, Offer};
     use meseta_protocol::operation::OperationAction;
-    use meseta_protocol::status::{StatusSource, StatusUpdate, TaskState, TaskStatus};
+    use meseta_protocol::status::{StatusSource, TaskState, TaskStatus};
     use meseta_protocol::{TaskId, UpdateId};
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::style::Style;
 
     fn called(value: &Value) -> Result<Call, (u16, String)> {
         read(Format::Json, value.to_string().as_bytes(), 100)
             .map_err(|refusal| (refusal.status, refusal.text))
     }
 
-    fn shown(event: &Tree) -> Value {
-        serde_json::from_slice(&Format::Json.write(event, event_type())).unwrap()
+    fn shown<T: Serialize>(event: &Event<T>) -> Value {
+        let json = event.write(Format::Json, Style::NEWEST);
+        let shown: Value = serde_json::from_slice(&json).unwrap();
+        let protobuf = event.write(Format::Protobuf, Style::NEWEST);
+        let tree = Format::Protobuf.read(&protobuf, event_type()).unwrap();
+        let as_tree = Format::Json.write(&tree, event_type());
+        assert_eq!(serde_json::from_slice::<Value>(&as_tree).unwrap(), shown);
+        shown
     }
 
     #[test]

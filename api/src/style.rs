@@ -4,8 +4,11 @@
 use meseta_protocol::framework::{FrameworkCapability, FrameworkInfo};
 use meseta_protocol::resources::Resources;
 
-use crate::schema::{Field, Kind, MessageType, message};
+use crate::schema::{Field, MessageType, message};
 use crate::tree::Tree;
+
+/// The message whose shape has changed.
+pub(crate) const RESOURCE: &str = "mesos.v1.Resource";
 
 /// What a framework understands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,42 +20,17 @@ pub struct Style {
 }
 
 impl Style {
+    /// Of who understands everything.
+    pub const NEWEST: Self = Self {
+        refined: true,
+        multi_role: true,
+    };
+
     /// What this framework understands.
     pub fn of(framework: &FrameworkInfo) -> Self {
         Self {
             refined: framework.has(FrameworkCapability::ReservationRefinement),
             multi_role: framework.has(FrameworkCapability::MultiRole),
-        }
-    }
-
-    /// Puts a message into the shape.
-    pub fn apply(self, node: &mut Tree, of: &'static MessageType) {
-        if self.refined && self.multi_role {
-            return;
-        }
-        let Tree::Message(fields) = node else { return };
-        if !self.multi_role {
-            fields.retain(|(field, _)| field.name != "allocation_info");
-        }
-        for (field, value) in fields.iter_mut() {
-            let Some(inner) = field.kind.message() else {
-                continue;
-            };
-            match value {
-                Tree::List(all) => all.iter_mut().for_each(|one| self.apply(one, inner)),
-                Tree::Map(all) => all.iter_mut().for_each(|(_, one)| self.apply(one, inner)),
-                Tree::Bool(_)
-                | Tree::Int(_)
-                | Tree::Uint(_)
-                | Tree::Double(_)
-                | Tree::Text(_)
-                | Tree::Bytes(_)
-                | Tree::Enum(..)
-                | Tree::Message(_) => self.apply(value, inner),
-            }
-        }
-        if !self.refined && of.name == "mesos.v1.Resource" {
-            older(fields, of);
         }
     }
 }
@@ -67,20 +45,12 @@ pub fn for_operators(node: &mut Tree, of: &'static MessageType) {
                     for_operators(value, inner);
                 }
             }
-            if of.name == "mesos.v1.Resource" {
-                let newer = fields
-                    .iter()
-                    .find(|(field, _)| field.name == "reservations")
-                    .cloned();
-                older(fields, of);
-                let gone = |newer: &(&Field, Tree)| {
-                    fields
-                        .iter()
-                        .all(|(field, _)| field.number != newer.0.number)
-                };
-                if let Some(newer) = newer.filter(gone) {
-                    fields.push(newer);
-                }
+            if of.name == RESOURCE {
+                let is_layers = |(field, _): &(&Field, Tree)| field.name == "reservations";
+                let newer = fields.iter().position(is_layers);
+                let newer = newer.map(|at| fields.swap_remove(at));
+                fields.extend(older(newer.as_ref().map(|(_, layers)| layers.clone()), of));
+                fields.extend(newer.filter(|_| !fields.iter().any(is_layers)));
             }
         }
         Tree::List(all) => all.iter_mut().for_each(|one| for_operators(one, of)),
@@ -97,7 +67,7 @@ pub fn for_operators(node: &mut Tree, of: &'static MessageType) {
 
 /// Every single resource as JSON, in the shape that operators are shown.
 pub fn in_full(resources: &Resources) -> Vec<serde_json::Value> {
-    let of = message("mesos.v1.Resource");
+    let of = message(RESOURCE);
     let one = |resource| {
         let mut tree = crate::to_tree(resource, of).ok()?;
         for_operators(&mut tree, of);
@@ -106,35 +76,32 @@ pub fn in_full(resources: &Resources) -> Vec<serde_json::Value> {
     resources.iter().filter_map(one).collect()
 }
 
-/// Turns a stack of at most one reservation into the older fields.
-fn older(fields: &mut Vec<(&'static Field, Tree)>, resource: &'static MessageType) {
-    let at = fields
-        .iter()
-        .position(|(field, _)| field.name == "reservations");
-    let mut layers = match at.map(|at| fields.swap_remove(at)) {
-        Some((field, Tree::List(layers))) if layers.len() > 1 => {
-            fields.push((field, Tree::List(layers)));
-            return;
-        }
-        Some((_, Tree::List(layers))) => layers,
+/// What stands for a stack of reservations in the older fields of a resource, as far as these can say it: a higher stack
+/// stays as it is.
+pub(crate) fn older(
+    layers: Option<Tree>,
+    resource: &'static MessageType,
+) -> Vec<(&'static Field, Tree)> {
+    let mut layers = match layers {
+        Some(Tree::List(layers)) => layers,
         _ => Vec::new(),
     };
+    let named = |name: &str, value: Tree| resource.field(name).map(|field| (field, value));
+    if layers.len() > 1 {
+        return Vec::from_iter(named("reservations", Tree::List(layers)));
+    }
     let layer = layers.pop();
     let of_layer = |name: &str| layer.as_ref().and_then(|layer| layer.get(name)).cloned();
-    if let Some(field) = resource.field("role") {
-        let role = of_layer("role").unwrap_or_else(|| Tree::Text("*".to_owned()));
-        fields.push((field, role));
-    }
-    let is_dynamic = of_layer("type").is_some_and(|kind| kind.text() == Some("DYNAMIC"));
-    if let Some(field) = resource.field("reservation").filter(|_| is_dynamic) {
+    let role = of_layer("role").unwrap_or_else(|| Tree::Text("*".to_owned()));
+    let mut fields = Vec::from_iter(named("role", role));
+    if of_layer("type").is_some_and(|kind| kind.text() == Some("DYNAMIC")) {
         let info = message("mesos.v1.Resource.ReservationInfo");
-        let kept = ["principal", "labels"];
-        let kept = kept
+        let kept = ["principal", "labels"]
             .into_iter()
             .filter_map(|name| Some((info.field(name)?, of_layer(name)?)));
-        fields.push((field, Tree::Message(kept.collect())));
-        debug_assert!(matches!(field.kind, Kind::Message(_)));
+        fields.extend(named("reservation", Tree::Message(kept.collect())));
     }
+    fields
 }
 
 #[cfg(test)]
@@ -144,10 +111,12 @@ mod tests {
     fn shown(style: Style, text: &str) -> String {
         let resources: Resources = text.parse().unwrap();
         let resource = resources.iter().next().unwrap().clone().allocated_to("r");
-        let of = message("mesos.v1.Resource");
-        let mut node = crate::to_tree(&resource, of).unwrap();
-        style.apply(&mut node, of);
-        String::from_utf8(crate::json::write(&node, of)).unwrap()
+        let of = message(RESOURCE);
+        let node = crate::write::to_tree_in(&resource, of, style).unwrap();
+        let shown = String::from_utf8(crate::json::write(&node, of)).unwrap();
+        let at_once = crate::write::to_json(&resource, of, style).unwrap();
+        assert_eq!(String::from_utf8(at_once).unwrap(), shown);
+        shown
     }
 
     #[test]
@@ -183,7 +152,7 @@ mod tests {
     fn operators_see_reservations_in_both_ways() {
         let shown = |text: &str| {
             let resources: Resources = text.parse().unwrap();
-            let of = message("mesos.v1.Resource");
+            let of = message(RESOURCE);
             let mut node = crate::to_tree(resources.iter().next().unwrap(), of).unwrap();
             for_operators(&mut node, of);
             String::from_utf8(crate::json::write(&node, of)).unwrap()

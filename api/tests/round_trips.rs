@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 use meseta_api::schema::{Field, Kind, Label, MessageType, message, schema};
+use meseta_api::style::Style;
 use meseta_api::{Format, Tree, from_tree, to_tree};
 use proptest::prelude::*;
 use serde::Serialize;
@@ -169,6 +170,11 @@ fn survives<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, see
     let of = message(name);
     let value: T = from_tree(&any_message(of, &mut Choices(seed), 5)).unwrap();
     let written = to_tree(&value, of).unwrap();
+    let at_once = Format::Json.write_value(&value, of, Style::NEWEST).unwrap();
+    let at_once: serde_json::Value = serde_json::from_slice(&at_once).unwrap();
+    let by_tree: serde_json::Value =
+        serde_json::from_slice(&Format::Json.write(&written, of)).unwrap();
+    assert_eq!(at_once, by_tree, "{name}");
     for format in [Format::Json, Format::Protobuf] {
         let bytes = format.write(&written, of);
         let read = format.read(&bytes, of).unwrap();

@@ -7,13 +7,14 @@ use std::time::Duration;
 use meseta_api::executor::{self as api, Happening};
 use meseta_api::negotiation::Format;
 use meseta_api::style::Style;
-use meseta_api::{Tree, recordio};
+use meseta_api::{Event, recordio};
 use meseta_protocol::messages::executor::{
     ExecutorRefused, ExecutorSubscribed, KillExecutorTask, LaunchTask, LaunchTaskGroup,
     MessageToExecutor, ShutdownExecutorNow, UpdateAcknowledged,
 };
 use meseta_runtime::http::{StreamClosed, StreamEnd, StreamSender};
 use meseta_runtime::{Context, ExitReason, Message, Pid, Process, Receive, Routes};
+use serde::Serialize;
 use tracing::{debug, warn};
 
 /// Time between two heartbeats. Mesos sends one each 30 minutes; a shorter time does no harm.
@@ -37,9 +38,8 @@ impl HttpExecutor {
         }
     }
 
-    fn write(&self, cx: &mut Context<'_, Self>, mut event: Tree) {
-        self.style.apply(&mut event, api::event_type());
-        let event = self.format.write(&event, api::event_type());
+    fn write<T: Serialize>(&self, cx: &mut Context<'_, Self>, event: &Event<T>) {
+        let event = event.write(self.format, self.style);
         match self.records.send(recordio::record(&event)) {
             Ok(()) => {}
             Err(StreamEnd::Gone) => cx.stop(),
@@ -53,7 +53,7 @@ impl HttpExecutor {
 
     fn heartbeat(&mut self, cx: &mut Context<'_, Self>) {
         cx.after(HEARTBEAT, |executor, cx| {
-            executor.write(cx, api::heartbeat());
+            executor.write(cx, &api::heartbeat());
             executor.heartbeat(cx);
         });
     }
@@ -93,7 +93,7 @@ impl Receive<StreamClosed> for HttpExecutor {
 impl Receive<ExecutorSubscribed> for HttpExecutor {
     fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, message: ExecutorSubscribed) {
         if *from == self.agent {
-            self.write(cx, api::subscribed(&message));
+            self.write(cx, &api::subscribed(&message));
             self.heartbeat(cx);
         }
     }
@@ -110,7 +110,7 @@ impl Receive<ExecutorRefused> for HttpExecutor {
 impl HttpExecutor {
     fn tell<M: Message + Happening>(&self, cx: &mut Context<'_, Self>, from: &Pid, message: &M) {
         if *from == self.agent {
-            self.write(cx, api::event(message));
+            self.write(cx, &api::event(message));
         }
     }
 }

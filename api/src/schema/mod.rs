@@ -100,6 +100,16 @@ impl MessageType {
         self.fields.iter().find(|field| field.name == name)
     }
 
+    /// All its fields, if JSON shows one of them also when it is not set; none otherwise.
+    pub(crate) fn with_defaults(&self) -> &[Field] {
+        let is_shown = |field: &Field| field.default.is_some() && !field.deprecated;
+        if self.fields.iter().any(is_shown) {
+            &self.fields
+        } else {
+            &[]
+        }
+    }
+
     /// The field of this number.
     pub fn numbered(&self, number: u32) -> Option<&Field> {
         self.fields.iter().find(|field| field.number == number)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use meseta_api::negotiation::Format;
 use meseta_api::scheduler::{self as api, Happening};
 use meseta_api::style::Style;
-use meseta_api::{Tree, recordio};
+use meseta_api::{Event, recordio};
 use meseta_protocol::messages::scheduler::{
     AgentLost, ExecutorLost, ExecutorMessage, FrameworkError, FrameworkSubscribed, OfferRescinded,
     ResourceOffers, StatusUpdated,
@@ -16,6 +16,7 @@ use meseta_protocol::messages::scheduler::{
 use meseta_protocol::messages::{Led, MasterMessage};
 use meseta_runtime::http::{StreamClosed, StreamEnd, StreamSender};
 use meseta_runtime::{Context, ExitReason, Pid, Process, Receive, Routes};
+use serde::Serialize;
 use tracing::{debug, warn};
 
 /// Time between two heartbeats.
@@ -39,8 +40,12 @@ impl HttpScheduler {
         }
     }
 
-    fn write(&self, cx: &mut Context<'_, Self>, event: &Tree) {
-        let event = self.format.write(event, api::event_type());
+    fn write<T: Serialize>(&self, cx: &mut Context<'_, Self>, event: &Event<T>) {
+        self.write_in(cx, Style::NEWEST, event);
+    }
+
+    fn write_in<T: Serialize>(&self, cx: &mut Context<'_, Self>, style: Style, event: &Event<T>) {
+        let event = event.write(self.format, style);
         match self.records.send(recordio::record(&event)) {
             Ok(()) => {}
             Err(StreamEnd::Gone) => cx.stop(),
@@ -114,9 +119,7 @@ impl Told for FrameworkSubscribed {
 
 impl Told for ResourceOffers {
     fn told(self, scheduler: &mut HttpScheduler, cx: &mut Context<'_, HttpScheduler>) {
-        let mut event = api::event(&self);
-        scheduler.style.apply(&mut event, api::event_type());
-        scheduler.write(cx, &event);
+        scheduler.write_in(cx, scheduler.style, &api::event(&self));
     }
 }
 

@@ -1,7 +1,5 @@
 //! A node that takes connections when it is told to.
 
-use std::time::Instant;
-
 use super::*;
 use crate::opening::Opening;
 

@@ -3,9 +3,15 @@
 //! Pure. Accepted beside the strict form: explicit nulls, fields nobody knows, numbers and flags as texts, one bare value
 //! for a repeated field.
 
+mod strict;
+mod text;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
+
+pub(crate) use text::Text;
+pub use text::write;
 
 use crate::protobuf::MAX_DEPTH;
 use crate::schema::{Field, Kind, Label, MessageType};
@@ -51,8 +57,6 @@ pub fn read_within(
             "it nests deeper than {nesting} levels: see --max_http_nesting"
         )));
     }
-    let value: Value =
-        serde_json::from_slice(body).map_err(|error| JsonError::Syntax(near(body, &error)))?;
     let wrong = |why: String| JsonError::Message {
         message: message
             .name
@@ -62,10 +66,10 @@ pub fn read_within(
             .to_owned(),
         why,
     };
-    if !value.is_object() {
-        return Err(wrong("Expecting a JSON object".to_owned()));
-    }
-    let node = read_message(value, message).map_err(wrong)?;
+    let node = match strict::read(body, message) {
+        Some(node) => node,
+        None => read_leniently(body, message, wrong)?,
+    };
     let missing = node.missing(message);
     if missing.is_empty() {
         Ok(node)
@@ -75,6 +79,19 @@ pub fn read_within(
             missing.join(", ")
         )))
     }
+}
+
+fn read_leniently(
+    body: &[u8],
+    message: &'static MessageType,
+    wrong: impl Fn(String) -> JsonError,
+) -> Result<Tree, JsonError> {
+    let value: Value =
+        serde_json::from_slice(body).map_err(|error| JsonError::Syntax(near(body, &error)))?;
+    if !value.is_object() {
+        return Err(wrong("Expecting a JSON object".to_owned()));
+    }
+    read_message(value, message).map_err(wrong)
 }
 
 /// Whether a text nests deeper than so many levels, if it is JSON.
@@ -342,108 +359,10 @@ fn shown(value: &Value) -> String {
         .map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Writes a message of this type. A field with a published default that is not set is shown with it, as Mesos does.
-pub fn write(node: &Tree, message: &'static MessageType) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256);
-    write_value(node, Some(message), &mut out);
-    out
-}
-
-fn write_value(node: &Tree, message: Option<&'static MessageType>, out: &mut Vec<u8>) {
-    match node {
-        Tree::Bool(flag) => out.extend_from_slice(if *flag { b"true" } else { b"false" }),
-        Tree::Int(number) => out.extend_from_slice(number.to_string().as_bytes()),
-        Tree::Uint(number) => out.extend_from_slice(number.to_string().as_bytes()),
-        Tree::Double(number) => write_double(*number, out),
-        Tree::Text(text) => write_text(text, out),
-        Tree::Enum(name, _) => write_text(name, out),
-        Tree::Bytes(bytes) => {
-            out.push(b'"');
-            out.extend_from_slice(BASE64.encode(bytes).as_bytes());
-            out.push(b'"');
-        }
-        Tree::List(all) => {
-            out.push(b'[');
-            for (at, one) in all.iter().enumerate() {
-                if at > 0 {
-                    out.push(b',');
-                }
-                write_value(one, message, out);
-            }
-            out.push(b']');
-        }
-        Tree::Map(all) => {
-            out.push(b'{');
-            for (at, (name, one)) in all.iter().enumerate() {
-                if at > 0 {
-                    out.push(b',');
-                }
-                write_text(name, out);
-                out.push(b':');
-                write_value(one, message, out);
-            }
-            out.push(b'}');
-        }
-        Tree::Message(fields) => {
-            out.push(b'{');
-            let mut first = true;
-            let mut name = |name: &str, out: &mut Vec<u8>| {
-                if !std::mem::take(&mut first) {
-                    out.push(b',');
-                }
-                write_text(name, out);
-                out.push(b':');
-            };
-            for (field, value) in fields {
-                name(field.name, out);
-                write_value(value, field.kind.message(), out);
-            }
-            for field in message.map_or(&[][..], |message| &message.fields) {
-                let Some(default) = field.default.filter(|_| !field.deprecated) else {
-                    continue;
-                };
-                if fields.iter().any(|(set, _)| set.number == field.number) {
-                    continue;
-                }
-                name(field.name, out);
-                write_default(field, default, out);
-            }
-            out.push(b'}');
-        }
-    }
-}
-
-fn write_default(field: &Field, default: &str, out: &mut Vec<u8>) {
-    match field.kind {
-        Kind::Double | Kind::Float => write_double(default.parse().unwrap_or_default(), out),
-        Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::Uint64 | Kind::Bool => {
-            out.extend_from_slice(default.as_bytes());
-        }
-        Kind::Text | Kind::Bytes | Kind::Enum(_) | Kind::Message(_) => write_text(default, out),
-    }
-}
-
-fn write_double(number: f64, out: &mut Vec<u8>) {
-    // JSON has no word for the others.
-    let text = if number.is_finite() {
-        Value::from(number).to_string()
-    } else if number.is_nan() {
-        "\"NaN\"".to_owned()
-    } else if number > 0.0 {
-        "\"Infinity\"".to_owned()
-    } else {
-        "\"-Infinity\"".to_owned()
-    };
-    out.extend_from_slice(text.as_bytes());
-}
-
-fn write_text(text: &str, out: &mut Vec<u8>) {
-    // A text always has a JSON form, and a vector takes it.
-    let _always = serde_json::to_writer(out, text);
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::schema::message;
 
@@ -528,5 +447,65 @@ mod tests {
         assert_eq!(write(&node, command), br#"{"value":"x","shell":true}"#);
         let node = call(r#"{"type":"DREAM"}"#).unwrap();
         assert_eq!(node, Tree::empty());
+    }
+
+    const NAMES: [&str; 15] = [
+        "type",
+        "framework_id",
+        "value",
+        "decline",
+        "offer_ids",
+        "filters",
+        "refuse_seconds",
+        "accept",
+        "operations",
+        "launch",
+        "task_infos",
+        "resources",
+        "scalar",
+        "data",
+        "nobody",
+    ];
+
+    /// JSON that is now and then a call: names of fields at any place, also twice in one object.
+    fn any_json() -> impl Strategy<Value = String> {
+        let plain = prop_oneof![
+            Just("null".to_owned()),
+            Just("true".to_owned()),
+            Just("\"DECLINE\"".to_owned()),
+            Just("\"LAUNCH\"".to_owned()),
+            Just("\"1.5\"".to_owned()),
+            Just("\"\\ud83d\"".to_owned()),
+            Just("1e999".to_owned()),
+            any::<i64>().prop_map(|number| number.to_string()),
+            any::<f64>().prop_map(|number| Value::from(number).to_string()),
+        ];
+
+        plain.prop_recursive(6, 40, 4, |inner| {
+            let entry = (proptest::sample::select(&NAMES[..]), inner.clone());
+            prop_oneof![
+                proptest::collection::vec(inner, 0..4)
+                    .prop_map(|all| format!("[{}]", all.join(","))),
+                proptest::collection::vec(entry, 0..5).prop_map(|all| {
+                    let entries = all
+                        .iter()
+                        .map(|(name, value)| format!("\"{name}\":{value}"));
+                    format!("{{{}}}", Vec::from_iter(entries).join(","))
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_the_strict_reader_reads_the_lenient_one_reads_as_well(text in any_json()) {
+            let call = message("mesos.v1.scheduler.Call");
+            if let Some(node) = strict::read(text.as_bytes(), call) {
+                let wrong = |why| JsonError::Message { message: String::new(), why };
+                prop_assert_eq!(read_leniently(text.as_bytes(), call, wrong), Ok(node));
+            }
+        }
     }
 }
