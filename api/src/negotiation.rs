@@ -176,8 +176,10 @@ fn accepts(accept: Option<&str>, content_type: &str) -> bool {
         !refused
             && (name == "*/*"
                 || name == "*"
-                || name == content_type
-                || name.strip_suffix("/*") == Some(family))
+                || name.eq_ignore_ascii_case(content_type)
+                || name
+                    .strip_suffix("/*")
+                    .is_some_and(|any_of| any_of.eq_ignore_ascii_case(family)))
     })
 }
 
@@ -192,6 +194,8 @@ mod tests {
             None,
             Some("*/*"),
             Some("application/*"),
+            Some("APPLICATION/JSON"),
+            Some("Application/*"),
             Some("application/x-protobuf, application/json"),
         ] {
             assert_eq!(answer(any), Ok(Format::Json), "{any:?}");

@@ -25,6 +25,7 @@ use meseta_protocol::offer::Filters;
 use meseta_protocol::resources::Resources;
 use meseta_protocol::status::StatusUpdate;
 use meseta_protocol::status::TaskStatus;
+use meseta_runtime::http::Version;
 use meseta_runtime::{Context, ExitReason, Pid, Process, Routes, Time};
 use tracing::{debug, warn};
 use uuid::Uuid;
@@ -238,7 +239,7 @@ fn describe(cx: &mut Context<'_, Master>, config: &Config) -> MasterInfo {
         port: cx.address().port,
         pid: Some(cx.me().to_string()),
         hostname: Some(config.hostname.clone()),
-        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        version: Some(Version::API.to_owned()),
         address: Some(HostAddress {
             hostname: Some(config.hostname.clone()),
             ip: Some(ip),

@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
+use meseta_runtime::http::HttpLimits;
 use meseta_runtime::identity::{CertificateAuthority, Identity};
 use meseta_runtime::logging::{Filter, LOGGING, Logging};
 use meseta_runtime::{
@@ -92,15 +93,19 @@ fn idle_connections_however_many_keep_nobody_out() {
 }
 
 #[test]
-fn a_head_that_does_not_come_ends_the_connection_and_so_does_silence_after_an_answer() {
+fn a_head_that_does_not_come_ends_the_connection_and_silence_between_requests_does_not() {
     let node = node(|node| node.http_patience(Duration::from_millis(100)));
     let mut silent = Client::of(&node);
-    let mut slow = Client::of(&node);
-    slow.0.write_all(b"GET /health HT").unwrap();
     let mut served = Client::of(&node);
     assert_eq!(served.get("/health").unwrap().0, 200);
-    assert!(silent.is_closed());
+    let mut slow = Client::of(&node);
+    slow.0.write_all(b"GET /health HT").unwrap();
     assert!(slow.is_closed());
+    // They have been silent for longer than that one.
+    assert_eq!(silent.get("/health").unwrap().0, 200);
+    assert_eq!(served.get("/health").unwrap().0, 200);
+    // A head that has begun on a connection that was served before has the same time.
+    served.0.write_all(b"GET /health HT").unwrap();
     assert!(served.is_closed());
     node.shutdown();
 }
@@ -136,6 +141,47 @@ fn a_body_that_does_not_come_ends_its_request_and_the_connection() {
     assert_eq!(status, 408);
     assert!(text.contains("did not come within 2s"), "{text}");
     assert!(half.is_closed());
+    node.shutdown();
+}
+
+#[test]
+fn a_compressed_call_is_read_as_what_it_was() {
+    let node = node(|node| {
+        node.http_limits(HttpLimits {
+            body: 1000,
+            ..HttpLimits::default()
+        })
+    });
+    node.spawn("listener", || Listener).unwrap();
+    let compressed = |length: usize| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(&vec![b'x'; length]).unwrap();
+        encoder.finish().unwrap()
+    };
+    let mut client = Client::of(&node);
+    let mut say = |encoding: &str, body: &[u8]| {
+        let head = format!(
+            "POST /listener/say HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n{encoding}\r\n",
+            body.len()
+        );
+        client
+            .0
+            .write_all(&[head.as_bytes(), body].concat())
+            .unwrap();
+        client.answer().unwrap()
+    };
+    let gzip = "Content-Encoding: gzip\r\n";
+    assert_eq!(say(gzip, &compressed(1000)), (200, "1000".to_owned()));
+    // Those that nobody knows are passed over.
+    let other = "Content-Encoding: identity\r\n";
+    assert_eq!(say(other, b"abc"), (200, "3".to_owned()));
+    let (status, text) = say(gzip, b"abc");
+    assert!(status == 400 && text.contains("gzip"), "{status} {text}");
+    let (status, text) = say(gzip, &compressed(1001));
+    assert!(
+        status == 413 && text.contains("1000 bytes"),
+        "{status} {text}"
+    );
     node.shutdown();
 }
 

@@ -215,9 +215,15 @@ impl Agent {
             return UpdateVerdict::Forward;
         };
         if executor.launched.contains_key(&key.1) {
+            // Only who gave a task networks of its own knows them.
+            let told = update.status.container_status.take();
+            let mut network_infos = told.map_or_else(Vec::new, |told| told.network_infos);
+            if network_infos.is_empty() {
+                network_infos.push(network(&cx.address().host));
+            }
             update.status.container_status = Some(ContainerStatus {
                 container_id: Some(executor.container_id.clone()),
-                network_infos: vec![network(&cx.address().host)],
+                network_infos,
                 executor_pid: executor.container.process(),
             });
         }

@@ -168,6 +168,7 @@ impl Agent {
         let version = Version::of_program();
         Response::json(&without_nulls(json!({
             "version": version.version,
+            "meseta_version": version.meseta_version,
             "build_date": version.build_date,
             "build_time": version.build_time,
             "build_user": version.build_user,

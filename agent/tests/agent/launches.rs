@@ -2,6 +2,7 @@
 
 use meseta_agent::containerizer::LaunchError;
 use meseta_protocol::TaskId;
+use meseta_protocol::container::{ContainerStatus, IpAddress, NetworkInfo};
 use meseta_protocol::messages::agent::*;
 use meseta_protocol::messages::executor::*;
 use meseta_protocol::status::{StatusReason, StatusSource, TaskState};
@@ -272,4 +273,32 @@ fn a_repeated_launch_is_carried_out_once() {
     world.launch();
     assert!(world.orders.try_recv().is_err());
     assert_eq!(world.master.heard(), []);
+}
+
+#[test]
+fn networks_that_an_executor_tells_of_are_passed_on() {
+    let world = World::registered();
+    world.run(command("t"), false);
+    let (container, _) = world.launch();
+    let executor = world.executor(&container);
+    executor.send(&world.agent, subscribe("t"));
+    let networks = vec![NetworkInfo {
+        name: Some("net".to_owned()),
+        ip_addresses: vec![IpAddress {
+            ip_address: Some("10.1.2.3".to_owned()),
+            ..IpAddress::default()
+        }],
+        ..NetworkInfo::default()
+    }];
+    let mut running = update("t", "t", TaskState::Running, world.uuid());
+    running.status.container_status = Some(ContainerStatus {
+        network_infos: networks.clone(),
+        ..ContainerStatus::default()
+    });
+    executor.send(&world.agent, running);
+    let told = world.update().status.container_status.unwrap();
+    assert_eq!(
+        (told.network_infos, told.executor_pid),
+        (networks, Some(4711))
+    );
 }

@@ -19,6 +19,7 @@ use meseta_protocol::status::{TaskState, TaskStatus};
 use meseta_protocol::task::Task;
 use meseta_protocol::{AgentId, FrameworkId, OfferId, Role, TaskId};
 use meseta_runtime::Pid;
+use meseta_runtime::http::Version;
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::Value;
 
@@ -96,7 +97,8 @@ pub(super) struct AgentShown<'a> {
     unreserved_resources: Sums<Resources>,
     active: bool,
     deactivated: bool,
-    version: &'a str,
+    version: &'static str,
+    meseta_version: &'a str,
     capabilities: &'a [meseta_protocol::agent::AgentCapability],
 }
 
@@ -120,7 +122,8 @@ impl<'a> AgentShown<'a> {
             unreserved_resources: Sums(agent.total.unreserved()),
             active: agent.connected,
             deactivated: false,
-            version: &agent.version,
+            version: Version::API,
+            meseta_version: &agent.version,
             capabilities: &agent.capabilities,
         }
     }

@@ -82,11 +82,7 @@ pub(super) fn state_summary<'a>(
 ) -> impl Serialize {
     let mut of_agent: BTreeMap<&AgentId, (Counts, BTreeSet<&FrameworkId>)> = BTreeMap::new();
     let mut of_framework: BTreeMap<&FrameworkId, (Counts, BTreeSet<&AgentId>)> = BTreeMap::new();
-    let living = state.frameworks();
-    let over = state
-        .completed_frameworks()
-        .filter_map(|framework| Some((framework.info.id.as_ref()?, framework)));
-    for (id, framework) in living.chain(over) {
+    for (id, framework) in state.frameworks() {
         let tasks = framework.tasks.values();
         let tasks = tasks
             .chain(&framework.unreachable_tasks)

@@ -14,6 +14,7 @@ use meseta_protocol::executor::ExecutorInfo;
 use meseta_protocol::resources::Resources;
 use meseta_protocol::task::Task;
 use meseta_protocol::{AgentId, FrameworkId};
+use meseta_runtime::http::Version;
 use serde::Serialize;
 
 use super::show::{held_by, used_on};
@@ -64,7 +65,7 @@ fn put_resources(
 struct AgentPart<'a> {
     agent_info: &'a AgentInfo,
     active: bool,
-    version: &'a str,
+    version: &'static str,
     pid: String,
     registered_time: TimeInfo,
     reregistered_time: Option<TimeInfo>,
@@ -78,7 +79,7 @@ pub(super) fn agent(agent: &Agent) -> Built {
     let part = AgentPart {
         agent_info: &agent.info,
         active: agent.connected,
-        version: &agent.version,
+        version: Version::API,
         pid: agent.pid.to_string(),
         registered_time: time(agent.registered),
         reregistered_time: agent.reregistered.map(time),

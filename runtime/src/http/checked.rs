@@ -47,11 +47,15 @@ pub(super) struct Checked<S> {
     instead: &'static [u8],
     refused: Refused,
     is_over: bool,
+    /// How long a head may take from its first byte on; between requests a connection may be silent for ever.
+    patience: Duration,
+    /// Until then the head that has begun may come.
+    late: Option<Timer>,
     shut: Option<(Timer, usize)>,
 }
 
 impl<S> Checked<S> {
-    pub(super) fn new(inner: S, limits: HeadLimits) -> Self {
+    pub(super) fn new(inner: S, limits: HeadLimits, patience: Duration) -> Self {
         Self {
             inner,
             framing: Framing::new(limits),
@@ -60,12 +64,25 @@ impl<S> Checked<S> {
             instead: &[],
             refused: Refused::default(),
             is_over: false,
+            patience,
+            late: None,
             shut: None,
         }
     }
 
     pub(super) fn refused(&self) -> Refused {
         Arc::clone(&self.refused)
+    }
+
+    /// Whether a head has begun and has not come in time.
+    fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.waiting.is_empty() || !self.framing.is_between_requests() {
+            self.late = None;
+            return false;
+        }
+        let patience = self.patience;
+        let late = self.late.get_or_insert_with(|| Box::pin(pause(patience)));
+        late.as_mut().poll(cx).is_ready()
     }
 }
 
@@ -106,7 +123,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Checked<S> {
                 return Poll::Pending;
             }
             match me.framing.next(&me.waiting) {
-                Next::Pass(count) => me.ready = count,
+                Next::Pass(count) => {
+                    me.ready = count;
+                    me.late = None;
+                }
                 Next::Refuse(why) => {
                     *me.refused.lock() = Some((me.framing.heads(), why));
                     me.instead = NOTHING;
@@ -115,6 +135,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Checked<S> {
                 }
                 Next::End => return Poll::Ready(Ok(())),
                 Next::Wait => {
+                    if me.is_late(cx) {
+                        return Poll::Ready(Ok(()));
+                    }
                     let mut piece = [0; PIECE];
                     let count = ready!(read_some(&mut me.inner, cx, &mut piece))?;
                     if count == 0 {
@@ -190,7 +213,7 @@ mod tests {
     #[tokio::test]
     async fn a_refused_head_is_replaced_and_nothing_behind_it_is_read() {
         let (mut client, server) = tokio::io::duplex(1 << 16);
-        let mut checked = Checked::new(server, LIMITS);
+        let mut checked = Checked::new(server, LIMITS, LINGER);
         let refused = checked.refused();
         let fine = "GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n";
         let bad = "GET /3 HTTP/1.1\r\nContent-Length: x\r\n\r\nGET /4 HTTP/1.1\r\n\r\n";
@@ -216,7 +239,7 @@ mod tests {
         let (client, server) = tokio::io::duplex(64);
         drop(client);
         let mut all = Vec::new();
-        Checked::new(server, LIMITS)
+        Checked::new(server, LIMITS, LINGER)
             .read_to_end(&mut all)
             .await
             .unwrap();

@@ -158,6 +158,10 @@ impl Clients {
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, %from, "a connection sends small answers late");
         }
+        // Silent ones are kept; those whose client is gone without a word are not.
+        if let Err(error) = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive()) {
+            debug!(%error, %from, "the end of a client's machine will not be noticed");
+        }
         let mut book = self.book.lock();
         let Admission::Taken { number, instead } = book.connections.admit() else {
             self.metrics().count("runtime/http_connections_refused");
@@ -344,6 +348,15 @@ fn is_of_the_client(error: &std::io::Error) -> bool {
     )
 }
 
+/// How the system looks whether silent clients are still there: a client whose machine is gone is noticed within two
+/// minutes.
+fn keepalive() -> socket2::TcpKeepalive {
+    socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(6)
+}
+
 /// Serves the requests of one connection until either side ends it.
 async fn carry(stream: TcpStream, client: Client, router: Router) {
     let client = Arc::new(client);
@@ -357,7 +370,7 @@ async fn carry(stream: TcpStream, client: Client, router: Router) {
         }
     };
     let is_tls = wire.is_tls();
-    let stream = Checked::new(wire, limits.head());
+    let stream = Checked::new(wire, limits.head(), limits.patience);
     let refused = stream.refused();
     let numbers = AtomicU64::new(0);
     let service = hyper::service::service_fn(|mut request: hyper::Request<_>| {
@@ -400,8 +413,8 @@ async fn carry(stream: TcpStream, client: Client, router: Router) {
         .timer(TokioTimer::new())
         // As Mesos writes them: some clients take a name by its letters.
         .title_case_headers(true)
-        // Runs between two requests as well, so that a silent connection ends with it.
-        .header_read_timeout(limits.patience);
+        // Would end connections that are kept for later, as well: what has begun has its time in [`Checked`].
+        .header_read_timeout(None);
     if limits.headers > USUAL_HEADERS {
         server.max_headers(limits.headers);
     }

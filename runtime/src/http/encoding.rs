@@ -2,10 +2,11 @@
 //!
 //! Source: http.md §1; RFC 9110, 12.5.3.
 
-use std::io::Write as _;
+use std::io::{self, Read as _, Write as _};
 
 use axum::http::{HeaderValue, header};
 use flate2::Compression;
+use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
 
 /// Shortest body that is compressed, in bytes, as in Mesos: less fits into one packet anyway.
@@ -55,14 +56,31 @@ pub(super) fn gzip(body: &[u8]) -> Option<Vec<u8>> {
     (shorter.len() < body.len()).then_some(shorter)
 }
 
+/// What was compressed into a body; none when it is longer than `most` bytes.
+///
+/// # Errors
+/// When it is no gzip, or something follows it.
+pub(super) fn gunzip(body: &[u8], most: usize) -> io::Result<Option<Vec<u8>>> {
+    let mut decoder = GzDecoder::new(body);
+    let mut all = Vec::new();
+    let room = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
+    (&mut decoder).take(room).read_to_end(&mut all)?;
+    if all.len() > most {
+        return Ok(None);
+    }
+    if decoder.into_inner().is_empty() {
+        Ok(Some(all))
+    } else {
+        Err(io::Error::other("something follows it"))
+    }
+}
+
 /// That what is sent depends on what the client takes.
 pub(super) const VARY: (header::HeaderName, HeaderValue) =
     (header::VARY, HeaderValue::from_static("Accept-Encoding"));
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read as _;
-
     use super::*;
 
     #[test]
@@ -102,11 +120,12 @@ mod tests {
         let body = "{\"id\":\"S0\"},".repeat(1000);
         let shorter = gzip(body.as_bytes()).unwrap();
         assert!(shorter.len() < body.len() / 10);
-        let mut back = String::new();
-        flate2::read::GzDecoder::new(&*shorter)
-            .read_to_string(&mut back)
-            .unwrap();
-        assert_eq!(back, body);
+        let back = |most: usize| gunzip(&shorter, most).unwrap();
+        assert_eq!(back(body.len()).as_deref(), Some(body.as_bytes()));
+        assert_eq!(back(body.len() - 1), None);
+        for bad in [&b"x"[..], b"", &shorter[..9], &[&*shorter, b"x"].concat()] {
+            assert!(gunzip(bad, body.len()).is_err(), "{bad:?}");
+        }
         assert_eq!(gzip(b"x"), None);
     }
 

@@ -25,8 +25,8 @@ pub struct HttpLimits {
     pub head: usize,
     /// Headers of a request.
     pub headers: usize,
-    /// How long a connection may take to send the head of a request, from its beginning or the last answer on, and then
-    /// its body.
+    /// How long the head of a request may take from its first byte on, and then its body. Between requests a connection
+    /// may be silent for as long as it likes.
     pub patience: Duration,
 }
 

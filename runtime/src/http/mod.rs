@@ -9,6 +9,7 @@
 pub mod about;
 pub mod access;
 pub mod auth;
+mod body;
 mod checked;
 mod clients;
 mod connections;

@@ -15,22 +15,18 @@ use axum::Router;
 use axum::extract::{Extension, Query, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::IntoResponse;
-use futures::StreamExt as _;
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::access::{Caller, Need, Realm};
+use super::access::{Caller, Realm};
 use super::auth::{Gate, Security};
 use super::clients::{AsksForHead, Client, Clients, GoesOn, InHand, accept_all};
 use super::own::{self, Own};
 use super::tls::{HttpCertificate, Tls};
-use super::{HttpLimits, Request, Response, path};
+use super::{HttpLimits, Request, Response, body, path};
 use crate::inbox::Inbox;
 use crate::node::NodeHandle;
 use crate::process::{Served, Takes};
-
-/// Longest body of somebody who may change nothing, in bytes: enough for every question.
-const UNPROVEN_BODY: usize = 64 << 10;
 
 /// How long a process may take to answer before the client gets 503.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -206,7 +202,7 @@ async fn process(
     };
     let mut place = None;
     if served.takes == Takes::Call {
-        request.body = match body_of(&head.headers, body, limits, &request.caller).await {
+        request.body = match body::of_call(&head.headers, body, limits, &request.caller).await {
             Ok(body) => body,
             Err(refusal) => return refusal,
         };
@@ -240,64 +236,6 @@ async fn process(
         response.stream = Some(stream.holding(InHand::of(client, place)));
     }
     response
-}
-
-/// The body of a call. Nobody gives way while a request is in hand, so none may be in hand for ever. Whoever has proven
-/// nothing, where that counts, sends little: it costs memory, and time to read.
-async fn body_of(
-    headers: &HeaderMap,
-    body: axum::body::Body,
-    limits: HttpLimits,
-    caller: &Caller,
-) -> Result<bytes::Bytes, Response> {
-    let patience = limits.patience;
-    let denied = caller.may(Need::OwnChange).err();
-    let most = match denied {
-        Some(_) => limits.body.min(UNPROVEN_BODY),
-        None => limits.body,
-    };
-    let last = |response: Response| response.with_header("connection", "close");
-    let too_long = || match denied {
-        Some(why) => last(why.into()),
-        None => {
-            let text = format!(
-                "The body is longer than {most} bytes: send less at a time. See --max_http_body."
-            );
-            last(Response::text(413, text))
-        }
-    };
-    let length = headers.get(header::CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    // Before a client that waits to be told has sent it.
-    if length.is_some_and(|length| usize::try_from(length).is_ok_and(|length| length > most)) {
-        return Err(too_long());
-    }
-    match tokio::time::timeout(patience, whole(body, most)).await {
-        Ok(Ok(Some(body))) => Ok(body),
-        Ok(Ok(None)) => Err(too_long()),
-        Ok(Err(_)) => {
-            let text = "The body is cut off, or its chunks cannot be read.";
-            Err(last(Response::text(400, text)))
-        }
-        Err(_) => {
-            let text = format!("The body did not come within {patience:?}: try again.");
-            Err(last(Response::text(408, text)))
-        }
-    }
-}
-
-/// A body in whole; none when it is longer than `most` bytes.
-async fn whole(body: axum::body::Body, most: usize) -> Result<Option<bytes::Bytes>, axum::Error> {
-    let mut parts = body.into_data_stream();
-    let mut all = bytes::BytesMut::new();
-    while let Some(part) = parts.next().await {
-        let part = part?;
-        if all.len() + part.len() > most {
-            return Ok(None);
-        }
-        all.extend_from_slice(&part);
-    }
-    Ok(Some(all.freeze()))
 }
 
 /// Headers as handlers see them, of these names.

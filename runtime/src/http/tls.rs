@@ -114,7 +114,7 @@ impl Tls {
         Ok(Self(certificate.acceptor()?))
     }
 
-    /// The client's connection as it wants it, within this time.
+    /// The client's connection as it wants it. It may be silent for ever; a handshake that has begun ends within this time.
     pub(super) async fn welcome(
         tls: Option<&Self>,
         stream: TcpStream,
@@ -123,19 +123,15 @@ impl Tls {
         let Some(Self(acceptor)) = tls else {
             return Ok(Wire::Plain(stream));
         };
-        let welcome = async {
-            let mut first = [0];
-            // Nothing at all, for a client that has ended, is left to the server.
-            if stream.peek(&mut first).await? == 1 && first[0] == HANDSHAKE {
-                let secured = acceptor.accept(stream).await?;
-                return Ok(Wire::Tls(Box::new(secured)));
-            }
-            Ok(Wire::Plain(stream))
-        };
-        let late = |_| io::Error::from(io::ErrorKind::TimedOut);
-        tokio::time::timeout(patience, welcome)
-            .await
-            .map_err(late)?
+        let mut first = [0];
+        // Nothing at all, for a client that has ended, is left to the server.
+        if stream.peek(&mut first).await? == 1 && first[0] == HANDSHAKE {
+            let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+            let secured = tokio::time::timeout(patience, acceptor.accept(stream));
+            let secured = secured.await.map_err(late)??;
+            return Ok(Wire::Tls(Box::new(secured)));
+        }
+        Ok(Wire::Plain(stream))
     }
 }
 

@@ -14,11 +14,16 @@ pub struct Version {
     /// Which source it was built from: `MESETA_BUILD_SHA`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub git_sha: Option<&'static str>,
-    /// The version.
+    /// The version of Mesos whose APIs are served, by which clients decide what they may use: [`Version::API`].
     pub version: &'static str,
+    /// The program's own.
+    pub meseta_version: &'static str,
 }
 
 impl Version {
+    /// The version of Mesos whose APIs are served.
+    pub const API: &'static str = "1.11.0";
+
     /// Of this program.
     pub fn of_program() -> Self {
         let time = option_env!("SOURCE_DATE_EPOCH").and_then(|text| text.parse().ok());
@@ -27,7 +32,8 @@ impl Version {
             build_time: time.unwrap_or(0.0),
             build_user: option_env!("MESETA_BUILD_USER").unwrap_or_default(),
             git_sha: option_env!("MESETA_BUILD_SHA"),
-            version: env!("CARGO_PKG_VERSION"),
+            version: Self::API,
+            meseta_version: env!("CARGO_PKG_VERSION"),
         }
     }
 }

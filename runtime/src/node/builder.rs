@@ -315,8 +315,8 @@ impl NodeBuilder {
         self
     }
 
-    /// How long an HTTP connection may take for the head of a request, counted from its beginning or from its last
-    /// answer; then it is closed. Default 30 s.
+    /// How long the head of a request may take from its first byte on, and then its body; the connection is closed
+    /// otherwise. Default 30 s.
     #[must_use]
     pub fn http_patience(mut self, patience: Duration) -> Self {
         self.http_limits.patience = patience;

@@ -188,7 +188,12 @@ impl Question {
     /// # Errors
     /// What is missing, when it names nothing.
     pub(super) fn of_framework(request: &Request) -> Result<Self, String> {
-        let number = |name: &str| request.query.get(name)?.parse().ok();
+        let number = |name: &str, missing: usize| match request.query.get(name) {
+            None => Ok(missing),
+            Some(text) => text
+                .parse()
+                .map_err(|_| format!("'{name}' is to be a whole number, 0 or more, not '{text}'.")),
+        };
         let agent = request
             .query
             .get("agent_id")
@@ -196,8 +201,8 @@ impl Question {
         Ok(Self::Framework {
             id: FrameworkId::new(id_in(request, "framework")?),
             agent: agent.map(|id| AgentId::new(id.as_str())),
-            offset: number("offset").unwrap_or(0),
-            limit: number("limit").unwrap_or(DEFAULT_AGENTS).min(MOST_AGENTS),
+            offset: number("offset", 0)?,
+            limit: number("limit", DEFAULT_AGENTS)?.min(MOST_AGENTS),
         })
     }
 

@@ -557,6 +557,10 @@ fn questions_are_read_from_paths_and_parameters() {
         limit: MOST_AGENTS,
     };
     assert_eq!(asked, Some(expected));
+    for (odd, named) in [("limit=-1", "'limit'"), ("offset=many", "'many'")] {
+        let refused = Question::of_framework(&request(&format!("/explain/framework/f?{odd}")));
+        assert!(refused.unwrap_err().contains(named), "{odd}");
+    }
     let accepts = |accept: &str, target: &str| {
         let mut request = request(target);
         request
