@@ -81,7 +81,11 @@ impl Agent {
         let Some(framework) = self.tables.framework(&framework_id) else {
             return Err(unknown("Framework"));
         };
-        let style = Style::of(&framework.info);
+        // Executors are told of the role, whatever their framework understands, as by Mesos.
+        let style = Style {
+            multi_role: true,
+            ..Style::of(&framework.info)
+        };
         let Some(executor) = self.tables.executor(&framework_id, &executor_id) else {
             return Err(unknown("Executor"));
         };
