@@ -1,5 +1,7 @@
 //! How fast tasks that do nothing come and go: tasks a second, and the time from ACCEPT to TASK_RUNNING, beside a
-//! loop that starts and waits for the same program without any cluster, before and after.
+//! loop that starts and waits for the same program without any cluster, before and after. With a cluster of its own it
+//! also tells what a task costs in processor time and page faults, of everything: master, agent, driver, executor and the
+//! task itself. That figure bears other work on the machine much better than the rate does.
 //!
 //! ```text
 //! cargo run --release --example launch_rate -- --tasks 1000
@@ -26,6 +28,8 @@ use meseta_protocol::status::{TaskState, TaskStatus};
 use meseta_protocol::task::TaskInfo;
 use meseta_runtime::{Clock, Time};
 use meseta_scheduler_driver::{Config, Handle, Scheduler, SchedulerDriver};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
 
 /// The program that does nothing.
 const PROGRAM: &str = "/bin/true";
@@ -159,7 +163,9 @@ fn main() -> ExitCode {
 fn run(flags: &Flags) -> anyhow::Result<bool> {
     meseta_runtime::logging::init(&flags.logging_level);
     let before = fork_loop(flags.tasks)?;
+    let used = Used::by_now()?;
     let measured = launch(flags)?;
+    let used = Used::by_now()?.since(&used);
     let after = fork_loop(flags.tasks)?;
     let rate = f64::from(measured.finished) / measured.total.as_secs_f64();
     println!(
@@ -175,6 +181,15 @@ fn run(flags: &Flags) -> anyhow::Result<bool> {
         "accept to RUNNING p99 {:.1?}",
         percentile(&measured.to_running, 99)
     );
+    if flags.master.is_none() {
+        let tasks = f64::from(measured.finished.max(1));
+        println!(
+            "processor/task        {:.2} ms, {:.2} of it in the kernel; {:.0} page faults",
+            (used.user + used.system) / tasks,
+            used.system / tasks,
+            used.faults / tasks
+        );
+    }
     println!("fork+wait loop/s      {before:.0} before, {after:.0} after");
     println!("ratio                 {:.3}", rate / before.midpoint(after));
     Ok(measured.failed == 0)
@@ -229,6 +244,40 @@ fn launch(flags: &Flags) -> anyhow::Result<Measured> {
         cluster.shutdown();
     }
     Ok(measured)
+}
+
+/// What this program and all that it has started and waited for have used: milliseconds of processor, and page faults.
+struct Used {
+    user: f64,
+    system: f64,
+    faults: f64,
+}
+
+impl Used {
+    #[expect(clippy::cast_precision_loss, reason = "figures to print")]
+    fn by_now() -> anyhow::Result<Self> {
+        let both = [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN].map(getrusage);
+        let mut sum = Self {
+            user: 0.0,
+            system: 0.0,
+            faults: 0.0,
+        };
+        for usage in both {
+            let usage = usage?;
+            sum.user += usage.user_time().num_microseconds() as f64 / 1e3;
+            sum.system += usage.system_time().num_microseconds() as f64 / 1e3;
+            sum.faults += usage.minor_page_faults() as f64;
+        }
+        Ok(sum)
+    }
+
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            user: self.user - before.user,
+            system: self.system - before.system,
+            faults: self.faults - before.faults,
+        }
+    }
 }
 
 /// Starts and waits, one after the other; programs a second.

@@ -133,16 +133,17 @@ pub fn fingerprint(der: &[u8]) -> Fingerprint {
 
 /// Certificate, private key and the authorities a node trusts.
 pub struct Identity {
-    chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
+    /// The chain with the same key as the TLS stack uses it: reading a key takes as long as signing with it.
+    certified: Arc<CertifiedKey>,
     authorities: Vec<CertificateDer<'static>>,
 }
 
 impl Clone for Identity {
     fn clone(&self) -> Self {
         Self {
-            chain: self.chain.clone(),
             key: self.key.clone_key(),
+            certified: Arc::clone(&self.certified),
             authorities: self.authorities.clone(),
         }
     }
@@ -276,7 +277,7 @@ impl Identity {
                 .collect()
         };
         write_new(&dir.join(CA_FILE), 0o644, &pem(&self.authorities))?;
-        write_new(&dir.join(NODE_FILE), 0o644, &pem(&self.chain))?;
+        write_new(&dir.join(NODE_FILE), 0o644, &pem(self.chain()))?;
         let label = match &self.key {
             PrivateKeyDer::Pkcs1(_) => "RSA PRIVATE KEY",
             PrivateKeyDer::Sec1(_) => "EC PRIVATE KEY",
@@ -291,7 +292,12 @@ impl Identity {
 
     /// Certificate chain in DER form, the own certificate first.
     pub fn chain(&self) -> &[CertificateDer<'static>] {
-        &self.chain
+        &self.certified.cert
+    }
+
+    /// Chain and key for the TLS stack.
+    pub(crate) fn certified(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.certified)
     }
 
     /// The private key. Only for handing it to the TLS stack or to a child process.
@@ -310,7 +316,7 @@ impl Identity {
     /// [`IdentityError::Certificate`] when it cannot be parsed.
     pub fn names(&self) -> Result<PeerIdentity, IdentityError> {
         let own = self
-            .chain
+            .chain()
             .first()
             .ok_or_else(|| IdentityError::Certificate {
                 origin: "empty certificate chain".to_owned(),
@@ -325,15 +331,15 @@ impl Identity {
         authorities: Vec<CertificateDer<'static>>,
         origin: String,
     ) -> Result<Self, IdentityError> {
-        CertifiedKey::from_der(
-            chain.clone(),
+        let certified = CertifiedKey::from_der(
+            chain,
             key.clone_key(),
             &rustls::crypto::aws_lc_rs::default_provider(),
         )
         .map_err(|source| IdentityError::Unusable { origin, source })?;
         Ok(Self {
-            chain,
             key,
+            certified: Arc::new(certified),
             authorities,
         })
     }

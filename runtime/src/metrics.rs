@@ -22,10 +22,22 @@ struct Metric {
     bits: AtomicU64,
 }
 
+/// Parts of the table with a lock each. A number of its own, since the usual one asks the system for its processors, which
+/// takes longer than all that a small executor counts.
+const SHARDS: usize = 8;
+
 /// All metrics of one node. Clones are the same set.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Metrics {
     all: Arc<DashMap<String, Arc<Metric>>>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            all: Arc::new(DashMap::with_shard_amount(SHARDS)),
+        }
+    }
 }
 
 impl std::fmt::Debug for Metrics {

@@ -380,6 +380,9 @@ fn spawn(launch: &Launch) -> Result<Spawned, String> {
         .env_clear()
         // By which a walk knows it; nothing that a framework has chosen may stand in the launcher's environment.
         .env("MESOS_DIRECTORY", &launch.plan.working_directory)
+        // For the C library of an executor that the launcher goes on as: a heap for each of its three threads costs it
+        // more than they ever wait for each other. Other programs get the environment of their plan.
+        .env("MALLOC_ARENA_MAX", "1")
         .stdin(Stdio::from(reader))
         .stdout(open(&launch.plan.stdout)?)
         .stderr(open(&launch.plan.stderr)?);

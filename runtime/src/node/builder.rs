@@ -43,6 +43,9 @@ use crate::transport::{Incarnation, Kinds, PeerKey, SideBySide, Transport};
 
 /// Size asked for of both UDP socket buffers, in bytes; the kernel may grant less.
 const SOCKET_BUFFER: usize = 4 << 20;
+/// Parts of a node's tables for each of its threads, with a lock each. A number of our own, since the usual one asks the
+/// system for its processors, which an executor would do for two or three entries.
+const SHARDS_PER_THREAD: usize = 4;
 /// Numbers the nodes of this program, from 1.
 static NODES: AtomicU64 = AtomicU64::new(1);
 /// Attempts to find one number free for both TCP and UDP.
@@ -517,6 +520,7 @@ impl NodeBuilder {
         sockets: Sockets,
         threads: Arc<Threads>,
     ) -> Result<(Node, Option<Server>), NodeError> {
+        let shards = (self.threads.max(1) * SHARDS_PER_THREAD).next_power_of_two();
         let shared = Arc::new(Shared {
             number: threads.node(),
             address: address.clone(),
@@ -526,7 +530,7 @@ impl NodeBuilder {
             mailbox: self.mailbox,
             max_asks: self.max_asks,
             host: self.guest_of.clone().map(PeerKey::Node),
-            inboxes: DashMap::new(),
+            inboxes: DashMap::with_shard_amount(shards),
             counters: Mutex::default(),
             links: Mutex::new(Links::default()),
             transport: OnceLock::new(),
@@ -536,7 +540,7 @@ impl NodeBuilder {
             asks: AtomicU64::new(1),
             kinds: Kinds::default(),
             spawns: AtomicU64::new(0),
-            outside_asks: DashMap::new(),
+            outside_asks: DashMap::with_shard_amount(shards),
             end_waiters: Mutex::default(),
             delegate: OnceLock::new(),
             awaits_delegate: self.awaits_delegate,

@@ -22,6 +22,7 @@ use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::SingleCertAndKey;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
 };
@@ -115,14 +116,12 @@ impl fmt::Debug for Gate {
 }
 
 impl Gate {
-    fn new(identity: &Identity, pins: Arc<Pins>) -> Result<Self, TransportError> {
+    fn new(roots: &Arc<RootCertStore>, pins: Arc<Pins>) -> Result<Self, TransportError> {
         let provider = provider();
-        let authority = WebPkiClientVerifier::builder_with_provider(
-            Arc::new(roots(identity)?),
-            provider.clone(),
-        )
-        .build()
-        .map_err(|source| TransportError::Authorities(source.to_string()))?;
+        let authority =
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider.clone())
+                .build()
+                .map_err(|source| TransportError::Authorities(source.to_string()))?;
         Ok(Self {
             authority,
             pins,
@@ -273,7 +272,8 @@ pub(super) struct Settings {
 /// Settings that follow from the configuration.
 pub(super) fn settings(config: &QuicConfig, pins: Arc<Pins>) -> Result<Settings, TransportError> {
     let transport = |side| transport(config, side).map(Arc::new);
-    let gate = Arc::new(Gate::new(&config.identity, pins)?);
+    let roots = Arc::new(roots(&config.identity)?);
+    let gate = Arc::new(Gate::new(&roots, pins)?);
     let server = match config.mode {
         Mode::Listening => Some(server(config, &gate, &transport(Side::Accepts)?)?),
         Mode::DialOnly | Mode::Guest { .. } => None,
@@ -285,14 +285,14 @@ pub(super) fn settings(config: &QuicConfig, pins: Arc<Pins>) -> Result<Settings,
     Ok(Settings {
         endpoint,
         server,
-        client: client(config, &gate, &transport(Side::Dials)?)?,
+        client: client(config, (&roots, &gate), &transport(Side::Dials)?)?,
         gate,
     })
 }
 
 /// Largest packet that is sent or taken. quinn keeps room for some two thousand of them for each socket, so that a larger
 /// limit costs every process memory and the zeroing of it.
-fn largest_packet(config: &QuicConfig) -> u16 {
+pub(super) fn largest_packet(config: &QuicConfig) -> u16 {
     if config.address.is_loopback() {
         LOOPBACK_MTU
     } else {
@@ -327,10 +327,7 @@ fn server(
     let mut tls = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::clone(gate) as Arc<dyn ClientCertVerifier>)
-        .with_single_cert(
-            config.identity.chain().to_vec(),
-            config.identity.key().clone_key(),
-        )?;
+        .with_cert_resolver(own_certificate(config));
     tls.alpn_protocols = vec![ALPN.to_vec()];
     // A peer has one connection, so one ticket is all it can use.
     tls.send_tls13_tickets = 1;
@@ -346,31 +343,30 @@ fn server(
 
 fn client(
     config: &QuicConfig,
-    gate: &Arc<Gate>,
+    (roots, gate): (&Arc<RootCertStore>, &Arc<Gate>),
     transport: &Arc<TransportConfig>,
 ) -> Result<quinn::ClientConfig, TransportError> {
     let mut tls = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(DialledVerifier {
-            authority: WebPkiServerVerifier::builder_with_provider(
-                Arc::new(roots(&config.identity)?),
-                provider(),
-            )
-            .build()
-            .map_err(|source| TransportError::Authorities(source.to_string()))?,
+            authority: WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), provider())
+                .build()
+                .map_err(|source| TransportError::Authorities(source.to_string()))?,
             gate: Arc::clone(gate),
         }))
-        .with_client_auth_cert(
-            config.identity.chain().to_vec(),
-            config.identity.key().clone_key(),
-        )?;
+        .with_client_cert_resolver(own_certificate(config));
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let crypto = QuicClientConfig::try_from(tls)
         .map_err(|error| TransportError::Setting(error.to_string()))?;
     let mut client = quinn::ClientConfig::new(Arc::new(crypto));
     client.transport_config(Arc::clone(transport));
     Ok(client)
+}
+
+/// What either side shows. Key and certificate fit: an [`Identity`] is made of nothing else.
+fn own_certificate(config: &QuicConfig) -> Arc<SingleCertAndKey> {
+    Arc::new(SingleCertAndKey::from(config.identity.certified()))
 }
 
 /// Which side of a connection.
@@ -412,13 +408,15 @@ fn transport(config: &QuicConfig, side: Side) -> Result<TransportConfig, Transpo
         .initial_rtt(initial_rtt)
         .send_fairness(false);
     if config.address.is_loopback() {
+        // Loopback takes the largest, so nobody has to find that out with a packet full of padding, which quinn reads byte
+        // by byte. Should it take less after all, quinn finds that out by what is lost, and then looks for what it takes.
         let mut discovery = MtuDiscoveryConfig::default();
-        // Loopback takes the largest or is none, so one probe tells. Each further one costs its bytes twice over: quinn
-        // reads padding byte by byte.
         discovery
             .upper_bound(LOOPBACK_MTU)
             .minimum_change(LOOPBACK_MTU / 2);
-        transport.mtu_discovery_config(Some(discovery));
+        transport
+            .initial_mtu(LOOPBACK_MTU)
+            .mtu_discovery_config(Some(discovery));
     }
     Ok(transport)
 }
