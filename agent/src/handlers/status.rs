@@ -301,9 +301,10 @@ impl Agent {
         let mut news = Vec::new();
         let mut later = Vec::new();
         for (key, effect) in effects {
-            match effect {
-                Effect::Checkpoint(Record::Updated(update)) => news.push(*update),
-                effect => later.push((key, effect)),
+            if let Effect::Checkpoint(Record::Updated(update)) = effect {
+                news.push(*update);
+            } else {
+                later.push((key, effect));
             }
         }
         if !news.is_empty() {
