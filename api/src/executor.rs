@@ -181,7 +181,7 @@ mod tests {
     use meseta_protocol::executor::ExecutorInfo;
     use meseta_protocol::framework::FrameworkInfo;
     use meseta_protocol::resources::Resources;
-    use meseta_protocol::task::TaskInfo;
+    use meseta_protocol::task::{TaskGroupInfo, TaskInfo};
     use meseta_protocol::{ContainerId, UpdateId};
     use serde_json::{Value, json};
 
@@ -294,6 +294,19 @@ mod tests {
         assert_eq!(part["container_id"], json!({"value": "c"}));
         assert_eq!(part["framework_info"]["failover_timeout"], json!(0.0));
         let task = TaskInfo::new("t", "a", resources, "true");
+        let tasks = vec![
+            task.clone(),
+            TaskInfo::new("u", "a", Resources::new(), "true"),
+        ];
+        let task_group = TaskGroupInfo { tasks };
+        let group = LaunchTaskGroup { task_group };
+        let together = event(&group);
+        let tasks = &shown(&together)["launch_group"]["task_group"]["tasks"];
+        let ids = [0, 1].map(|at| tasks[at]["task_id"]["value"].clone());
+        assert_eq!(ids, ["t", "u"]);
+        // Type 8, and then the part that has the number 8.
+        let bytes = together.write(Format::Protobuf, Style::NEWEST);
+        assert_eq!(bytes[..3], [0x08, 8, 0x42]);
         let launched = shown(&event(&LaunchTask { task }));
         assert_eq!(launched["launch"]["task"]["task_id"], json!({"value": "t"}));
         let uuid = UpdateId::from_bytes([0x47; 16]);

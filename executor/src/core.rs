@@ -351,6 +351,7 @@ impl Core {
     }
 
     fn launch_group(&mut self, group: Box<TaskGroupInfo>) -> Vec<Effect> {
+        // Of one that is here already all of it is: it came with one message.
         let known = |task: &TaskInfo| self.begun.contains(&task.task_id);
         if self.phase != Phase::Subscribed || group.tasks.iter().any(known) {
             return Vec::new();
@@ -579,6 +580,29 @@ mod tests {
             1,
             "an id may be used again after its end"
         );
+    }
+
+    #[test]
+    fn a_group_comes_with_one_callback_and_a_repeated_one_is_the_same_launch() {
+        let group = || {
+            let tasks = ["t", "u"].map(|id| TaskInfo {
+                task_id: id.into(),
+                ..TaskInfo::default()
+            });
+            Box::new(TaskGroupInfo {
+                tasks: tasks.to_vec(),
+            })
+        };
+        let mut m = machine(true).subscribed();
+        let called = [Effect::Call(Callback::LaunchTaskGroup(group()))];
+        assert_eq!(m.step(Input::LaunchGroup(group())), called);
+        assert_eq!(m.step(Input::LaunchGroup(group())), []);
+        m.step(Input::AgentLost);
+        let effects = m.retry();
+        let tasks = &subscription(&effects).0.unacknowledged_tasks;
+        assert_eq!(*tasks, group().tasks);
+        m.step(answer());
+        assert_eq!(m.step(Input::LaunchGroup(group())), []);
     }
 
     #[test]

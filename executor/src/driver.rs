@@ -47,11 +47,11 @@ pub trait Executor: Any {
     /// Start this task.
     fn launch_task(&mut self, driver: &mut Handle<'_>, task: TaskInfo);
 
-    /// Start these tasks together. Unless overridden they all fail, since few executors can.
+    /// Start these tasks, which belong together: the framework wants all of them or none. They come in one callback,
+    /// whole, in their order. Unless overridden they are handed on to [`launch_task`](Self::launch_task) one by one.
     fn launch_task_group(&mut self, driver: &mut Handle<'_>, group: TaskGroupInfo) {
         for task in group.tasks {
-            let status = TaskStatus::new(task.task_id, TaskState::Failed);
-            driver.send_status(status.saying("This executor does not run task groups"));
+            self.launch_task(driver, task);
         }
     }
 

@@ -1,17 +1,21 @@
-//! What an ACCEPT means: whether its offers may be used together, and what each task of it costs.
+//! What an ACCEPT means: whether its offers may be used together, and what each task or group of tasks of it costs.
 //!
 //! Pure: reads the tables, changes nothing. Source: master.md §6, §7.2.
 
 use std::collections::BTreeSet;
 
-use meseta_protocol::operation::{Operation, OperationAction};
+use meseta_protocol::executor::{ExecutorInfo, ExecutorType};
+use meseta_protocol::operation::{LaunchGroup, Operation, OperationAction};
 use meseta_protocol::resources::Resources;
 use meseta_protocol::status::StatusReason;
 use meseta_protocol::task::TaskInfo;
-use meseta_protocol::{AgentId, FrameworkId, OfferId, Role, TaskId};
+use meseta_protocol::{AgentId, ExecutorId, FrameworkId, OfferId, Role, TaskId};
 
 use crate::state::State;
 use crate::validation;
+
+/// Name of the operation that launches a group.
+const LAUNCH_GROUP: &str = "LAUNCH_GROUP";
 
 /// Offers that may be used together.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,6 +92,15 @@ pub struct RefusedOperation {
     pub message: String,
 }
 
+/// What an operation is to launch, made ready for validation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Launches {
+    /// Tasks, each by itself.
+    Tasks(Vec<TaskInfo>),
+    /// Tasks of one executor, all or none.
+    Group(Box<LaunchGroup>),
+}
+
 /// A task that will be launched.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Launch {
@@ -96,6 +109,19 @@ pub struct Launch {
     /// Whether its executor must be started first.
     pub launch_executor: bool,
     /// What it takes from the offers: its own resources, and those of an executor that is started.
+    pub charged: Resources,
+}
+
+/// Tasks that will be launched together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupLaunch {
+    /// Their executor, with its framework.
+    pub executor: ExecutorInfo,
+    /// The tasks, each with that executor.
+    pub tasks: Vec<TaskInfo>,
+    /// Whether the executor must be started first.
+    pub launch_executor: bool,
+    /// What they take from the offers: the resources of all of them, and those of an executor that is started.
     pub charged: Resources,
 }
 
@@ -164,8 +190,8 @@ pub fn tasks_of(operation: &Operation) -> &[TaskInfo] {
     }
 }
 
-/// The tasks of an operation, made ready for validation: their resources carry the role of the offers, and their
-/// executors the framework.
+/// What an operation launches, made ready for validation: resources carry the role of the offers, the executors of single
+/// tasks the framework, and tasks of a group its executor.
 ///
 /// # Errors
 /// [`RefusedOperation`] when one bad resource spoils all of it, or this master has no such operation.
@@ -173,51 +199,98 @@ pub fn launches(
     operation: Operation,
     role: &Role,
     framework_id: &FrameworkId,
-) -> Result<Vec<TaskInfo>, RefusedOperation> {
-    let refused = |name, tasks: &[TaskInfo], reason, message| RefusedOperation {
-        operation: name,
+) -> Result<Launches, RefusedOperation> {
+    let name = operation.kind().name();
+    let has_id = operation.id.is_some();
+    let (mut launches, reason) = match operation.action {
+        OperationAction::Launch(launch) => {
+            let tasks = Launches::Tasks(launch.task_infos);
+            (tasks, StatusReason::TaskInvalid)
+        }
+        OperationAction::LaunchGroup(group) => {
+            let group = Launches::Group(Box::new(group));
+            (group, StatusReason::TaskGroupInvalid)
+        }
+        OperationAction::Reserve(_)
+        | OperationAction::Unreserve(_)
+        | OperationAction::Create(_)
+        | OperationAction::Destroy(_)
+        | OperationAction::GrowVolume(_)
+        | OperationAction::ShrinkVolume(_)
+        | OperationAction::CreateDisk(_)
+        | OperationAction::DestroyDisk(_)
+        | OperationAction::Unknown => {
+            return Err(RefusedOperation {
+                operation: name,
+                tasks: Vec::new(),
+                reason: StatusReason::TaskInvalid,
+                message: format!("Operation {name} is not supported by this master"),
+            });
+        }
+    };
+    if has_id && !launches.tasks().is_empty() {
+        let message = format!("The `id` field cannot be set on {name} operations");
+        return Err(refused(name, launches.tasks(), reason, message));
+    }
+    let valid = match &launches {
+        Launches::Tasks(tasks) => validation::resources::validate_operation(tasks),
+        Launches::Group(group) => validation::resources::validate_group_operation(group),
+    };
+    if let Err(invalid) = valid {
+        return Err(refused(name, launches.tasks(), reason, invalid.to_string()));
+    }
+    match &mut launches {
+        Launches::Tasks(tasks) => {
+            for task in tasks {
+                give_role_to_task(task, role);
+                if let Some(executor) = &mut task.executor {
+                    executor
+                        .framework_id
+                        .get_or_insert_with(|| framework_id.clone());
+                }
+            }
+        }
+        Launches::Group(group) => {
+            give_role(&mut group.executor.resources, role);
+            for task in &mut group.task_group.tasks {
+                give_role_to_task(task, role);
+                task.executor.get_or_insert_with(|| group.executor.clone());
+            }
+        }
+    }
+    Ok(launches)
+}
+
+impl Launches {
+    fn tasks(&self) -> &[TaskInfo] {
+        match self {
+            Self::Tasks(tasks) => tasks,
+            Self::Group(group) => &group.task_group.tasks,
+        }
+    }
+}
+
+fn refused(
+    operation: &'static str,
+    tasks: &[TaskInfo],
+    reason: StatusReason,
+    message: String,
+) -> RefusedOperation {
+    RefusedOperation {
+        operation,
         tasks: (tasks.iter())
             .map(|task| (task.task_id.clone(), task.agent_id.clone()))
             .collect(),
         reason,
         message,
-    };
-    let name = operation.kind().name();
-    if operation.id.is_some() && !tasks_of(&operation).is_empty() {
-        return Err(refused(
-            name,
-            tasks_of(&operation),
-            StatusReason::TaskInvalid,
-            "The `id` field cannot be set on LAUNCH operations".to_owned(),
-        ));
     }
-    let OperationAction::Launch(launch) = operation.action else {
-        return Err(refused(
-            name,
-            tasks_of(&operation),
-            StatusReason::TaskGroupInvalid,
-            format!("Operation {name} is not supported by this master"),
-        ));
-    };
-    let mut tasks = launch.task_infos;
-    if let Err(invalid) = validation::resources::validate_operation(&tasks) {
-        return Err(refused(
-            name,
-            &tasks,
-            StatusReason::TaskInvalid,
-            invalid.to_string(),
-        ));
+}
+
+fn give_role_to_task(task: &mut TaskInfo, role: &Role) {
+    give_role(&mut task.resources, role);
+    if let Some(executor) = &mut task.executor {
+        give_role(&mut executor.resources, role);
     }
-    for task in &mut tasks {
-        give_role(&mut task.resources, role);
-        if let Some(executor) = &mut task.executor {
-            give_role(&mut executor.resources, role);
-            executor
-                .framework_id
-                .get_or_insert_with(|| framework_id.clone());
-        }
-    }
-    Ok(tasks)
 }
 
 /// Gives a role to resources that name none.
@@ -240,14 +313,8 @@ pub fn launch(
     task: TaskInfo,
     remaining: &Resources,
 ) -> Result<Launch, RefusedTask> {
-    let launch_executor = task.executor.as_ref().is_none_or(|executor| {
-        !state.agent(agent_id).is_some_and(|agent| {
-            agent
-                .executors
-                .get(framework_id)
-                .is_some_and(|known| known.contains(&executor.executor_id))
-        })
-    });
+    let launch_executor = (task.executor.as_ref())
+        .is_none_or(|executor| !is_there(state, framework_id, agent_id, &executor.executor_id));
     let surroundings =
         validation::task::TaskSurroundings::of(state, framework_id, agent_id, remaining);
     if let Err(rejection) = validation::task::validate(&task, &surroundings) {
@@ -266,5 +333,65 @@ pub fn launch(
         task,
         launch_executor,
         charged,
+    })
+}
+
+/// Decides about a group of tasks, given what earlier operations of the same call have left: all of it, or nothing.
+///
+/// # Errors
+/// [`RefusedOperation`] with the first rule that is broken, or because nobody would run it: the agents' own executor is not
+/// there yet.
+pub fn launch_group(
+    state: &State,
+    framework_id: &FrameworkId,
+    agent_id: &AgentId,
+    group: LaunchGroup,
+    remaining: &Resources,
+) -> Result<GroupLaunch, RefusedOperation> {
+    let surroundings =
+        validation::task::TaskSurroundings::of(state, framework_id, agent_id, remaining);
+    let refused = |reason, message| {
+        let tasks = &group.task_group.tasks;
+        Err(refused(LAUNCH_GROUP, tasks, reason, message))
+    };
+    if let Err(rejection) = validation::group::validate(&group, &surroundings) {
+        return refused(rejection.reason(), rejection.to_string());
+    }
+    if group.executor.kind != Some(ExecutorType::Custom) {
+        let message = "Operation LAUNCH_GROUP with an executor of type DEFAULT is not supported by this master: give an \
+                       executor of type CUSTOM";
+        return refused(StatusReason::TaskGroupInvalid, message.to_owned());
+    }
+    let LaunchGroup {
+        executor,
+        task_group,
+    } = group;
+    let launch_executor = !is_there(state, framework_id, agent_id, &executor.executor_id);
+    let mut charged = Resources::new();
+    for task in &task_group.tasks {
+        charged += &task.resources;
+    }
+    if launch_executor {
+        charged += &executor.resources;
+    }
+    Ok(GroupLaunch {
+        executor,
+        tasks: task_group.tasks,
+        launch_executor,
+        charged,
+    })
+}
+
+/// Whether the agent has an executor of this id, as far as the master knows.
+fn is_there(
+    state: &State,
+    framework_id: &FrameworkId,
+    agent_id: &AgentId,
+    executor_id: &ExecutorId,
+) -> bool {
+    let agent = state.agent(agent_id);
+    agent.is_some_and(|agent| {
+        let known = agent.executors.get(framework_id);
+        known.is_some_and(|known| known.contains(executor_id))
     })
 }

@@ -36,6 +36,7 @@ use rand::Rng;
 
 use crate::scheduler::Request;
 pub use crate::to_master::ToMaster;
+use crate::to_master::name_framework;
 
 /// Longest first delay before the next attempt to subscribe.
 pub const FIRST_BACKOFF: Duration = Duration::from_secs(1);
@@ -504,13 +505,16 @@ impl Core {
 
     fn message(&self, framework_id: FrameworkId, request: Request) -> Option<Effect> {
         Some(match request {
-            Request::Accept(offer_ids, operations, filters) => AcceptOffers {
-                framework_id,
-                offer_ids,
-                operations,
-                filters,
+            Request::Accept(offer_ids, mut operations, filters) => {
+                name_framework(&mut operations, &framework_id);
+                AcceptOffers {
+                    framework_id,
+                    offer_ids,
+                    operations,
+                    filters,
+                }
+                .into()
             }
-            .into(),
             Request::Decline(offer_ids, filters) => DeclineOffers {
                 framework_id,
                 offer_ids,

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::time::Duration;
 
 use meseta_protocol::agent::MasterInfo;
+use meseta_protocol::executor::ExecutorInfo;
 use meseta_protocol::messages::scheduler::{ResourceRequest, TaskQuestion};
 use meseta_protocol::offer::{Filters, Offer};
 use meseta_protocol::operation::Operation;
@@ -189,6 +190,21 @@ macro_rules! requests {
                 filters: Filters,
             ) {
                 self.accept_offers(offers, vec![Operation::launch(tasks)], filters);
+            }
+
+            /// Launches these tasks together, all or none, on an executor of the framework's own (type CUSTOM, with at
+            /// least 0.01 cpus, 32 MiB of memory and some disk), which gets them with one callback. A task of the group
+            /// that is refused has all of them reported `TASK_ERROR`, reason `TASK_GROUP_INVALID`. The executor need not
+            /// name its framework, nor the tasks their executor.
+            pub fn launch_group(
+                self: $receiver,
+                offers: Vec<OfferId>,
+                executor: ExecutorInfo,
+                tasks: Vec<TaskInfo>,
+                filters: Filters,
+            ) {
+                let group = Operation::launch_group(executor, tasks);
+                self.accept_offers(offers, vec![group], filters);
             }
 
             /// Does this with these offers, all of one agent, and declines what is left.

@@ -2,6 +2,8 @@
 
 use super::*;
 use meseta_protocol::UpdateId;
+use meseta_protocol::common::CommandInfo;
+use meseta_protocol::executor::ExecutorInfo;
 use meseta_protocol::status::StatusUpdate;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -324,6 +326,35 @@ fn requests_become_messages_of_the_framework_and_nothing_without_a_subscription(
         filters,
     };
     assert_eq!(declined, [expected.into()]);
+}
+
+#[test]
+fn the_executor_of_a_group_need_not_name_its_framework() {
+    let executor = |framework: Option<&str>| ExecutorInfo {
+        framework_id: framework.map(FrameworkId::from),
+        ..ExecutorInfo::custom("e", CommandInfo::shell("run"))
+    };
+    let accept = |framework| {
+        let task = TaskInfo {
+            executor: Some(executor(framework)),
+            ..TaskInfo::default()
+        };
+        let group = Operation::launch_group(executor(framework), [task, TaskInfo::default()]);
+        let filters = meseta_protocol::offer::Filters::default();
+        (vec![group], filters)
+    };
+    for (given, sent) in [(None, "f"), (Some("f"), "f"), (Some("other"), "other")] {
+        let (operations, filters) = accept(given);
+        let effects = Machine::subscribed().ask(Request::Accept(vec![], operations, filters));
+        let (operations, filters) = accept(Some(sent));
+        let expected = AcceptOffers {
+            framework_id: "f".into(),
+            offer_ids: vec![],
+            operations,
+            filters,
+        };
+        assert_eq!(effects, [expected.into()]);
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ const WITHIN: u64 = 300;
 const WITHIN_MASTERS: u64 = 60;
 
 /// Each mistake with the law that finds it.
-const MISTAKES: [(&str, &str); 25] = [
+const MISTAKES: [(&str, &str); 27] = [
     ("agent ends what it should take over", "T-8"),
     ("executor starts a task twice", "T-1"),
     ("master does not answer for what it does not know", "T-2"),
@@ -23,6 +23,8 @@ const MISTAKES: [(&str, &str); 25] = [
     ("agent forgets what was acknowledged", "T-7"),
     ("agent takes for news what is over", "T-7"),
     ("agent lets what belongs to an ended framework run", "T-9"),
+    ("agent kills one of a waiting group alone", "T-10"),
+    ("agent gives a group task by task", "T-10"),
     ("agent comes back as another", "G-1"),
     ("master takes one missed ping for all", "G-2"),
     ("master waits half as long for an agent", "G-2"),

@@ -140,8 +140,11 @@ pub struct TaskRecord {
     pub container_id: ContainerId,
     /// The task.
     pub info: TaskInfo,
-    /// The launch that brought it.
+    /// The launch that brought it; of all tasks of a group the same.
     pub launch_uuid: UpdateId,
+    /// How many tasks of its group come before it; none of one that was launched by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub place: Option<u32>,
     /// Updates that the executor has made of an earlier task with this id; of one that is over, those of itself.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub past: Vec<UpdateId>,

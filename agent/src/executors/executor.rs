@@ -13,8 +13,10 @@ use meseta_protocol::{ContainerId, FrameworkId, TaskId, UpdateId};
 use meseta_runtime::Pid;
 use meseta_runtime::planted::mistake;
 
+use super::unit::units;
 use super::{
-    KillVerdict, LaunchVerdict, MAX_COMPLETED_TASKS, Past, Phase, Said, Termination, UpdateVerdict,
+    KillVerdict, LaunchVerdict, MAX_COMPLETED_TASKS, Past, Phase, Place, Said, Termination, Unit,
+    UpdateVerdict,
 };
 use crate::checkpoint::records::{ExecutorRecord, ProcessRecord, ProofRecord};
 use crate::containerizer::core::Container;
@@ -55,6 +57,8 @@ pub struct Executor {
     pub launched: BTreeMap<TaskId, Task>,
     /// As they were given to it, until it has spoken of them.
     given: BTreeMap<TaskId, TaskInfo>,
+    /// Where tasks that were launched in a group stand in it, until it has spoken of them.
+    places: BTreeMap<TaskId, Place>,
     /// Tasks that have ended and whose end the framework has not acknowledged.
     pub terminated: BTreeMap<TaskId, Task>,
     /// Tasks that are over, the oldest first.
@@ -92,6 +96,7 @@ impl Executor {
             queued: Vec::new(),
             launched: BTreeMap::new(),
             given: BTreeMap::new(),
+            places: BTreeMap::new(),
             terminated: BTreeMap::new(),
             completed: VecDeque::new(),
             said: BTreeMap::new(),
@@ -131,6 +136,11 @@ impl Executor {
                 executor.said.insert(info.task_id.clone(), said);
             }
             if task.statuses.is_empty() {
+                if let Some(number) = task.record.place {
+                    let launch = task.record.launch_uuid;
+                    let place = Place { launch, number };
+                    executor.places.insert(info.task_id.clone(), place);
+                }
                 executor.queued.push(info);
                 continue;
             }
@@ -176,23 +186,32 @@ impl Executor {
         self.pid.as_ref().filter(|_| hears)
     }
 
-    /// A task for it; [`super::Tables::launch`] notes whose it is.
-    pub(super) fn launch(
-        &mut self,
-        task: TaskInfo,
-        framework: (&FrameworkId, &str),
-    ) -> LaunchVerdict {
-        match self.phase {
+    /// What is launched on it; [`super::Tables::launch`] notes whose it is.
+    pub(super) fn launch(&mut self, unit: &Unit, framework: (&FrameworkId, &str)) -> LaunchVerdict {
+        let verdict = match self.phase {
             Phase::Registering => {
-                self.queued.push(task);
+                self.queued.extend(unit.tasks().iter().cloned());
                 LaunchVerdict::Queued
             }
             Phase::Running => {
-                self.hand_over(&task, framework);
+                for task in unit.tasks() {
+                    self.hand_over(task, framework);
+                }
                 LaunchVerdict::Send
             }
-            Phase::Terminating | Phase::Terminated => LaunchVerdict::Refused,
+            Phase::Terminating | Phase::Terminated => return LaunchVerdict::Refused,
+        };
+        for (task, place) in unit.places() {
+            if let Some(place) = place {
+                self.places.insert(task.task_id.clone(), place);
+            }
         }
+        verdict
+    }
+
+    /// Puts tasks together that were launched together.
+    pub fn units(&self, tasks: Vec<TaskInfo>) -> Vec<Unit> {
+        units(tasks, &self.places)
     }
 
     fn hand_over(&mut self, task: &TaskInfo, (framework_id, user): (&FrameworkId, &str)) {
@@ -246,16 +265,25 @@ impl Executor {
         }
     }
 
-    /// A task of it is to be killed. A task that waits is taken out by the update that reports its end.
+    /// A task of it is to be killed. A task that waits is taken out by the update that reports its end, and with it those
+    /// of its group.
     pub fn kill(&self, task_id: &TaskId) -> KillVerdict {
         match self.phase {
             Phase::Terminating | Phase::Terminated => KillVerdict::Ignore,
             Phase::Registering | Phase::Running => {
-                if self.queued.iter().any(|task| task.task_id == *task_id) {
-                    KillVerdict::Dequeued
-                } else {
-                    KillVerdict::Tell
+                if !self.queued.iter().any(|task| task.task_id == *task_id) {
+                    return KillVerdict::Tell;
                 }
+                let launch_of = |id| self.places.get(id).map(|place| place.launch);
+                let Some(launch) = launch_of(task_id) else {
+                    return KillVerdict::Dequeued;
+                };
+                if mistake("agent kills one of a waiting group alone") {
+                    return KillVerdict::Dequeued;
+                }
+                let waiting = self.queued.iter().map(|task| &task.task_id);
+                let group = waiting.filter(|id| launch_of(id) == Some(launch));
+                KillVerdict::GroupDequeued(group.cloned().collect())
             }
         }
     }
@@ -282,6 +310,7 @@ impl Executor {
                 return UpdateVerdict::Stale;
             }
             let info = self.queued.remove(at);
+            self.places.remove(task_id);
             let mut task = Task::new(&info, framework.0, framework.1);
             note(&mut task, status);
             self.terminated.insert(task_id.clone(), task);
@@ -291,6 +320,7 @@ impl Executor {
             return UpdateVerdict::Stale;
         };
         self.given.remove(task_id);
+        self.places.remove(task_id);
         note(task, status);
         if status.state.is_terminal()
             && let Some(task) = self.launched.remove(task_id)

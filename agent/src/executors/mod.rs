@@ -16,13 +16,16 @@ mod past;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod unit;
 
+use meseta_protocol::TaskId;
 use meseta_protocol::status::{StatusReason, TaskState};
 
 pub use executor::{Executor, process_id};
 pub use framework::Framework;
 pub use past::{MAX_PAST_TASKS, MAX_SAID, Past, Said};
 pub use tables::Tables;
+pub use unit::{Place, Unit};
 
 /// Completed tasks remembered per executor.
 pub const MAX_COMPLETED_TASKS: usize = 200;
@@ -64,7 +67,7 @@ impl Termination {
     }
 }
 
-/// What becomes of a task launched on an executor.
+/// What becomes of what is launched on an executor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LaunchVerdict {
     /// It waits until the executor subscribes.
@@ -76,10 +79,12 @@ pub enum LaunchVerdict {
 }
 
 /// What becomes of a kill.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KillVerdict {
     /// The task had not been given to the executor and never will be.
     Dequeued,
+    /// The same of the group that it was launched with: these tasks.
+    GroupDequeued(Vec<TaskId>),
     /// The executor must do it.
     Tell,
     /// The executor is ending; its tasks' ends will be reported.

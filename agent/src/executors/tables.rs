@@ -7,10 +7,9 @@ use std::path::Path;
 
 use meseta_protocol::framework::FrameworkInfo;
 use meseta_protocol::resources::Resources;
-use meseta_protocol::task::TaskInfo;
 use meseta_protocol::{ExecutorId, FrameworkId, TaskId};
 
-use super::{Executor, Framework, LaunchVerdict, MAX_COMPLETED_FRAMEWORKS, Phase};
+use super::{Executor, Framework, LaunchVerdict, MAX_COMPLETED_FRAMEWORKS, Phase, Unit};
 
 /// Everything that runs or ran here.
 #[derive(Debug, Default)]
@@ -99,19 +98,21 @@ impl Tables {
         }
     }
 
-    /// A task for an executor. None when that is not here.
+    /// What is launched on an executor. None when that is not here.
     pub fn launch(
         &mut self,
         framework_id: &FrameworkId,
         executor_id: &ExecutorId,
-        task: TaskInfo,
+        unit: &Unit,
     ) -> Option<LaunchVerdict> {
         let framework = self.frameworks.get_mut(framework_id)?;
         let executor = framework.executors.get_mut(executor_id)?;
-        let task_id = task.task_id.clone();
-        let verdict = executor.launch(task, (framework_id, &framework.info.user));
+        let verdict = executor.launch(unit, (framework_id, &framework.info.user));
         if verdict != LaunchVerdict::Refused {
-            framework.owners.insert(task_id, executor_id.clone());
+            for task in unit.tasks() {
+                let task_id = task.task_id.clone();
+                framework.owners.insert(task_id, executor_id.clone());
+            }
         }
         Some(verdict)
     }

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use meseta_protocol::executor::ExecutorInfo;
 use meseta_protocol::framework::FrameworkInfo;
 use meseta_protocol::resources::Resources;
@@ -41,7 +43,7 @@ fn executor(phase: Phase) -> Executor {
 fn with_task(phase: Phase) -> Executor {
     let (id, user) = framework();
     let mut executor = executor(Phase::Running);
-    executor.launch(task("t"), (&id, user));
+    executor.launch(&task("t").into(), (&id, user));
     executor.phase = phase;
     executor
 }
@@ -57,7 +59,7 @@ fn a_launch_waits_goes_or_is_refused() {
     ];
     for (phase, expected) in PHASES.into_iter().zip(expected) {
         assert_eq!(
-            executor(phase).launch(task("t"), (&id, user)),
+            executor(phase).launch(&task("t").into(), (&id, user)),
             expected,
             "{phase:?}"
         );
@@ -68,8 +70,8 @@ fn a_launch_waits_goes_or_is_refused() {
 fn a_subscription_hands_over_what_waits_unless_it_comes_too_late() {
     let (id, user) = framework();
     let mut registering = executor(Phase::Registering);
-    registering.launch(task("t"), (&id, user));
-    registering.launch(task("s"), (&id, user));
+    registering.launch(&task("t").into(), (&id, user));
+    registering.launch(&task("s").into(), (&id, user));
     let handed = registering.subscribe(&pid(), (&id, user)).unwrap();
     assert_eq!(
         handed
@@ -126,7 +128,7 @@ fn only_a_living_executor_is_shut_down() {
 fn a_kill_is_answered_by_who_has_the_task() {
     let (id, user) = framework();
     let mut registering = executor(Phase::Registering);
-    registering.launch(task("t"), (&id, user));
+    registering.launch(&task("t").into(), (&id, user));
     assert_eq!(registering.kill(&"t".into()), KillVerdict::Dequeued);
     let expected = [
         KillVerdict::Tell,
@@ -137,6 +139,41 @@ fn a_kill_is_answered_by_who_has_the_task() {
     for (phase, expected) in PHASES.into_iter().zip(expected) {
         assert_eq!(with_task(phase).kill(&"t".into()), expected, "{phase:?}");
     }
+}
+
+#[test]
+fn a_group_waits_is_given_and_is_killed_as_a_whole() {
+    let (id, user) = framework();
+    let group = |launch: u8, ids: [&str; 2]| Unit::Group {
+        launch: UpdateId::from_bytes([launch; 16]),
+        tasks: ids.map(task).to_vec(),
+    };
+    let (one, other) = (group(1, ["b", "a"]), group(2, ["d", "c"]));
+    let mut executor = executor(Phase::Registering);
+    for unit in [&one, &task("t").into(), &other] {
+        assert_eq!(executor.launch(unit, (&id, user)), LaunchVerdict::Queued);
+    }
+    let killed = KillVerdict::GroupDequeued(vec!["b".into(), "a".into()]);
+    assert_eq!(executor.kill(&"a".into()), killed);
+    assert_eq!(executor.kill(&"t".into()), KillVerdict::Dequeued);
+    for task in ["b", "a"] {
+        let status = TaskStatus::new(task, TaskState::Killed);
+        executor.update(&status, (&id, user));
+    }
+    let tasks = executor.subscribe(&pid(), (&id, user)).unwrap();
+    assert_eq!(executor.units(tasks), [task("t").into(), other.clone()]);
+    assert_eq!(executor.kill(&"c".into()), KillVerdict::Tell);
+    // It was lost with the connection, and comes again as it was.
+    let silent = executor.silent(&BTreeSet::new());
+    assert_eq!(executor.units(silent), [other, task("t").into()]);
+    assert_eq!(
+        executor.launch(&group(3, ["f", "e"]), (&id, user)),
+        LaunchVerdict::Send
+    );
+    let silent = executor.silent(&["c".into(), "d".into(), "t".into()].into());
+    assert_eq!(executor.units(silent), [group(3, ["f", "e"])]);
+    executor.shut_down();
+    assert_eq!(executor.launch(&one, (&id, user)), LaunchVerdict::Refused);
 }
 
 #[test]
@@ -200,7 +237,7 @@ fn what_an_executor_repeats_of_a_task_that_is_over_is_past() {
     let made_up = update("nobody's", TaskState::Running, 2);
     assert!(!executor.is_past(&made_up), "it was never there");
     // Another task of that id has ends of its own.
-    executor.launch(task("t"), (&id, user));
+    executor.launch(&task("t").into(), (&id, user));
     assert!(executor.is_past(&end));
     assert!(!executor.is_past(&update("t", TaskState::Finished, 3)));
     // Of a run of equal states only the last is shown, and all are known.
@@ -219,7 +256,7 @@ fn what_an_executor_repeats_of_a_task_that_is_over_is_past() {
 fn a_task_that_waits_can_only_end() {
     let (id, user) = framework();
     let mut executor = executor(Phase::Registering);
-    executor.launch(task("t"), (&id, user));
+    executor.launch(&task("t").into(), (&id, user));
     let running = TaskStatus::new("t", TaskState::Running);
     assert_eq!(executor.update(&running, (&id, user)), UpdateVerdict::Stale);
     let killed = TaskStatus::new("t", TaskState::Killed);
@@ -258,7 +295,7 @@ fn what_is_over_is_remembered_within_bounds() {
         let mut one = executor(Phase::Running);
         one.container_id = ContainerId::top(n);
         tables.add_executor(&id, one);
-        tables.launch(&id, &"e".into(), task("t"));
+        tables.launch(&id, &"e".into(), &task("t").into());
         tables.check().unwrap();
         assert!(!tables.clean(&id, &"e".into()));
         assert!(tables.owner(n).is_some());
@@ -290,7 +327,7 @@ fn an_id_is_free_while_the_container_of_its_last_run_goes_down() {
         let mut one = executor(Phase::Running);
         one.container_id = ContainerId::top(n);
         tables.add_executor(&id, one);
-        tables.launch(&id, &"e".into(), task("t"));
+        tables.launch(&id, &"e".into(), &task("t").into());
         let owner = tables.framework(&id).unwrap().executor_of(&"t".into());
         assert_eq!(owner, Some(&"e".into()));
         if n == "1" {

@@ -10,17 +10,17 @@ use meseta_protocol::messages::agent::{
     ExecutorToFramework, FrameworkToExecutor, ShutdownAgentExecutor, ShutdownFramework,
 };
 use meseta_protocol::messages::executor::{
-    ExecutorRefused, ExecutorSubscribed, LaunchTask, MessageToExecutor, SendToFramework,
-    ShutdownExecutorNow, SubscribeExecutor, UpdateAcknowledged,
+    ExecutorRefused, ExecutorSubscribed, MessageToExecutor, SendToFramework, ShutdownExecutorNow,
+    SubscribeExecutor, UpdateAcknowledged,
 };
 use meseta_protocol::status::{StatusReason, StatusUpdate, TaskState};
-use meseta_protocol::task::TaskInfo;
 use meseta_protocol::{ContainerId, ExecutorId, FrameworkId, TaskId};
 use meseta_runtime::planted::mistake;
 use meseta_runtime::transport::Guest;
 use meseta_runtime::{Context, ExitReason, Gate, Pid, Receive, error_chain};
 use tracing::{debug, info, warn};
 
+use super::tasks::give;
 use crate::agent::{Agent, FromMaster};
 use crate::checkpoint::records::ProofRecord;
 use crate::containerizer::core::{Exit, Input};
@@ -85,7 +85,7 @@ impl Receive<SubscribeExecutor> for Agent {
         }
         for update in news {
             if update.framework_id == named.0 {
-                self.take_update(cx, update, Some((from, &named.1)));
+                self.take_update(cx, update, (from, &named.1));
             }
         }
         if let Some(container) = from.id().strip_prefix("executor-") {
@@ -180,19 +180,19 @@ impl Agent {
             .filter(|_| from.address() == cx.address() && !self.tables.is_superseded(container))
     }
 
-    /// Makes an executor and orders its container. An error means that nothing was begun.
+    /// Makes an executor that runs as this user and orders its container. An error means that nothing was begun.
     pub(crate) fn start_executor(
         &mut self,
         cx: &mut Context<'_, Self>,
         framework_id: &FrameworkId,
         info: ExecutorInfo,
         generated: bool,
-        task: &TaskInfo,
+        user: Option<String>,
     ) -> Result<(), String> {
         let failed = |why: &dyn std::fmt::Display| format!("Failed to launch container: {why}");
         if info.kind == Some(ExecutorType::Default) || info.command.is_none() {
             return Err(failed(
-                &"this agent has no executor for task groups, and the task names no command",
+                &"this agent has no executor of its own for task groups, and no command is named",
             ));
         }
         let container_id = ContainerId::top(Self::new_uuid(cx).to_string());
@@ -206,7 +206,6 @@ impl Agent {
             &container_id,
         )
         .map_err(|error| failed(&error))?;
-        let user = self.user_of(framework_id, &info, task);
         let mut executor = Executor::new(info, generated, container_id, sandbox);
         let (proof, credential) = introduce(
             &self.config,
@@ -400,6 +399,7 @@ impl Agent {
         };
         tasks.retain(|task| !has.contains(&task.task_id));
         tasks.extend(silent);
+        let units = executor.units(tasks);
         let message = ExecutorSubscribed {
             executor_info: executor.info.clone(),
             framework_info: framework_info.unwrap_or_default(),
@@ -411,7 +411,7 @@ impl Agent {
         let is_done = executor.generated && executor.was_used && !executor.is_busy();
         let pointless = executor.is_pointless() || is_done;
         let container = executor.container_id.value.clone();
-        info!(framework = %framework_id, executor = %executor_id, tasks = tasks.len(), "executor subscribed");
+        info!(framework = %framework_id, executor = %executor_id, launches = units.len(), "executor subscribed");
         self.settled(cx, &container);
         Point::Subscribed.reach_in_turn(cx);
         cx.link(from);
@@ -426,8 +426,8 @@ impl Agent {
         if pointless {
             self.shut_down_executor(cx, framework_id, executor_id);
         }
-        for task in tasks {
-            cx.send(from, LaunchTask { task });
+        for unit in units {
+            give(cx, from, unit);
         }
         Point::TasksGiven.reach_in_turn(cx);
         true

@@ -196,7 +196,7 @@ impl Agent {
                 reason: StatusReason::Reconciliation,
                 message: "Task is unknown to the agent",
             };
-            self.report_unowned(cx, &id, &report);
+            self.report_unowned(cx, &id, &[report]);
         }
     }
 }

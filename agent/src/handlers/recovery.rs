@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use meseta_protocol::messages::executor::SubscribeExecutor;
 use meseta_protocol::status::{StatusReason, StatusUpdate, TaskState};
-use meseta_protocol::task::TaskInfo;
 use meseta_protocol::{ExecutorId, FrameworkId, UpdateId};
 use meseta_runtime::detector::{self, detect};
 use meseta_runtime::planted::mistake;
@@ -27,7 +26,7 @@ use crate::containerizer::core::{Exit, Input, UNREPORTED};
 use crate::containerizer::process_tree::Identity;
 use crate::containerizer::{Adopt, Exits};
 use crate::environment::duration_text;
-use crate::executors::{Executor, Framework, Phase, Termination};
+use crate::executors::{Executor, Framework, Phase, Termination, Unit};
 use crate::faults::Point;
 use crate::paths;
 use crate::recovery::{Here, Mode, Plan, Recovered, plan};
@@ -444,28 +443,32 @@ impl Agent {
         self.keep_records(cx, &records);
     }
 
-    /// Writes a task down that was launched on an executor.
-    pub(crate) fn keep_task(
+    /// Writes down what was launched on an executor, all of it with one commit.
+    pub(crate) fn keep_unit(
         &mut self,
         cx: &mut Context<'_, Self>,
         (framework_id, executor_id): (&FrameworkId, &ExecutorId),
-        task: &TaskInfo,
+        unit: &Unit,
         launch_uuid: UpdateId,
     ) {
         let executor = self.tables.executor(framework_id, executor_id);
         let Some(executor) = executor.filter(|_| self.checkpoints(framework_id)) else {
             return;
         };
-        let record = TaskRecord {
-            framework_id: framework_id.clone(),
-            executor_id: executor_id.clone(),
-            container_id: executor.container_id.clone(),
-            info: task.clone(),
-            launch_uuid,
-            past: executor.said_before(&task.task_id),
-            is_over: false,
-        };
-        self.keep_records(cx, &[Record::Task(Box::new(record))]);
+        let records = unit.places().map(|(task, place)| {
+            Record::Task(Box::new(TaskRecord {
+                framework_id: framework_id.clone(),
+                executor_id: executor_id.clone(),
+                container_id: executor.container_id.clone(),
+                info: task.clone(),
+                launch_uuid,
+                place: place.map(|place| place.number),
+                past: executor.said_before(&task.task_id),
+                is_over: false,
+            }))
+        });
+        let records: Vec<Record> = records.collect();
+        self.keep_records(cx, &records);
     }
 
     /// Notes an executor's process, and writes it down.
@@ -494,19 +497,22 @@ impl Agent {
         }
     }
 
-    /// Writes an update down that was taken into its stream.
-    pub(crate) fn keep_update(&mut self, cx: &mut Context<'_, Self>, update: StatusUpdate) {
-        if self.checkpoints(&update.framework_id) {
-            self.last_number += 1;
-            let task_id = update.status.task_id.clone();
-            self.written.insert((update.framework_id.clone(), task_id));
-            let record = UpdateRecord {
-                number: self.last_number,
-                update,
-                acknowledged: false,
-            };
-            self.keep_records(cx, &[Record::Update(Box::new(record))]);
+    /// Writes updates down that were taken into their streams, all with one commit.
+    pub(crate) fn keep_updates(&mut self, cx: &mut Context<'_, Self>, updates: Vec<StatusUpdate>) {
+        let mut records = Vec::new();
+        for update in updates {
+            if self.checkpoints(&update.framework_id) {
+                self.last_number += 1;
+                let task_id = update.status.task_id.clone();
+                self.written.insert((update.framework_id.clone(), task_id));
+                records.push(Record::Update(Box::new(UpdateRecord {
+                    number: self.last_number,
+                    update,
+                    acknowledged: false,
+                })));
+            }
         }
+        self.keep_records(cx, &records);
     }
 
     /// Writes down that a framework has dealt with an update. `forgotten` is one that is remembered no longer.

@@ -5,7 +5,7 @@ use meseta_protocol::container::{ContainerStatus, IpAddress, IpProtocol, Network
 use meseta_protocol::messages::agent::{AcknowledgeAgentStatus, UpdateStatus};
 use meseta_protocol::messages::executor::{UpdateAcknowledged, UpdateTask};
 use meseta_protocol::status::{StatusReason, StatusSource, StatusUpdate, TaskState, TaskStatus};
-use meseta_protocol::{ExecutorId, FrameworkId, TaskId};
+use meseta_protocol::{ExecutorId, FrameworkId, TaskId, UpdateId};
 use meseta_runtime::{Context, Pid, Receive};
 use tracing::{debug, warn};
 
@@ -51,7 +51,7 @@ impl Receive<UpdateTask> for Agent {
             latest_state: None,
             status: message.status,
         };
-        self.take_update(cx, update, Some((from, &named.1)));
+        self.take_update(cx, update, (from, &named.1));
     }
 }
 
@@ -74,6 +74,16 @@ pub(crate) struct Report<'a> {
     pub(crate) message: &'a str,
 }
 
+/// An update that is in the tables.
+struct Taken {
+    key: Key,
+    uuid: UpdateId,
+    /// Whether its task is or was some executor's.
+    is_owned: bool,
+    /// The update, when the framework is to hear it.
+    news: Option<StatusUpdate>,
+}
+
 impl Agent {
     /// Reports the end of a task that is here, as the agent has decided it. The framework must be known.
     pub(crate) fn report(
@@ -82,22 +92,40 @@ impl Agent {
         framework_id: &FrameworkId,
         report: &Report<'_>,
     ) {
-        let update = self.reported(cx, framework_id, report);
-        self.take_update(cx, update, None);
+        self.report_all(cx, framework_id, std::slice::from_ref(report));
     }
 
-    /// Reports a task that is not here and will not be: straight to the master, whatever runs or ran under its id.
+    /// The same of tasks that end together: they are written down with one commit.
+    pub(crate) fn report_all(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        framework_id: &FrameworkId,
+        reports: &[Report<'_>],
+    ) {
+        let mut news = Vec::new();
+        for report in reports {
+            let update = self.reported(cx, framework_id, report);
+            news.extend(self.take_in(cx, update, None).and_then(|taken| taken.news));
+        }
+        self.forward_news(cx, news);
+    }
+
+    /// Reports tasks that are not here and will not be: straight to the master, whatever runs or ran under their ids.
     pub(crate) fn report_unowned(
         &mut self,
         cx: &mut Context<'_, Self>,
         framework_id: &FrameworkId,
-        report: &Report<'_>,
+        reports: &[Report<'_>],
     ) {
-        let mut update = self.reported(cx, framework_id, report);
-        update.agent_id = Some(self.id());
-        update.status.agent_id = Some(self.id());
-        update.status.uuid = update.uuid;
-        self.forward_news(cx, update);
+        let mut news = Vec::new();
+        for report in reports {
+            let mut update = self.reported(cx, framework_id, report);
+            update.agent_id = Some(self.id());
+            update.status.agent_id = Some(self.id());
+            update.status.uuid = update.uuid;
+            news.push(update);
+        }
+        self.forward_news(cx, news);
     }
 
     fn reported(
@@ -128,62 +156,36 @@ impl Agent {
         }
     }
 
-    fn forward_news(&mut self, cx: &mut Context<'_, Self>, update: StatusUpdate) {
-        cx.metrics().count("slave/valid_status_updates");
-        crate::metrics::count_end(cx.metrics(), update.status.state);
-        let key: Key = (update.framework_id.clone(), update.status.task_id.clone());
-        self.stream(cx, &key, Input::Updated(Box::new(update)));
+    fn forward_news(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        news: impl IntoIterator<Item = StatusUpdate>,
+    ) {
+        let mut effects = Vec::new();
+        for update in news {
+            cx.metrics().count("slave/valid_status_updates");
+            crate::metrics::count_end(cx.metrics(), update.status.state);
+            let key: Key = (update.framework_id.clone(), update.status.task_id.clone());
+            let more = self.updates.step(&key, Input::Updated(Box::new(update)));
+            effects.extend(more.into_iter().map(|effect| (key.clone(), effect)));
+        }
+        self.perform_updates(cx, effects);
     }
 
-    /// Takes an update of an executor (its PID and id) or of the agent: into the tables, into the stream, and then,
-    /// with the stream holding it, acknowledged to the executor.
+    /// Takes an update of an executor (its PID and id): into the tables, into the stream, and then, with the stream holding
+    /// it, acknowledged to the executor.
     pub(crate) fn take_update(
         &mut self,
         cx: &mut Context<'_, Self>,
-        mut update: StatusUpdate,
-        from: Option<(&Pid, &ExecutorId)>,
+        update: StatusUpdate,
+        (from, speaker): (&Pid, &ExecutorId),
     ) {
-        let own_id = self.id();
-        let Some(uuid) = update.uuid else {
-            warn!(task = %update.status.task_id, "status update without a uuid dropped");
-            cx.metrics().count("slave/invalid_status_updates");
+        let Some(taken) = self.take_in(cx, update, Some(speaker)) else {
             return;
         };
-        let foreign = update.agent_id.as_ref().is_some_and(|id| *id != own_id);
-        let framework = self.tables.framework(&update.framework_id);
-        let Some(framework) = framework.filter(|framework| !framework.terminating && !foreign)
-        else {
-            debug!(framework = %update.framework_id, task = %update.status.task_id, "status update of an ended framework or another agent dropped");
-            cx.metrics().count("slave/invalid_status_updates");
-            return;
-        };
-        let task_id = &update.status.task_id;
-        // One that is over belongs to nobody, but an executor may still speak of it.
-        let owner = framework.executor_of(task_id).cloned().or_else(|| {
-            let (_, speaker) = from?;
-            let had = framework.executors.get(speaker)?.has_had(task_id);
-            had.then(|| speaker.clone())
-        });
-        update.agent_id = Some(own_id.clone());
-        update.status.agent_id = Some(own_id);
-        update.status.uuid = Some(uuid);
-        update.status.timestamp.get_or_insert(update.timestamp);
-        if from.is_some() {
-            update.status.source = Some(StatusSource::Executor);
-        }
-        let key: Key = (update.framework_id.clone(), update.status.task_id.clone());
-        if from.is_some() && update.status.state == TaskState::Staging {
-            warn!(task = %key.1, "an executor says TASK_STAGING, which is not its to say: it is shut down");
-            if let Some(executor_id) = &owner {
-                self.shut_down_executor(cx, &key.0, executor_id);
-            }
-            return;
-        }
-        let verdict = self.apply(cx, &mut update, owner.as_ref());
-        if verdict == UpdateVerdict::Forward {
-            self.forward_news(cx, update);
-        }
-        if let (Some((from, speaker)), Some(_)) = (from, owner)
+        self.forward_news(cx, taken.news);
+        let Taken { key, uuid, .. } = taken;
+        if taken.is_owned
             && self
                 .tables
                 .executor(&key.0, speaker)
@@ -193,6 +195,58 @@ impl Agent {
             cx.send(from, UpdateAcknowledged { task_id, uuid });
             Point::UpdateTaken.reach_in_turn(cx);
         }
+    }
+
+    /// Takes an update of an executor or of the agent into the tables. None when it is nobody's to make.
+    fn take_in(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        mut update: StatusUpdate,
+        speaker: Option<&ExecutorId>,
+    ) -> Option<Taken> {
+        let own_id = self.id();
+        let Some(uuid) = update.uuid else {
+            warn!(task = %update.status.task_id, "status update without a uuid dropped");
+            cx.metrics().count("slave/invalid_status_updates");
+            return None;
+        };
+        let foreign = update.agent_id.as_ref().is_some_and(|id| *id != own_id);
+        let framework = self.tables.framework(&update.framework_id);
+        let Some(framework) = framework.filter(|framework| !framework.terminating && !foreign)
+        else {
+            debug!(framework = %update.framework_id, task = %update.status.task_id, "status update of an ended framework or another agent dropped");
+            cx.metrics().count("slave/invalid_status_updates");
+            return None;
+        };
+        let task_id = &update.status.task_id;
+        // One that is over belongs to nobody, but an executor may still speak of it.
+        let owner = framework.executor_of(task_id).cloned().or_else(|| {
+            let speaker = speaker?;
+            let had = framework.executors.get(speaker)?.has_had(task_id);
+            had.then(|| speaker.clone())
+        });
+        update.agent_id = Some(own_id.clone());
+        update.status.agent_id = Some(own_id);
+        update.status.uuid = Some(uuid);
+        update.status.timestamp.get_or_insert(update.timestamp);
+        if speaker.is_some() {
+            update.status.source = Some(StatusSource::Executor);
+        }
+        let key: Key = (update.framework_id.clone(), update.status.task_id.clone());
+        if speaker.is_some() && update.status.state == TaskState::Staging {
+            warn!(task = %key.1, "an executor says TASK_STAGING, which is not its to say: it is shut down");
+            if let Some(executor_id) = &owner {
+                self.shut_down_executor(cx, &key.0, executor_id);
+            }
+            return None;
+        }
+        let verdict = self.apply(cx, &mut update, owner.as_ref());
+        Some(Taken {
+            key,
+            uuid,
+            is_owned: owner.is_some(),
+            news: Some(update).filter(|_| verdict == UpdateVerdict::Forward),
+        })
     }
 
     /// Takes an update into the tables. One for a task that no executor has is always news: what an executor repeats of a
@@ -244,18 +298,29 @@ impl Agent {
         self.perform_updates(cx, effects);
     }
 
-    /// Carries out what streams want done.
+    /// Carries out what streams want done. What is new is written down first, all with one commit.
     pub(crate) fn perform_updates(
         &mut self,
         cx: &mut Context<'_, Self>,
         effects: Vec<(Key, Effect)>,
     ) {
+        let mut news = Vec::new();
+        let mut later = Vec::new();
         for (key, effect) in effects {
+            if let Effect::Checkpoint(Record::Updated(update)) = effect {
+                news.push(*update);
+            } else {
+                later.push((key, effect));
+            }
+        }
+        if !news.is_empty() {
+            self.keep_updates(cx, news);
+            Point::UpdateKept.reach_in_turn(cx);
+        }
+        for (key, effect) in later {
             match effect {
-                Effect::Checkpoint(Record::Updated(update)) => {
-                    self.keep_update(cx, *update);
-                    Point::UpdateKept.reach_in_turn(cx);
-                }
+                // Taken out above.
+                Effect::Checkpoint(Record::Updated(_)) => {}
                 Effect::Checkpoint(Record::Acknowledged { update, forgotten }) => {
                     self.keep_acknowledgement(cx, *update, forgotten);
                     Point::AcknowledgementKept.reach_in_turn(cx);

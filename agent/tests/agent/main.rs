@@ -11,6 +11,7 @@
 
 mod ends;
 mod executors;
+mod groups;
 mod launches;
 mod registration;
 mod restarts;

@@ -7,7 +7,7 @@ use meseta_protocol::status::{StatusUpdate, TaskState};
 use crate::world::*;
 
 /// The executor comes back with what it has not heard to have arrived.
-fn comes_back(unheard: &[UpdateTask], tasks: &[&str]) -> SubscribeExecutor {
+pub(crate) fn comes_back(unheard: &[UpdateTask], tasks: &[&str]) -> SubscribeExecutor {
     let unheard = unheard.iter().map(|message| StatusUpdate {
         framework_id: "f".into(),
         executor_id: Some("e".into()),
@@ -20,19 +20,6 @@ fn comes_back(unheard: &[UpdateTask], tasks: &[&str]) -> SubscribeExecutor {
         unacknowledged_tasks: tasks.iter().map(|task| custom(task)).collect(),
         ..subscribe("e")
     }
-}
-
-/// What an executor hears, in a few words.
-fn words(executor: &Actor) -> Vec<String> {
-    let heard = executor.heard().into_iter();
-    let words = heard.filter_map(|heard| match heard {
-        Heard::ExecutorSubscribed(_) => Some("subscribed".to_owned()),
-        Heard::LaunchTask(launch) => Some(format!("launch {}", launch.task.task_id)),
-        Heard::UpdateAcknowledged(ack) => Some(format!("has {}", ack.uuid.as_bytes()[0])),
-        Heard::Exited(_) => None,
-        other => Some(format!("{other:?}")),
-    });
-    words.collect()
 }
 
 /// A world of a framework that checkpoints, with an executor that has the task `t`.

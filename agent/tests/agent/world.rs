@@ -24,7 +24,7 @@ use meseta_protocol::messages::executor::*;
 use meseta_protocol::messages::{Led, MasterMessage};
 use meseta_protocol::resources::Scalar;
 use meseta_protocol::status::{StatusReason, StatusUpdate, TaskState, TaskStatus};
-use meseta_protocol::task::TaskInfo;
+use meseta_protocol::task::{TaskGroupInfo, TaskInfo};
 use meseta_runtime::testing::{Event, LIMIT, Observed as _, Probe, What};
 use meseta_runtime::transport::memory::MemoryNetwork;
 use meseta_runtime::{Clock, Message, Node, NodeBuilder, Pid};
@@ -67,6 +67,7 @@ heard!(
     Pong,
     ExecutorSubscribed,
     LaunchTask,
+    LaunchTaskGroup,
     KillExecutorTask,
     UpdateAcknowledged,
     MessageToExecutor,
@@ -347,6 +348,23 @@ impl World {
         });
     }
 
+    /// The master launches these together on the executor `e`.
+    pub(crate) fn run_group(&self, tasks: &[&str], launch_executor: bool) {
+        let tasks: Vec<TaskInfo> = tasks.iter().map(|task| custom(task)).collect();
+        self.say(RunTaskGroup {
+            framework_id: "f".into(),
+            framework: FrameworkInfo {
+                checkpoint: self.checkpoint.get(),
+                ..framework()
+            },
+            executor: custom("any").executor.unwrap(),
+            task_group: TaskGroupInfo { tasks },
+            launch_executor,
+            launch_uuid: self.uuid(),
+            resource_version_uuids: vec![],
+        });
+    }
+
     pub(crate) fn order(&self) -> Order {
         self.clock.settle();
         self.orders.try_recv().expect("an order to the operators")
@@ -497,4 +515,24 @@ pub(crate) fn told(update: &StatusUpdate) -> (TaskState, Option<StatusReason>, &
         update.status.reason,
         update.status.message.as_deref().unwrap_or_default(),
     )
+}
+
+/// What an executor hears, in a few words.
+pub(crate) fn words(executor: &Actor) -> Vec<String> {
+    let heard = executor.heard().into_iter();
+    let words = heard.filter_map(|heard| match heard {
+        Heard::ExecutorSubscribed(_) => Some("subscribed".to_owned()),
+        Heard::LaunchTask(launch) => Some(format!("launch {}", launch.task.task_id)),
+        Heard::LaunchTaskGroup(launch) => {
+            let tasks = launch.task_group.tasks.iter();
+            let ids: Vec<&str> = tasks.map(|task| task.task_id.as_str()).collect();
+            Some(format!("launch together {}", ids.join(" ")))
+        }
+        Heard::KillExecutorTask(kill) => Some(format!("kill {}", kill.task_id)),
+        Heard::ShutdownExecutorNow(_) => Some("shut down".to_owned()),
+        Heard::UpdateAcknowledged(ack) => Some(format!("has {}", ack.uuid.as_bytes()[0])),
+        Heard::Exited(_) => None,
+        other => Some(format!("{other:?}")),
+    });
+    words.collect()
 }

@@ -1,20 +1,21 @@
 //! Offers: made from what the allocator hands out, accepted, declined, taken back. Source: master.md §7.
 
-use meseta_protocol::messages::agent::RunTask;
+use meseta_protocol::executor::ExecutorInfo;
+use meseta_protocol::messages::agent::{RunTask, RunTaskGroup};
 use meseta_protocol::messages::scheduler::{
     AcceptOffers, DeclineOffers, OfferRescinded, ResourceOffers,
 };
 use meseta_protocol::offer::{AllocationInfo, Filters, Offer, Url};
-use meseta_protocol::operation::Operation;
+use meseta_protocol::operation::{LaunchGroup, Operation};
 use meseta_protocol::resources::{Resource, Resources};
 use meseta_protocol::status::{StatusReason, StatusSource, TaskState, TaskStatus};
-use meseta_protocol::task::{Task, TaskInfo};
+use meseta_protocol::task::{Task, TaskGroupInfo, TaskInfo};
 use meseta_protocol::{AgentId, FrameworkId, OfferId, UpdateId};
 use meseta_runtime::planted::mistake;
 use meseta_runtime::{Context, Pid};
 use tracing::{debug, warn};
 
-use crate::accept::{self, Accepted, Launch};
+use crate::accept::{self, Accepted, GroupLaunch, Launch, Launches, RefusedOperation};
 use crate::allocator::messages::{Allocated, Allocation};
 use crate::leading::Serve;
 use crate::master::Master;
@@ -218,19 +219,37 @@ impl Master {
         } = accepted;
         for operation in operations {
             match accept::launches(operation, &role, framework_id) {
-                Ok(tasks) => self.launch_all(cx, framework_id, &agent_id, tasks, &mut remaining),
-                Err(refused) => {
-                    warn!(framework = %framework_id, operation = refused.operation, "operation refused");
-                    for (task_id, named) in refused.tasks {
-                        let status = TaskStatus::new(task_id, TaskState::Error)
-                            .because(StatusSource::Master, refused.reason)
-                            .saying(refused.message.clone());
-                        self.tell_error(cx, framework_id, named, status);
-                    }
+                Ok(Launches::Tasks(tasks)) => {
+                    self.launch_all(cx, framework_id, &agent_id, tasks, &mut remaining);
                 }
+                Ok(Launches::Group(group)) => {
+                    self.launch_group(cx, framework_id, &agent_id, *group, &mut remaining);
+                }
+                Err(refused) => self.refuse_operation(cx, framework_id, refused),
             }
         }
         self.recover(cx, framework_id, &agent_id, remaining, Some(filters));
+    }
+
+    fn refuse_operation(
+        &self,
+        cx: &mut Context<'_, Self>,
+        framework_id: &FrameworkId,
+        refused: RefusedOperation,
+    ) {
+        let RefusedOperation {
+            operation,
+            tasks,
+            reason,
+            message,
+        } = refused;
+        warn!(framework = %framework_id, operation, message, "operation refused");
+        for (task_id, named) in tasks {
+            let status = TaskStatus::new(task_id, TaskState::Error)
+                .because(StatusSource::Master, reason)
+                .saying(message.clone());
+            self.tell_error(cx, framework_id, named, status);
+        }
     }
 
     fn launch_all(
@@ -271,25 +290,84 @@ impl Master {
             let is_port = |resource: &Resource| &*resource.name == "ports";
             *remaining += &launch.charged.filter(is_port);
         }
-        self.state
-            .add_task(Task::new(&launch.task, framework_id, &info.user));
-        if launch.launch_executor
-            && let Some(executor) = &launch.task.executor
-        {
-            self.state
-                .add_executor(framework_id, agent_id, executor.clone());
-        }
+        let executor = launch.task.executor.clone();
+        let is_new = executor.as_ref().filter(|_| launch.launch_executor);
+        self.enter(
+            framework_id,
+            &info.user,
+            std::slice::from_ref(&launch.task),
+            is_new,
+        );
         debug!(framework = %framework_id, task = %launch.task.task_id, agent = %agent_id, "task launched");
         let run = RunTask {
             framework_id: framework_id.clone(),
             framework: info,
-            executor: launch.task.executor.clone(),
+            executor,
             launch_executor: launch.launch_executor,
             launch_uuid: UpdateId::from_bytes(*Self::new_uuid(cx).as_bytes()),
             task: launch.task,
             resource_version_uuids: Vec::new(),
         };
         self.tell_agent(cx, agent_id, run);
+    }
+
+    /// Launches a group of tasks with one message, or none of it.
+    fn launch_group(
+        &mut self,
+        cx: &mut Context<'_, Self>,
+        framework_id: &FrameworkId,
+        agent_id: &AgentId,
+        group: LaunchGroup,
+        remaining: &mut Resources,
+    ) {
+        if group.task_group.tasks.is_empty() {
+            return;
+        }
+        let Some(framework) = self.state.framework(framework_id) else {
+            return;
+        };
+        let info = framework.info.clone();
+        let launch = accept::launch_group(&self.state, framework_id, agent_id, group, remaining);
+        let GroupLaunch {
+            executor,
+            tasks,
+            launch_executor,
+            charged,
+        } = match launch {
+            Ok(launch) => launch,
+            Err(refused) => return self.refuse_operation(cx, framework_id, refused),
+        };
+        *remaining -= &charged;
+        let is_new = Some(&executor).filter(|_| launch_executor);
+        self.enter(framework_id, &info.user, &tasks, is_new);
+        debug!(framework = %framework_id, tasks = tasks.len(), executor = %executor.executor_id, agent = %agent_id, "task group launched");
+        let run = RunTaskGroup {
+            framework_id: framework_id.clone(),
+            framework: info,
+            executor,
+            task_group: TaskGroupInfo { tasks },
+            launch_executor,
+            launch_uuid: UpdateId::from_bytes(*Self::new_uuid(cx).as_bytes()),
+            resource_version_uuids: Vec::new(),
+        };
+        self.tell_agent(cx, agent_id, run);
+    }
+
+    /// Enters tasks that are about to be launched, all on one agent, and their executor if it is a new one.
+    fn enter(
+        &mut self,
+        framework_id: &FrameworkId,
+        user: &str,
+        tasks: &[TaskInfo],
+        new_executor: Option<&ExecutorInfo>,
+    ) {
+        for task in tasks {
+            self.state.add_task(Task::new(task, framework_id, user));
+        }
+        if let (Some(executor), Some(task)) = (new_executor, tasks.first()) {
+            self.state
+                .add_executor(framework_id, &task.agent_id, executor.clone());
+        }
     }
 
     fn tell_error(

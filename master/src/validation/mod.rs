@@ -11,7 +11,8 @@
 //! | `check.rs` | checks and health checks |
 //! | `container.rs` | commands and containers |
 //! | `executor.rs` | executors |
-//! | `task.rs` | tasks and task groups |
+//! | `task.rs` | tasks |
+//! | `group.rs` | task groups |
 //!
 //! Source: Mesos `src/master/validation.cpp`, `src/common/validation.cpp`, `src/checks/checker.cpp`.
 
@@ -20,5 +21,6 @@ pub mod check;
 pub mod container;
 pub mod executor;
 pub mod framework;
+pub mod group;
 pub mod resources;
 pub mod task;

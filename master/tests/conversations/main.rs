@@ -10,6 +10,7 @@
 )]
 
 mod frameworks;
+mod groups;
 mod partitions;
 mod world;
 

@@ -139,15 +139,15 @@ fn an_agent_is_charged_with_a_lost_task_until_it_says_that_it_has_ended() {
         .disconnect(agent.address(), world.master.address());
     assert_eq!(statuses(&scheduler)[0].state, TaskState::Lost);
     comes_back(&agent, &agent_id, &id, TaskState::Running);
-    assert_eq!(offered(1), "cpus:3; mem:4032");
+    assert_eq!(offered(1), "cpus:3; mem:4032; disk:1000");
     // It loses its connection once more, and lists what it did before.
     comes_back(&agent, &agent_id, &id, TaskState::Running);
-    assert_eq!(offered(1), "cpus:3; mem:4032");
+    assert_eq!(offered(1), "cpus:3; mem:4032; disk:1000");
     let end = || update(&id, &agent_id, "t", TaskState::Killed, 9);
     agent.say(end());
-    assert_eq!(offered(1), "cpus:4; mem:4096");
+    assert_eq!(offered(1), "cpus:4; mem:4096; disk:1000");
     agent.say(end());
-    assert_eq!(offered(1), "cpus:4; mem:4096", "said again");
+    assert_eq!(offered(1), "cpus:4; mem:4096; disk:1000", "said again");
     assert_eq!(statuses(&scheduler), []);
 }
 

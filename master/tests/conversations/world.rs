@@ -9,8 +9,8 @@ pub(crate) use meseta_protocol::framework::{FrameworkCapabilities, FrameworkInfo
 pub(crate) use meseta_protocol::messages::Led;
 pub(crate) use meseta_protocol::messages::agent::{
     AcknowledgeAgentStatus, AgentRegistered, AgentReregistered, KillAgentTask, Ping, Pong,
-    RegisterAgent, ReregisterAgent, RunTask, ShutdownAgent, ShutdownFramework, UnregisterAgent,
-    UpdateFramework, UpdateStatus,
+    RegisterAgent, ReregisterAgent, RunTask, RunTaskGroup, ShutdownAgent, ShutdownFramework,
+    UnregisterAgent, UpdateFramework, UpdateStatus,
 };
 pub(crate) use meseta_protocol::messages::scheduler::{
     AcceptOffers, AcknowledgeStatus, AgentLost, DeclineOffers, FrameworkError, FrameworkSubscribed,
@@ -54,7 +54,7 @@ macro_rules! hears {
 }
 
 hears!(AgentHeard [
-    AgentRegistered, AgentReregistered, Ping, RunTask, KillAgentTask, AcknowledgeAgentStatus, ShutdownFramework, ShutdownAgent,
+    AgentRegistered, AgentReregistered, Ping, RunTask, RunTaskGroup, KillAgentTask, AcknowledgeAgentStatus, ShutdownFramework, ShutdownAgent,
     UpdateFramework
 ]);
 hears!(SchedulerHeard [
@@ -182,7 +182,7 @@ impl Drop for World {
 }
 
 pub(crate) fn agent_info(id: Option<AgentId>) -> AgentInfo {
-    let mut info = AgentInfo::new("agent-host", "cpus:4;mem:4096".parse().unwrap());
+    let mut info = AgentInfo::new("agent-host", "cpus:4;mem:4096;disk:1000".parse().unwrap());
     info.id = id;
     info
 }

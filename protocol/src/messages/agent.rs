@@ -195,19 +195,19 @@ record! {
 }
 
 record! {
-    /// Master → agent: start tasks together.
+    /// Master → agent: start tasks together, all or none. Its tasks are sent in no other message.
     pub struct RunTaskGroup {
         /// The framework.
         pub framework_id: FrameworkId,
         /// The framework's description.
         pub framework: FrameworkInfo,
-        /// The executor.
+        /// The executor, of type CUSTOM.
         pub executor: ExecutorInfo,
-        /// The tasks.
+        /// The tasks, each with that executor. Nothing happens when there is none.
         pub task_group: TaskGroupInfo,
         /// Whether the master believes that the executor does not run yet.
         pub launch_executor: bool,
-        /// Names this launch.
+        /// Names this launch: the agent carries it out at most once, and knows the group by it.
         pub launch_uuid: UpdateId,
         /// Versions of the resources that the launch was made for.
         pub resource_version_uuids: Vec<ResourceVersion>,

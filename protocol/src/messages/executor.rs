@@ -76,7 +76,7 @@ record! {
 }
 
 record! {
-    /// Agent → executor: start tasks together.
+    /// Agent → executor: start tasks together. What it has of them already makes this a repetition of the same launch.
     pub struct LaunchTaskGroup {
         /// The tasks.
         pub task_group: TaskGroupInfo,

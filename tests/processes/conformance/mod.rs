@@ -1,5 +1,5 @@
 //! What Meseta says beside what Mesos 1.11.0 has said to the same client in the same situation: single answers
-//! ([`answers`]) and whole conversations ([`scenarios`]). What Mesos has said is recorded in `tests/processes/mesos`; what
+//! ([`answers`]) and whole conversations ([`scenarios`], [`groups`]). What Mesos has said is recorded in `tests/processes/mesos`; what
 //! differs on purpose or is not there yet stands in `docs/compatibility.md`, and nothing else may.
 //!
 //! | variable | what it does |
@@ -8,6 +8,7 @@
 //! | `MESETA_MESOS_RECORD` | with that, when it is set: the recorded conversations are written anew |
 
 mod answers;
+mod groups;
 mod scenarios;
 mod transcript;
 

@@ -10,15 +10,15 @@ use meseta_tests::{http_get, wait_for};
 use serde_json::{Value, json};
 
 use super::transcript::{Transcript, differences};
-use super::{Fields, Peer, Side, listed, own_cluster};
+use super::{Fields, Peer, Side, groups, listed, own_cluster};
 
 const RECORDED: &str = include_str!("../mesos/scenarios.jsonl");
 
 type Scenario = fn(&Side, &mut Transcript);
 /// Something made of a good request, and what it is called.
-type Change = (&'static str, fn(&mut Value));
+pub(super) type Change = (&'static str, fn(&mut Value));
 
-const ALL: [(&str, Scenario); 10] = [
+const ALL: [(&str, Scenario); 13] = [
     ("launch", launch),
     ("refused tasks", refused_tasks),
     ("kill", kill),
@@ -29,9 +29,12 @@ const ALL: [(&str, Scenario); 10] = [
     ("executor", executor),
     ("executor that ends", executor_that_ends),
     ("changed framework", changed_framework),
+    ("group", groups::group_of_tasks),
+    ("killed group", groups::killed_group),
+    ("refused groups", groups::refused_groups),
 ];
 
-fn info(name: &str) -> Value {
+pub(super) fn info(name: &str) -> Value {
     json!({
         "user": std::env::var("USER").unwrap_or_else(|_| "root".to_owned()), "name": name, "roles": ["web"],
         "capabilities": [{"type": "MULTI_ROLE"}, {"type": "PARTITION_AWARE"}], "failover_timeout": 60.0,
@@ -45,7 +48,7 @@ fn id_of(scheduler: &Scheduler, name: &str) -> Value {
 }
 
 /// An offer that the framework has, whenever it came.
-fn offer(side: &Side, scheduler: &Scheduler) -> Value {
+pub(super) fn offer(side: &Side, scheduler: &Scheduler) -> Value {
     wait_for("an offer", || {
         let (_, body) = http_get(&side.master, "/frameworks");
         let body: Value = serde_json::from_str(&body).unwrap();
@@ -94,7 +97,7 @@ fn call(scheduler: &mut Scheduler, call: Value, heard: &mut Transcript) {
     );
 }
 
-fn tear_down(mut scheduler: Scheduler) {
+pub(super) fn tear_down(mut scheduler: Scheduler) {
     let answer = scheduler.call(json!({"type": "TEARDOWN"}));
     assert_eq!(answer.status, 202, "{answer:?}");
     while scheduler.event().is_some() {}
@@ -357,7 +360,7 @@ fn task_of_executor(id: &str, offer: &Value, framework: &str, command: &str) -> 
     task
 }
 
-fn said(task: &str, state: &str, letter: char) -> Value {
+pub(super) fn said(task: &str, state: &str, letter: char) -> Value {
     json!({
         "task_id": {"value": task}, "state": state, "source": "SOURCE_EXECUTOR", "message": "as played",
         // In the form of random ones, which Mesos asks for.
@@ -366,7 +369,7 @@ fn said(task: &str, state: &str, letter: char) -> Value {
 }
 
 /// Waits until the framework's executor runs in its container. Mesos forgets the tasks of one that subscribes before.
-fn await_start(side: &Side, framework: &str) {
+pub(super) fn await_start(side: &Side, framework: &str) {
     wait_for("the executor to run", || {
         let (_, body) = http_get(&side.agent, "/state");
         let state: Value = serde_json::from_str(&body).ok()?;

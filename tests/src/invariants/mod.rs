@@ -17,6 +17,7 @@
 //! | T-7 what is acknowledged is never sent again | [`acknowledged_is_over`] |
 //! | T-8 what an agent has written down lives on over its restart | `sim/hosts.rs` |
 //! | T-9 what has to end has ended in time | [`ended_in_time`] |
+//! | T-10 a group of tasks is started as a whole, or not at all | [`groups_are_whole`] |
 //! | G-1 an agent keeps its id, which is nobody else's | [`agents_keep_their_ids`] |
 //! | G-2 an agent is unreachable after the full time only, and removals keep to the rate | [`unreachable_in_time`] |
 //! | S-1 the sandbox of what runs is never removed, S-2 none goes before its time, S-3 each goes at last | [`sandboxes_stay`] |
@@ -52,6 +53,7 @@ pub mod books_balance;
 pub mod convergence;
 pub mod ended_in_time;
 pub mod gone_stays_gone;
+pub mod groups_are_whole;
 pub mod no_launch_lost;
 pub mod no_overcommitment;
 pub mod no_panics;
@@ -99,6 +101,11 @@ pub enum Event {
         task: TaskId,
         /// Where it should run.
         agent: AgentId,
+    },
+    /// Tasks that a scheduler has just launched belong together.
+    LaunchedTogether {
+        /// They.
+        tasks: Vec<TaskId>,
     },
     /// A task begins to run on a machine.
     Started {
@@ -149,6 +156,7 @@ impl Event {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Launched { .. } => "launched",
+            Self::LaunchedTogether { .. } => "groups",
             Self::Started { .. } => "started",
             Self::Stopped { .. } => "stopped",
             Self::Heard(heard) if heard.state.is_terminal() => "ends heard",
@@ -169,6 +177,7 @@ impl fmt::Display for Event {
                 task,
                 agent,
             } => write!(f, "framework {framework} launches {task} on {agent}"),
+            Self::LaunchedTogether { tasks } => write!(f, "{tasks:?} belong together"),
             Self::Started { task, container } => write!(f, "{task} starts in {container}"),
             Self::Stopped { task } => write!(f, "{task} stops"),
             Self::Heard(heard) => {
@@ -250,6 +259,7 @@ impl Laws {
                 Box::new(nothing_after_the_end::NothingAfterTheEnd::default()),
                 Box::new(state_table::StateTable::default()),
                 Box::new(one_in_flight::OneInFlight::default()),
+                Box::new(groups_are_whole::GroupsAreWhole::default()),
             ],
             read: 0,
         }

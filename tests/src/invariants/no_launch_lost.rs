@@ -45,7 +45,8 @@ impl Law for NoLaunchLost {
             Event::FrameworkOver(framework) => {
                 self.over.insert(*framework);
             }
-            Event::Started { .. }
+            Event::LaunchedTogether { .. }
+            | Event::Started { .. }
             | Event::Stopped { .. }
             | Event::Acknowledged { .. }
             | Event::MasterStarted

@@ -98,6 +98,7 @@ impl Law for NothingAfterTheEnd {
             }
             Event::MasterStarted
             | Event::Launched { .. }
+            | Event::LaunchedTogether { .. }
             | Event::Started { .. }
             | Event::Stopped { .. }
             | Event::Acknowledged { .. }

@@ -71,6 +71,7 @@ impl Law for OneInFlight {
                 }
             }
             Event::Launched { .. }
+            | Event::LaunchedTogether { .. }
             | Event::Started { .. }
             | Event::Stopped { .. }
             | Event::MasterStarted

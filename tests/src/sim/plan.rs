@@ -108,6 +108,7 @@ impl Plan {
             });
         }
         plan.removal_distance = removal_distance(seed, 0.3);
+        plan.draw_groups();
         if is_quiet {
             plan = plan.without_faults();
         }
@@ -166,6 +167,31 @@ impl Plan {
 }
 
 impl Plan {
+    /// Draws who launches groups of tasks, from a source of its own. Their executors need some disk.
+    fn draw_groups(&mut self) {
+        let random = &mut StdRng::seed_from_u64(self.seed ^ 0x6709_b0f7_a5c5_0b1e);
+        for framework in &mut self.frameworks {
+            framework.groups = share(random, 0.8);
+        }
+        if self.frameworks.iter().any(|one| one.groups > 0.0) {
+            for agent in &mut self.agents {
+                agent.push_str(";disk:100");
+            }
+        }
+    }
+
+    /// The same in a world without groups of tasks, as it was before there were any.
+    #[must_use]
+    pub fn without_groups(mut self) -> Self {
+        for framework in &mut self.frameworks {
+            framework.groups = 0.0;
+        }
+        for agent in &mut self.agents {
+            *agent = agent.trim_end_matches(";disk:100").to_owned();
+        }
+        self
+    }
+
     /// The same in a world whose agents keep all sandboxes, as it was before they removed any.
     #[must_use]
     pub fn keeping_sandboxes(mut self) -> Self {

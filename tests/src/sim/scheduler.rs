@@ -1,4 +1,4 @@
-//! A framework's scheduler, played from a seed: it launches tasks of all kinds, kills some, asks about them, says that
+//! A framework's scheduler, played from a seed: it launches tasks of all kinds and groups of them, kills some, asks about them, says that
 //! it wants no more offers and then that it does, and acknowledges at once or later.
 
 use std::collections::BTreeMap;
@@ -54,6 +54,8 @@ pub struct Character {
     pub stubborn: f64,
     /// Share of tasks that run on its own executor.
     pub custom: f64,
+    /// Share of launches that are groups of tasks, on executors of their own.
+    pub groups: f64,
     /// Share of offers it declines though it wants more tasks.
     pub declines: f64,
     /// Share of tasks that are larger than their offer.
@@ -85,6 +87,8 @@ impl Character {
             kills: share(random, 0.6),
             stubborn: share(random, 0.5),
             custom: share(random, 1.0),
+            // Drawn by the plan, from a source of its own.
+            groups: 0.0,
             declines: share(random, 0.5),
             greedy: share(random, 0.2),
             suppresses: random.random_bool(0.5),
@@ -288,6 +292,11 @@ impl Player {
             refuse_seconds: [0.0, 1.0, 5.0, 20.0][self.random.random_range(0..4)],
         };
         let declines = !wants || self.random.random_bool(self.character.declines);
+        let groups = self.character.groups;
+        if !declines && groups > 0.0 && self.random.random_bool(groups) {
+            self.launch_group(driver, offer, filters);
+            return;
+        }
         let tasks = if declines {
             Vec::new()
         } else {
@@ -327,23 +336,51 @@ impl Player {
         text.parse().unwrap_or_default()
     }
 
-    fn next_task(&mut self, offer: &Offer, left: &mut Resources) -> Option<TaskInfo> {
-        let greedy = self.random.random_bool(self.character.greedy);
-        let resources = if greedy {
-            "cpus:1000".parse().unwrap_or_default()
-        } else {
-            self.size(left)
-        };
-        let custom = self.random.random_bool(self.character.custom);
-        let own: Resources = "cpus:0.1;mem:16".parse().unwrap_or_default();
-        let needed = if custom {
-            resources.clone() + own.clone()
-        } else {
-            resources.clone()
-        };
-        if !greedy && !left.contains(&needed) {
-            return None;
+    /// What it launches on an offer that it wants to use for a group.
+    fn launch_group(&mut self, driver: &mut Handle<'_>, offer: Offer, filters: Filters) {
+        let name = format!("f{}-g{}", self.number, self.random.random_range(0..2));
+        let mut executor = ExecutorInfo::custom(name, CommandInfo::shell(CUSTOM));
+        executor.resources = "cpus:0.1;mem:32;disk:8".parse().unwrap_or_default();
+        let mut left = offer.resources.unallocated();
+        let has_room = left.contains(&executor.resources);
+        left -= &executor.resources;
+        let mut tasks = Vec::new();
+        let most = self.random.random_range(1..=3);
+        while has_room && tasks.len() < most {
+            let greedy = self.random.random_bool(self.character.greedy);
+            let resources = if greedy {
+                "cpus:1000".parse().unwrap_or_default()
+            } else {
+                self.size(&left)
+            };
+            if !greedy && !left.contains(&resources) {
+                break;
+            }
+            let Some((id, script)) = self.launched(&offer) else {
+                break;
+            };
+            if !greedy {
+                left -= &resources;
+            }
+            let agent = offer.agent_id.clone();
+            let mut task = TaskInfo::new(id, agent, resources, "");
+            task.command = None;
+            task.data = Some(script.to_string().into_bytes().into());
+            tasks.push(task);
         }
+        if tasks.is_empty() {
+            driver.decline_offer(offer.id, filters);
+            return;
+        }
+        let ids = tasks.iter().map(|task| task.task_id.clone()).collect();
+        self.shared
+            .lock()
+            .note(Event::LaunchedTogether { tasks: ids });
+        driver.launch_group(vec![offer.id], executor, tasks, filters);
+    }
+
+    /// Notes that one more task is launched, if it wants one: its id, and what it does.
+    fn launched(&mut self, offer: &Offer) -> Option<(TaskId, Script)> {
         let longest = self.character.longest.as_millis().max(1);
         let longest = u64::try_from(longest).unwrap_or(u64::MAX);
         let mut notes = self.shared.lock();
@@ -378,7 +415,27 @@ impl Player {
             task: id.clone(),
             agent: offer.agent_id.clone(),
         });
-        drop(notes);
+        Some((id, script))
+    }
+
+    fn next_task(&mut self, offer: &Offer, left: &mut Resources) -> Option<TaskInfo> {
+        let greedy = self.random.random_bool(self.character.greedy);
+        let resources = if greedy {
+            "cpus:1000".parse().unwrap_or_default()
+        } else {
+            self.size(left)
+        };
+        let custom = self.random.random_bool(self.character.custom);
+        let own: Resources = "cpus:0.1;mem:16".parse().unwrap_or_default();
+        let needed = if custom {
+            resources.clone() + own.clone()
+        } else {
+            resources.clone()
+        };
+        if !greedy && !left.contains(&needed) {
+            return None;
+        }
+        let (id, script) = self.launched(offer)?;
         let mut task = TaskInfo::new(id, offer.agent_id.clone(), resources, script.to_string());
         if custom {
             let name = format!("f{}-e{}", self.number, self.random.random_range(0..2));
