@@ -270,3 +270,51 @@ pub(super) fn weights(weights: &BTreeMap<Role, f64>) -> impl Serialize {
         })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use meseta_protocol::agent::AgentInfo;
+    use meseta_protocol::framework::FrameworkInfo;
+    use meseta_protocol::task::Task;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::state::{Agent, Framework, Limits};
+
+    fn shown(state: &State) -> Value {
+        let summary_of = |id, framework| FrameworkSummary::new(state, id, framework, None);
+        serde_json::to_value(state_summary(state, "here", summary_of)).unwrap()
+    }
+
+    #[test]
+    fn tasks_of_a_framework_that_has_ended_count_for_no_agent() {
+        let at = Duration::from_secs(1);
+        let mut state = State::new(Limits::default());
+        let mut info = FrameworkInfo::new("user", "name");
+        info.id = Some("f".into());
+        state.add_framework(Framework::new(info, None, at));
+        let mut info = AgentInfo::new("host", "cpus:8".parse().unwrap());
+        info.id = Some("s".into());
+        let pid = "slave(1)@127.0.0.2:2".parse().unwrap();
+        let agent = Agent::new(info, pid, "1".to_owned(), Vec::new(), at);
+        state.add_agent(agent, Vec::new(), Vec::new());
+        state.add_task(Task {
+            task_id: "t".into(),
+            framework_id: "f".into(),
+            agent_id: "s".into(),
+            ..Task::default()
+        });
+        let agent = &shown(&state)["slaves"][0];
+        assert_eq!(agent["framework_ids"], json!(["f"]));
+        assert_eq!(agent["TASK_STAGING"], 1);
+        state.remove_framework(&"f".into(), at);
+        let agent = &shown(&state)["slaves"][0];
+        assert_eq!(agent["framework_ids"], json!([]));
+        assert!(
+            COUNTED.iter().all(|state| agent[state.to_string()] == 0),
+            "{agent}"
+        );
+    }
+}
