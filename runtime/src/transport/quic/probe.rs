@@ -7,9 +7,6 @@
 //! probe ends, each side pings the other on the control stream, and gives the connection up when no answer comes: soon,
 //! when the port that was open refuses another connection too, for then the process has most probably ended. The end of a
 //! probe thus closes nothing by itself, and a stranger that opens and closes some causes a ping at most.
-//!
-//! A guest opens its first one when its connection has stood for a moment, since most that come for one small task are gone
-//! by then; a host that has ended within that moment is found out by the port that does not answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,14 +16,12 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use super::slot::Live;
-use super::{Mode, Shared, pause};
+use super::{Shared, pause};
 
 /// Path of the request that keeps a probe open.
 pub(crate) const PATH: &str = "/__probe__";
 /// How long a peer's TCP port may take to answer.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// How long the connection of a guest stands before it is probed.
-const FIRST_OF_GUEST: Duration = Duration::from_millis(250);
 /// Wait before another probe, after one that ended while the peer lived on.
 const AGAIN: Duration = Duration::from_secs(1);
 /// The same for one that could not be opened, such as to a node that serves no HTTP.
@@ -35,17 +30,9 @@ const AGAIN_REFUSED: Duration = Duration::from_secs(30);
 /// Holds a probe to the peer as long as the connection stands.
 pub(super) async fn hold(shared: Arc<Shared>, live: Arc<Live>) {
     let ended = live.connection.closed();
-    let is_guest = matches!(shared.config.mode, Mode::Guest { .. });
     let holding = async {
-        if is_guest {
-            pause(FIRST_OF_GUEST).await;
-        }
         loop {
             let wait = if open(&shared, &live).await {
-                AGAIN
-            } else if is_guest {
-                // An agent has this port open for as long as it lives.
-                live.suspect();
                 AGAIN
             } else {
                 AGAIN_REFUSED

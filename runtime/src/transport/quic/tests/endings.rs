@@ -177,23 +177,6 @@ fn one_that_only_dials_shows_its_end_by_its_own_probe() {
 }
 
 #[test]
-fn a_guest_finds_out_that_its_host_has_ended_also_when_it_has_opened_no_probe_yet() {
-    let ca = authority();
-    let mut host = TestNode::with(node(&ca), 0, patient);
-    let key = GuestKey::generate().unwrap();
-    pin(&host, &key);
-    let guest = guest_with(&host, &ca, &key, |c| {
-        c.guest_idle_timeout = Duration::from_secs(3600);
-    });
-    guest.send(&host.key(), &link("to", "executor-1", &host.address));
-    host.frame();
-    // The port of its number is closed from the beginning, which alone ends nothing.
-    host.kill();
-    assert_eq!(guest.lost(), (host.key(), Loss::ConnectionLost));
-    assert_eq!(guest.metrics().value("runtime/peers_found_dead"), Some(1.0));
-}
-
-#[test]
 fn a_restarted_process_answers_the_packets_for_its_earlier_run_with_resets() {
     let ca = authority();
     let identity = node(&ca);
