@@ -251,6 +251,14 @@ pub fn launches(
             }
         }
         Launches::Group(group) => {
+            let without = (group.task_group.tasks.iter()).filter(|task| task.executor.is_none());
+            if copies_of(&group.executor, without.count()) > MOST_COPIED {
+                let message = format!(
+                    "The executor is too large to be given to each task of the group: make it smaller, above all its \
+                     'data', or launch fewer tasks. All copies may have {MOST_COPIED} bytes"
+                );
+                return Err(refused(name, launches.tasks(), reason, message));
+            }
             give_role(&mut group.executor.resources, role);
             for task in &mut group.task_group.tasks {
                 give_role_to_task(task, role);
@@ -259,6 +267,15 @@ pub fn launches(
         }
     }
     Ok(launches)
+}
+
+/// Most bytes that the executor of a group may have in all of its tasks: what is launched goes to the agent as one message.
+const MOST_COPIED: usize = 16 << 20;
+
+/// About how many bytes so many copies of an executor have.
+fn copies_of(executor: &ExecutorInfo, count: usize) -> usize {
+    let one = serde_json::to_vec(executor).map_or(usize::MAX, |text| text.len());
+    one.saturating_mul(count)
 }
 
 impl Launches {

@@ -7,7 +7,8 @@ use axum::http::{HeaderMap, header};
 use futures::StreamExt as _;
 
 use super::access::{Caller, Need};
-use super::{HttpLimits, Response, encoding};
+use super::readers::Readers;
+use super::{HttpLimits, Response};
 
 /// Longest body of somebody who may change nothing, in bytes: enough for every question.
 const UNPROVEN_BODY: usize = 64 << 10;
@@ -16,7 +17,7 @@ const UNPROVEN_BODY: usize = 64 << 10;
 pub(super) async fn of_call(
     headers: &HeaderMap,
     body: axum::body::Body,
-    limits: HttpLimits,
+    (limits, readers): (HttpLimits, &Readers),
     caller: &Caller,
 ) -> Result<bytes::Bytes, Response> {
     let patience = limits.patience;
@@ -56,15 +57,14 @@ pub(super) async fn of_call(
     if !is_gzip(headers) {
         return Ok(body);
     }
-    // A short one may become a thousand times as long.
-    match tokio::task::spawn_blocking(move || encoding::gunzip(&body, most)).await {
-        Ok(Ok(Some(body))) => Ok(body.into()),
-        Ok(Ok(None)) => Err(too_long()),
-        Ok(Err(error)) => {
+    match readers.inflate(body, most).await {
+        Some(Ok(Some(body))) => Ok(body.into()),
+        Some(Ok(None)) => Err(too_long()),
+        Some(Err(error)) => {
             let text = format!("The body is not in gzip, as its Content-Encoding has it: {error}.");
             Err(Response::text(400, text))
         }
-        Err(_) => Err(last(Response::text(
+        None => Err(last(Response::text(
             503,
             "The node is ending: try elsewhere.",
         ))),

@@ -135,11 +135,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for Checked<S> {
                 }
                 Next::End => return Poll::Ready(Ok(())),
                 Next::Wait => {
-                    if me.is_late(cx) {
-                        return Poll::Ready(Ok(()));
-                    }
                     let mut piece = [0; PIECE];
-                    let count = ready!(read_some(&mut me.inner, cx, &mut piece))?;
+                    let count = match read_some(&mut me.inner, cx, &mut piece) {
+                        Poll::Ready(count) => count?,
+                        // What has come counts, however late this is looked at.
+                        Poll::Pending if me.is_late(cx) => return Poll::Ready(Ok(())),
+                        Poll::Pending => {
+                            // It may be silent for ever: nothing is kept for it meanwhile.
+                            if me.waiting.is_empty() {
+                                me.waiting = BytesMut::new();
+                            }
+                            return Poll::Pending;
+                        }
+                    };
                     if count == 0 {
                         return Poll::Ready(Ok(()));
                     }

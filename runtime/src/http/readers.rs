@@ -6,13 +6,14 @@
 
 use std::any::Any;
 use std::fmt;
+use std::io;
 use std::num::NonZero;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::Request;
+use super::{Request, encoding};
 
 /// Longest body that is read on the thread of HTTP, in bytes: that takes well under a millisecond.
 const SHORT: usize = 16 << 10;
@@ -83,6 +84,22 @@ impl Readers {
     pub(super) fn new() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         Self(Arc::new(Semaphore::new(processors.div_ceil(2))))
+    }
+
+    /// What was compressed into a body, as [`encoding::gunzip`] has it; none when the node ends. A short one may become a
+    /// thousand times as long, so that not all are inflated at a time.
+    pub(super) async fn inflate(
+        &self,
+        body: bytes::Bytes,
+        most: usize,
+    ) -> Option<io::Result<Option<Vec<u8>>>> {
+        let turn = Arc::clone(&self.0).acquire_owned().await.ok()?;
+        let work = tokio::task::spawn_blocking(move || {
+            let inflated = encoding::gunzip(&body, most);
+            drop(turn);
+            inflated
+        });
+        work.await.ok()
     }
 
     /// The request with what it was read to be, and whether its answer may go on; none when the node ends.

@@ -8,7 +8,6 @@
 //! - `connection` the tasks of one connection; `slot` what waits for one peer, and the locks
 //! - `control` the words beside the frames; `attend` what each connection needs besides them: pings, `probe` (has the
 //!   peer's process ended?), `leave` (does anybody use it?)
-//! - `socket` the UDP socket
 //!
 //! Invariant: the node is called only as [`Upcalls`] promises: in order for each peer, `lost` once for each
 //! connection and before anything of the next. Sending never blocks and never calls the node.
@@ -20,7 +19,6 @@ mod hello;
 mod leave;
 pub(crate) mod probe;
 mod slot;
-mod socket;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -32,8 +30,8 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -49,7 +47,6 @@ use tracing::{debug, error, warn};
 use self::control::Word;
 use self::hello::{Close, HandshakeError};
 use self::slot::{Live, Next, Slot, State};
-use self::socket::Socket;
 use self::tls::{Gate, Pins};
 use super::peers::{ConnectionId, Effect, Input};
 use super::{
@@ -208,8 +205,6 @@ struct Shared {
     drained: Notify,
     /// Whoever can reach the port can be refused as often as they like.
     refusals: Mutex<Seldom>,
-    /// What makes starting a guest cheap; there from the first guest on.
-    for_guests: OnceLock<Option<socket2::Socket>>,
 }
 
 /// The QUIC transport of one node.
@@ -233,11 +228,10 @@ impl QuicTransport {
         let settings = tls::settings(&config, Arc::clone(&pins))?;
         let local = socket.local_addr()?;
         socket.set_nonblocking(true)?;
-        let socket = Socket::new(socket, tls::largest_packet(&config))?;
-        let endpoint = quinn::Endpoint::new_with_abstract_socket(
+        let endpoint = quinn::Endpoint::new(
             settings.endpoint,
             settings.server,
-            Arc::new(socket),
+            socket,
             Arc::new(quinn::TokioRuntime),
         )?;
         let random = StdRng::try_from_rng(&mut SysRng)
@@ -262,7 +256,6 @@ impl QuicTransport {
             closing: AtomicBool::new(false),
             drained: Notify::new(),
             refusals: Mutex::default(),
-            for_guests: OnceLock::new(),
             config,
         });
         if shared.config.mode == Mode::Listening {
@@ -683,7 +676,6 @@ impl Transport for QuicTransport {
             error!(guest = %id, "a guest with a token cannot come over QUIC: give the node a socket for guests");
             return;
         };
-        self.shared.for_guests.get_or_init(socket::put_together);
         if self.shared.pins.add(guest, fingerprint) {
             self.shared.close_guest(&id);
         }
