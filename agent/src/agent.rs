@@ -175,6 +175,7 @@ impl Process for Agent {
             checkpoint: true,
         };
         info!(me = %cx.me(), resources = %self.info.resources, freezer = ?self.host.freezer, "agent starts");
+        crate::metrics::declare(cx.metrics());
         self.publish_metrics(cx);
         self.recover(cx);
     }

@@ -1,4 +1,5 @@
-//! What the agent shows of itself at `/metrics/snapshot`, under the names dashboards know.
+//! What the agent shows of itself at `/metrics/snapshot`, under the names dashboards know. All are there from the start,
+//! since tools read groups of them as a whole.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,6 +10,55 @@ use meseta_runtime::Metrics;
 use crate::agent::Agent;
 use crate::executors::Phase;
 use crate::registration;
+
+const COUNTERS: &[&str] = &[
+    "slave/tasks_finished",
+    "slave/tasks_failed",
+    "slave/tasks_killed",
+    "slave/tasks_lost",
+    "slave/tasks_gone",
+    "slave/executors_terminated",
+    "slave/valid_status_updates",
+    "slave/invalid_status_updates",
+    "slave/valid_framework_messages",
+    "slave/invalid_framework_messages",
+    "slave/container_launch_errors",
+    "slave/recovery_errors",
+    "containerizer/mesos/container_destroy_errors",
+    "gc/path_removals_succeeded",
+    "gc/path_removals_failed",
+];
+
+/// Of what there is nothing of yet: files fetched for tasks, images, providers of resources, executors that give way to
+/// others. They stay at zero.
+const WITHOUT_SUBJECT: &[&str] = &[
+    "containerizer/fetcher/task_fetches_succeeded",
+    "containerizer/fetcher/task_fetches_failed",
+    "containerizer/mesos/provisioner/remove_container_errors",
+    "containerizer/mesos/provisioner/bind/remove_rootfs_errors",
+    "resource_provider_manager/events/subscribe",
+    "resource_provider_manager/events/disconnect",
+    "slave/executors_preempted",
+];
+const GAUGES: &[&str] = &[
+    "containerizer/fetcher/cache_size_total_bytes",
+    "containerizer/fetcher/cache_size_used_bytes",
+    "resource_provider_manager/subscribed",
+    "slave/recovery_time_secs",
+];
+
+const RESOURCES: [&str; 4] = ["cpus", "gpus", "mem", "disk"];
+
+/// Makes what has not counted anything yet, and what there is nothing of.
+pub(crate) fn declare(metrics: &Metrics) {
+    metrics.counters(COUNTERS);
+    metrics.counters(WITHOUT_SUBJECT);
+    metrics.gauges(GAUGES);
+    for name in RESOURCES {
+        metrics
+            .gauges(["total", "used", "percent"].map(|of| format!("slave/{name}_revocable_{of}")));
+    }
+}
 
 /// The part of a state's name that metrics use: `running` for TASK_RUNNING.
 fn short(state: TaskState) -> String {
@@ -32,6 +82,10 @@ pub(crate) fn publish(metrics: &Metrics, agent: &Agent, uptime: Duration) {
     set("slave/registered", usize::from(registered));
     set("slave/frameworks_active", agent.tables.frameworks.len());
     set("gc/path_removals_pending", agent.removals_pending());
+    metrics.set(
+        "slave/executor_directory_max_allowed_age_secs",
+        agent.max_sandbox_age().as_secs_f64(),
+    );
     let mut tasks: BTreeMap<TaskState, usize> = [
         TaskState::Staging,
         TaskState::Starting,
@@ -60,7 +114,7 @@ pub(crate) fn publish(metrics: &Metrics, agent: &Agent, uptime: Duration) {
         set(&format!("slave/executors_{name}"), count);
     }
     let held = agent.tables.resources();
-    for name in ["cpus", "gpus", "mem", "disk"] {
+    for name in RESOURCES {
         let amount = |of: &meseta_protocol::resources::Resources| {
             of.amount(name).map_or(0.0, |amount| amount.as_f64())
         };

@@ -3,6 +3,7 @@
 
 use meseta_protocol::framework::{FrameworkCapability, FrameworkInfo};
 use meseta_protocol::resources::Resources;
+use serde::Serialize;
 
 use crate::schema::{Field, MessageType, message};
 use crate::tree::Tree;
@@ -63,6 +64,13 @@ pub fn for_operators(node: &mut Tree, of: &'static MessageType) {
         | Tree::Bytes(_)
         | Tree::Enum(..) => {}
     }
+}
+
+/// A part in the published form of the message of this name; none when it does not fit that.
+pub fn published<T: Serialize>(part: &T, name: &str) -> Option<serde_json::Value> {
+    let of = message(name);
+    let tree = crate::to_tree(part, of).ok()?;
+    serde_json::from_slice(&crate::json::write(&tree, of)).ok()
 }
 
 /// Every single resource as JSON, in the shape that operators are shown.

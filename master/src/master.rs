@@ -26,7 +26,7 @@ use meseta_protocol::resources::Resources;
 use meseta_protocol::status::StatusUpdate;
 use meseta_protocol::status::TaskStatus;
 use meseta_runtime::http::Version;
-use meseta_runtime::{Context, ExitReason, Pid, Process, Routes, Time};
+use meseta_runtime::{Context, ExitReason, Pid, Process, QueueNames, Routes, Time};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
@@ -198,6 +198,12 @@ impl Process for Master {
         } else {
             self.lead_alone(cx);
         }
+        crate::metrics::declare(cx.metrics());
+        cx.show_queue(QueueNames {
+            messages: "master/event_queue_messages",
+            dispatches: "master/event_queue_dispatches",
+            http_requests: "master/event_queue_http_requests",
+        });
         self.publish_metrics(cx);
     }
 
@@ -358,6 +364,17 @@ impl Master {
         }
     }
 
+    /// Tells a framework of the end of a task by the master's own word, and counts it.
+    pub(crate) fn tell_end(
+        &self,
+        cx: &mut Context<'_, Self>,
+        framework_id: &FrameworkId,
+        status: TaskStatus,
+    ) {
+        crate::metrics::count_end(cx.metrics(), &status);
+        self.tell_status(cx, framework_id, status);
+    }
+
     /// Tells a framework of a state that the master itself has decided. Such updates have no uuid and are not
     /// acknowledged.
     pub(crate) fn tell_status(
@@ -368,7 +385,6 @@ impl Master {
     ) {
         let timestamp = cx.wall().as_secs_f64();
         status.timestamp = Some(timestamp);
-        crate::metrics::count_status(cx.metrics(), &status);
         let update = StatusUpdate {
             framework_id: framework_id.clone(),
             executor_id: None,

@@ -217,6 +217,19 @@ pub(crate) trait Home: Send + Sync {
     fn send_from_outside(self: Arc<Self>, to: &Pid, parcel: Parcel, kind: Kind);
     /// A one-use key for a guest.
     fn guest_key(&self) -> Result<GuestKey, IdentityError>;
+    /// Shows what waits for a process among the metrics, whenever they are read.
+    fn show_queue(self: Arc<Self>, _of: &Pid, _names: QueueNames) {}
+}
+
+/// Under which names the metrics show what waits for a process.
+#[derive(Debug, Clone, Copy)]
+pub struct QueueNames {
+    /// Messages.
+    pub messages: &'static str,
+    /// Timers, outcomes of operations and answers to asks.
+    pub dispatches: &'static str,
+    /// HTTP requests.
+    pub http_requests: &'static str,
 }
 
 /// A name that is taken for a process which has yet to start. Dropped before that, because the turn that wanted the
@@ -374,6 +387,13 @@ impl<P: Process> Context<'_, P> {
     /// Metrics of this node.
     pub fn metrics(&self) -> &Metrics {
         self.surroundings.home.metrics()
+    }
+
+    /// Shows what waits for this process among the metrics, as it is whenever they are read. A simulated node shows 0.
+    pub fn show_queue(&self, names: QueueNames) {
+        let home = Arc::clone(&self.surroundings.home);
+        (home.metrics()).gauges([names.messages, names.dispatches, names.http_requests]);
+        home.show_queue(self.me(), names);
     }
 
     /// What code outside all actors may hold of this node.

@@ -432,6 +432,11 @@ impl Inbox {
         self.lanes.lock().control.len()
     }
 
+    /// How many of the control events that wait are HTTP requests.
+    pub(crate) fn http_depth(&self) -> usize {
+        self.lanes.lock().http
+    }
+
     /// How long the oldest waiting message has waited; at most as much too long as it takes [`MARK_EACH`] messages
     /// to come.
     pub(crate) fn oldest(&self) -> Duration {

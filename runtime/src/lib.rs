@@ -70,11 +70,12 @@ pub(crate) mod quick;
 pub mod sim;
 pub mod supervisor;
 pub mod testing;
+pub mod timings;
 pub mod transport;
 
 pub use backoff::Backoff;
 pub use clock::{Clock, Time};
-pub use context::{AskError, Context, Gate, Op, Outside, ReplyTo, TimerId};
+pub use context::{AskError, Context, Gate, Op, Outside, QueueNames, ReplyTo, TimerId};
 pub use http::{Request, Response};
 pub use links::ExitReason;
 pub use message::{Ask, Message, OWN_NODE};
@@ -82,6 +83,7 @@ pub use metrics::Metrics;
 pub use node::{Credentials, Node, NodeBuilder, NodeError, Placement, SpawnError};
 pub use pid::{Address, Pid};
 pub use process::{Process, Receive, Routes};
+pub use timings::Timings;
 
 /// The crate's README, whose program is compiled and run as a test.
 #[cfg(doctest)]

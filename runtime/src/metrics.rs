@@ -1,13 +1,16 @@
 //! Metrics of a node: counters and gauges by name, such as `master/tasks_running`.
 //!
-//! Values are pushed by whoever knows them and read without asking any actor. The JSON snapshot keeps the names;
+//! Values are pushed by whoever knows them and read without asking any actor; what nobody is told of when it changes, such
+//! as the load of the machine, is looked up when somebody reads. The JSON snapshot keeps the names;
 //! the Prometheus text turns every character outside `[A-Za-z0-9_]` into `_` and puts `meseta_` in front.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
+use parking_lot::Mutex;
 
 /// What a metric's value does over time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,16 +29,20 @@ struct Metric {
 /// takes longer than all that a small executor counts.
 const SHARDS: usize = 8;
 
+type Look = Arc<dyn Fn(&Metrics) + Send + Sync>;
+
 /// All metrics of one node. Clones are the same set.
 #[derive(Clone)]
 pub struct Metrics {
     all: Arc<DashMap<String, Arc<Metric>>>,
+    looks: Arc<Mutex<BTreeMap<&'static str, Look>>>,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         Self {
             all: Arc::new(DashMap::with_shard_amount(SHARDS)),
+            looks: Arc::default(),
         }
     }
 }
@@ -94,6 +101,30 @@ impl Metrics {
         self.gauge(name).set(value);
     }
 
+    /// Makes counters at zero, so that whoever reads them finds them before they have counted anything.
+    pub fn counters<N: AsRef<str>>(&self, names: impl IntoIterator<Item = N>) {
+        for name in names {
+            self.counter(name.as_ref());
+        }
+    }
+
+    /// Makes gauges at zero.
+    pub fn gauges<N: AsRef<str>>(&self, names: impl IntoIterator<Item = N>) {
+        for name in names {
+            self.gauge(name.as_ref());
+        }
+    }
+
+    /// Has this done before all values are read, instead of what was to be done for `what` until now. It must not take
+    /// long nor wait.
+    pub(crate) fn before_reading(
+        &self,
+        what: &'static str,
+        look: impl Fn(&Self) + Send + Sync + 'static,
+    ) {
+        self.looks.lock().insert(what, Arc::new(look));
+    }
+
     fn handle(&self, name: &str, shape: Shape) -> Handle {
         if let Some(found) = self.all.get(name) {
             return Handle(Arc::clone(&found));
@@ -115,6 +146,10 @@ impl Metrics {
     }
 
     fn sorted(&self) -> Vec<(String, Shape, f64)> {
+        let looks: Vec<Look> = self.looks.lock().values().cloned().collect();
+        for look in looks {
+            look(self);
+        }
         let mut all: Vec<_> = self
             .all
             .iter()
@@ -170,5 +205,21 @@ mod tests {
             "# TYPE meseta_master_tasks_finished counter\nmeseta_master_tasks_finished 2\n\
              # TYPE meseta_master_uptime_secs gauge\nmeseta_master_uptime_secs 1.5\n"
         );
+    }
+
+    #[test]
+    fn what_is_made_is_zero_and_what_is_looked_up_is_new_at_each_reading() {
+        let metrics = Metrics::default();
+        metrics.counters(["a/lost", "a/found"]);
+        metrics.count("a/found");
+        metrics.counters(["a/found"]);
+        metrics.before_reading("a", |metrics| metrics.count("a/lost"));
+        metrics.before_reading("a", |metrics| metrics.count("a/read"));
+        let all = metrics.clone().snapshot();
+        assert_eq!(
+            (&all["a/lost"], &all["a/found"], &all["a/read"]),
+            (&0.0.into(), &1.0.into(), &1.0.into())
+        );
+        assert_eq!(metrics.snapshot()["a/read"], 2.0);
     }
 }

@@ -110,6 +110,7 @@ impl Receive<SendToFramework> for Agent {
             executor_id: named.1,
             data: message.data,
         };
+        cx.metrics().count("slave/valid_framework_messages");
         self.tell_master(cx, forwarded);
     }
 }

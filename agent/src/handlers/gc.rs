@@ -194,6 +194,14 @@ impl Agent {
         });
     }
 
+    /// How old a sandbox may become while the disk stays as full as it is; 0 when none is removed for its age.
+    pub(crate) fn max_sandbox_age(&self) -> Duration {
+        let settings = self.config.gc;
+        settings.map_or(Duration::ZERO, |settings| {
+            settings.policy.max_age(self.collection.usage)
+        })
+    }
+
     /// Sandboxes that wait for their removal or are being removed.
     pub(crate) fn removals_pending(&self) -> usize {
         self.collection.schedule.len() + self.collection.removing

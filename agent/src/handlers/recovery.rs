@@ -306,6 +306,8 @@ impl Agent {
             .is_some_and(|recovering| recovering.awaited.is_empty());
         if is_done && !self.is_terminating() {
             self.recovering = None;
+            let took = cx.now().since(self.began).as_secs_f64();
+            cx.metrics().set("slave/recovery_time_secs", took);
             self.show_metrics(cx);
             self.keep_agent(cx);
             Point::AllBack.reach_in_turn(cx);

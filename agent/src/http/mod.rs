@@ -10,9 +10,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use meseta_api::style;
+use meseta_protocol::common::{Label, Labels};
+use meseta_protocol::framework::FrameworkCapability;
 use meseta_protocol::resources::{ReservedSums, Resources, Sums};
 use meseta_protocol::task::{Task, TaskInfo};
-use meseta_protocol::{ExecutorId, FrameworkId};
+use meseta_protocol::{ExecutorId, FrameworkId, Role};
 use meseta_runtime::http::{About, Need, Realm, Version};
 use meseta_runtime::{Context, Request, Response, Routes};
 use serde_json::{Map, Value, json};
@@ -78,6 +80,15 @@ pub(crate) fn routes(routes: &mut Routes<Agent>) {
         .about(About::read("Under which virtual paths sandboxes are shown"));
 }
 
+/// What few tasks have, in the published form of this message.
+fn published<T: serde::Serialize>(part: Option<&T>, name: &str) -> Option<Value> {
+    style::published(part?, name)
+}
+
+fn notes(labels: Option<&Labels>) -> Option<&[Label]> {
+    labels.map(|labels| &*labels.labels)
+}
+
 fn task_json(task: &Task) -> Value {
     let role = task
         .resources
@@ -97,8 +108,14 @@ fn task_json(task: &Task) -> Value {
             "timestamp": status.timestamp,
             "message": status.message,
             "container_status": status.container_status,
+            "labels": notes(status.labels.as_ref()),
+            "healthy": status.healthy,
         })).collect::<Vec<_>>(),
-        "labels": task.labels.as_ref().map(|labels| &labels.labels),
+        "user": task.user,
+        "labels": notes(task.labels.as_ref()),
+        "discovery": published(task.discovery.as_ref(), "mesos.v1.DiscoveryInfo"),
+        "container": published(task.container.as_ref(), "mesos.v1.ContainerInfo"),
+        "health_check": published(task.health_check.as_ref(), "mesos.v1.HealthCheck"),
     })
 }
 
@@ -124,14 +141,19 @@ fn executor_json(executor: &Executor) -> Value {
         "directory": executor.directory,
         "resources": Sums(&executor.resources()),
         "role": role,
-        "labels": executor.info.labels.as_ref().map(|labels| &labels.labels),
+        "labels": notes(executor.info.labels.as_ref()),
+        "type": executor.info.kind.map(|kind| kind.name()),
         "tasks": executor.launched.values().map(task_json).collect::<Vec<_>>(),
         "queued_tasks": executor.queued.iter().map(queued_json).collect::<Vec<_>>(),
         "completed_tasks": over.map(task_json).collect::<Vec<_>>(),
     })
 }
 
+/// Of a framework in one role the role, of one that may be in several these, as both have it.
 fn framework_json(id: &FrameworkId, framework: &Framework) -> Value {
+    let info = &framework.info;
+    let several = info.has(FrameworkCapability::MultiRole);
+    let role = || info.role.clone().unwrap_or_else(Role::star);
     json!({
         "id": id,
         "name": framework.info.name,
@@ -140,7 +162,8 @@ fn framework_json(id: &FrameworkId, framework: &Framework) -> Value {
         "checkpoint": framework.info.checkpoint,
         "hostname": framework.info.hostname.as_deref().unwrap_or_default(),
         "principal": framework.info.principal,
-        "roles": framework.info.effective_roles(),
+        "role": (!several).then(role),
+        "roles": several.then_some(&info.roles),
         "executors": framework.executors.values().map(executor_json).collect::<Vec<_>>(),
         "completed_executors": framework.completed_executors.iter().map(executor_json).collect::<Vec<_>>(),
     })
@@ -353,5 +376,83 @@ fn without_nulls(value: Value) -> Value {
             .collect(),
         Value::Array(all) => all.into_iter().map(without_nulls).collect(),
         other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meseta_protocol::ContainerId;
+    use meseta_protocol::common::CommandInfo;
+    use meseta_protocol::container::ContainerInfo;
+    use meseta_protocol::executor::ExecutorInfo;
+    use meseta_protocol::framework::{FrameworkCapabilities, FrameworkInfo};
+    use meseta_protocol::status::{TaskState, TaskStatus};
+    use meseta_protocol::task::{DiscoveryInfo, HealthCheck};
+
+    use super::*;
+
+    #[test]
+    fn a_task_is_shown_with_what_it_was_launched_with_and_what_its_statuses_say() {
+        let mut info = TaskInfo::new("t", "S0", "cpus:1".parse().unwrap(), "true");
+        let plain = without_nulls(task_json(&Task::new(&info, &"f".into(), "nobody")));
+        for field in ["discovery", "container", "health_check", "labels"] {
+            assert!(plain.get(field).is_none(), "{plain}");
+        }
+        info.discovery = Some(DiscoveryInfo {
+            name: Some("found".to_owned()),
+            ..DiscoveryInfo::default()
+        });
+        info.container = Some(ContainerInfo::default());
+        info.health_check = Some(HealthCheck {
+            command: Some(CommandInfo::shell("true")),
+            ..HealthCheck::default()
+        });
+        let mut task = Task::new(&info, &"f".into(), "nobody");
+        let mut status = TaskStatus::new("t", TaskState::Running);
+        status.healthy = Some(false);
+        status.labels = Some(Labels::of([("a", "b")]));
+        task.statuses.push(status);
+        let shown = without_nulls(task_json(&task));
+        assert_eq!(shown["discovery"]["name"], "found");
+        assert_eq!(shown["container"]["type"], "MESOS");
+        assert_eq!(shown["health_check"]["command"]["value"], "true");
+        assert_eq!(shown["user"], "nobody");
+        let status = &shown["statuses"][0];
+        assert_eq!(status["healthy"], false);
+        assert_eq!(status["labels"], json!([{"key": "a", "value": "b"}]));
+    }
+
+    #[test]
+    fn an_executor_is_shown_with_its_type_if_it_names_one() {
+        let of = |info: ExecutorInfo| {
+            let container = ContainerId {
+                value: "c".into(),
+                parent: None,
+            };
+            let executor = Executor::new(info, false, container, PathBuf::from("/s"));
+            without_nulls(executor_json(&executor))
+        };
+        let custom = ExecutorInfo::custom("e", CommandInfo::shell("true"));
+        assert_eq!(of(custom)["type"], "CUSTOM");
+        assert!(of(ExecutorInfo::default()).get("type").is_none());
+    }
+
+    #[test]
+    fn a_framework_is_shown_with_its_role_or_with_all_of_them() {
+        let of = |info| without_nulls(framework_json(&"f".into(), &Framework::new(info)));
+        let mut info = FrameworkInfo::new("nobody", "test");
+        info.capabilities = FrameworkCapabilities::default();
+        info.role = Some(Role::new("r1"));
+        let shown = of(info.clone());
+        assert_eq!((&shown["role"], shown.get("roles")), (&json!("r1"), None));
+        info.role = None;
+        assert_eq!(of(info.clone())["role"], "*");
+        info.capabilities = FrameworkCapabilities::of([FrameworkCapability::MultiRole]);
+        info.roles = vec![Role::new("r2"), Role::new("r1")];
+        let shown = of(info);
+        assert_eq!(
+            (shown.get("role"), &shown["roles"]),
+            (None, &json!(["r2", "r1"]))
+        );
     }
 }

@@ -11,6 +11,20 @@ use std::time::Duration;
 use crate::world::*;
 
 #[test]
+fn has_all_metrics_that_mesos_has_before_there_is_anything_to_count() {
+    let recorded = include_str!("../../../tests/processes/mesos/metric_names.json");
+    let recorded: serde_json::Value = serde_json::from_str(recorded).unwrap();
+    let recorded = recorded["agent"].as_array().unwrap();
+    let names: Vec<&str> = recorded.iter().filter_map(|name| name.as_str()).collect();
+    let world = World::new();
+    world.clock.settle();
+    let own = world.home.metrics().snapshot();
+    let mut missing = names.iter().filter(|name| !own.contains_key(**name));
+    assert!(names.len() > 60, "{names:?}");
+    assert_eq!(missing.next(), None);
+}
+
+#[test]
 fn asks_to_be_let_in_until_it_is() {
     let world = World::new();
     world.clock.advance(SECOND);

@@ -33,7 +33,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use meseta_protocol::Role;
-use meseta_runtime::{Context, ExitReason, Pid, Process, Receive, Routes, Time};
+use meseta_runtime::{Context, ExitReason, Pid, Process, Receive, Routes, Time, Timings};
 use tracing::{debug, error};
 
 pub use core::{Allocator, BookError, Config, Holdings, parse_min_allocatable};
@@ -60,6 +60,12 @@ pub struct AllocatorProcess {
     is_batch: bool,
     /// Roles with metrics.
     shown_roles: BTreeSet<Role>,
+    /// How long runs have taken.
+    runs: Timings,
+    /// How long they have waited for their turn.
+    waits: Timings,
+    /// When the latest that waits began to.
+    queued_at: Time,
     // Peers.
     master: Pid,
 }
@@ -73,6 +79,9 @@ impl AllocatorProcess {
             is_queued: false,
             is_batch: false,
             shown_roles: BTreeSet::new(),
+            runs: Timings::of_an_hour(),
+            waits: Timings::of_an_hour(),
+            queued_at: Time::ZERO,
             master,
         }
     }
@@ -107,6 +116,13 @@ impl Process for AllocatorProcess {
 
     fn start(&mut self, cx: &mut Context<'_, Self>) {
         cx.metrics().counter("allocator/mesos/allocation_runs");
+        for name in ["cpus", "mem", "disk"] {
+            let of = |what| format!("allocator/mesos/resources/{name}/{what}");
+            cx.metrics()
+                .gauges(["total", "offered_or_allocated"].map(of));
+        }
+        self.show_queue(cx);
+        self.show_timings(cx);
         cx.link(&self.master);
         self.await_interval(cx);
     }
@@ -181,8 +197,8 @@ impl AllocatorProcess {
     fn queue_run(&mut self, cx: &mut Context<'_, Self>) {
         if !self.is_queued {
             self.is_queued = true;
-            cx.metrics()
-                .set("allocator/mesos/event_queue_dispatches", 1.0);
+            self.queued_at = cx.now();
+            self.show_queue(cx);
             cx.after(Duration::ZERO, Self::run);
         }
     }
@@ -190,6 +206,7 @@ impl AllocatorProcess {
     fn run(&mut self, cx: &mut Context<'_, Self>) {
         self.is_queued = false;
         let began = cx.now();
+        self.waits.add(began, began.since(self.queued_at));
         let offers = self.books.allocate(began, cx.random());
         for (framework_id, offers) in offers {
             debug!(%framework_id, agents = offers.len(), "allocated");
@@ -208,16 +225,33 @@ impl AllocatorProcess {
         });
     }
 
+    fn show_timings(&mut self, cx: &Context<'_, Self>) {
+        let (metrics, now) = (cx.metrics(), cx.now());
+        (self.runs).show(metrics, "allocator/mesos/allocation_run_ms", now);
+        (self.waits).show(metrics, "allocator/mesos/allocation_run_latency_ms", now);
+    }
+
+    /// Whether a run waits, under the name it has and the one it had.
+    fn show_queue(&self, cx: &Context<'_, Self>) {
+        let queued = if self.is_queued { 1.0 } else { 0.0 };
+        for name in [
+            "allocator/mesos/event_queue_dispatches",
+            "allocator/event_queue_dispatches",
+        ] {
+            cx.metrics().set(name, queued);
+        }
+    }
+
     fn finish(&mut self, cx: &mut Context<'_, Self>, began: Time) {
         let metrics = cx.metrics().clone();
         metrics.count("allocator/mesos/allocation_runs");
         let took = cx.now().since(began);
-        metrics.set(
-            "allocator/mesos/allocation_run_ms",
-            took.as_secs_f64() * 1000.0,
-        );
-        let queued = if self.is_queued { 1.0 } else { 0.0 };
-        metrics.set("allocator/mesos/event_queue_dispatches", queued);
+        self.runs.add(cx.now(), took);
+        if self.is_batch {
+            // Between two of them there may be very many runs.
+            self.show_timings(cx);
+        }
+        self.show_queue(cx);
         for (name, total, held) in self.books.amounts() {
             let prefix = format!("allocator/mesos/resources/{name}");
             metrics.set(&format!("{prefix}/total"), total.as_f64());

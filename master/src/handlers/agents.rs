@@ -730,6 +730,6 @@ impl Master {
             self.recover(cx, framework, agent, resources, None);
         }
         self.state.complete_task(framework, task);
-        self.tell_status(cx, framework, status);
+        self.tell_end(cx, framework, status);
     }
 }

@@ -12,7 +12,7 @@ use meseta_protocol::framework::FrameworkCapability;
 use meseta_protocol::messages::agent::ShutdownAgent;
 use meseta_protocol::status::{StatusReason, StatusSource, TaskState, TaskStatus};
 use meseta_protocol::task::Task;
-use meseta_protocol::{AgentId, FrameworkId};
+use meseta_protocol::{AgentId, FrameworkId, TaskId};
 use meseta_runtime::{Context, Pid};
 use tracing::{info, warn};
 
@@ -245,7 +245,9 @@ impl Master {
         let aware = self.partition_aware();
         let state_of = |task: &Task| Departure::Gone.state(aware.contains(&task.framework_id));
         let lost = self.state.give_up_unreachable(id, state_of);
-        self.tell_lost(cx, id, &Departure::Gone, &lost);
+        // Of the others it was counted when the agent became unreachable, or when they ended.
+        let ends = |task: &Task| task.state == TaskState::GoneByOperator;
+        self.tell_lost(cx, id, &Departure::Gone, &lost, ends);
     }
 
     /// Frameworks that want to hear more of a lost task than TASK_LOST.
@@ -256,19 +258,38 @@ impl Master {
             .collect()
     }
 
-    /// Tells the frameworks of these tasks what became of them.
+    /// Tasks of an agent that have not ended.
+    fn live_tasks(&self, id: &AgentId) -> BTreeSet<(FrameworkId, TaskId)> {
+        let agent = self.state.agent(id);
+        let all = agent.into_iter().flat_map(|agent| &agent.tasks);
+        let all =
+            all.flat_map(|(framework, tasks)| tasks.iter().map(move |task| (framework, task)));
+        all.filter(|(framework, task)| {
+            let task = self.state.task(framework, task);
+            task.is_some_and(|task| !task.state.is_terminal())
+        })
+        .map(|(framework, task)| (framework.clone(), task.clone()))
+        .collect()
+    }
+
+    /// Tells the frameworks of these tasks what became of them, and counts those that end by that.
     fn tell_lost(
         &mut self,
         cx: &mut Context<'_, Self>,
         id: &AgentId,
         how: &Departure,
         tasks: &[Arc<Task>],
+        is_counted: impl Fn(&Task) -> bool,
     ) {
         for task in tasks {
             let mut status = how.status(id, task);
             status.timestamp = Some(cx.wall().as_secs_f64());
             self.state.note_lost(&task.framework_id, &status);
-            self.tell_status(cx, &task.framework_id, status);
+            if is_counted(task) {
+                self.tell_end(cx, &task.framework_id, status);
+            } else {
+                self.tell_status(cx, &task.framework_id, status);
+            }
         }
     }
 
@@ -281,13 +302,15 @@ impl Master {
         if self.state.agent_at(&agent.pid) == Some(id) {
             cx.unlink(&agent.pid);
         }
+        let live = self.live_tasks(id);
         let aware = self.partition_aware();
         let state_of = |task: &Task| how.state(aware.contains(&task.framework_id));
         let may_return = matches!(how, Departure::Unreachable(..));
         let Some(removed) = self.state.remove_agent(id, may_return, state_of) else {
             return;
         };
-        self.tell_lost(cx, id, how, &removed.tasks);
+        let ends = |task: &Task| live.contains(&(task.framework_id.clone(), task.task_id.clone()));
+        self.tell_lost(cx, id, how, &removed.tasks, ends);
         self.state.note_removed(id);
         let agent_id = id.clone();
         self.tell_allocator(cx, allocator::RemoveAgent { agent_id });

@@ -21,7 +21,12 @@ use crate::validation;
 
 impl Serve<SubscribeFramework> for Master {
     fn serve(&mut self, cx: &mut Context<'_, Self>, from: &Pid, subscribe: SubscribeFramework) {
-        cx.metrics().count("master/messages_register_framework");
+        let has_id = (subscribe.framework.id.as_ref()).is_some_and(|id| !id.is_empty());
+        cx.metrics().count(if has_id {
+            "master/messages_reregister_framework"
+        } else {
+            "master/messages_register_framework"
+        });
         let suppressed: BTreeSet<Role> = subscribe.suppressed_roles.iter().cloned().collect();
         let mut info = subscribe.framework;
         info.id = info.id.filter(|id| !id.is_empty());
@@ -193,7 +198,6 @@ impl Master {
         mut info: FrameworkInfo,
         suppressed_roles: BTreeSet<Role>,
     ) {
-        cx.metrics().count("master/messages_reregister_framework");
         info.id = Some(id.clone());
         let Some(known) = self.state.framework(id) else {
             info!(framework = %id, %from, "framework of an earlier master subscribed");

@@ -199,7 +199,7 @@ impl Master {
                 .because(StatusSource::Master, StatusReason::InvalidOffers)
                 .saying(format!("Task launched with invalid offers: {why}"));
             status.agent_id = Some(task.agent_id.clone());
-            self.tell_status(cx, &accept.framework_id, status);
+            self.tell_end(cx, &accept.framework_id, status);
         }
     }
 
@@ -379,6 +379,6 @@ impl Master {
     ) {
         status.agent_id = Some(named);
         debug!(framework = %framework_id, task = %status.task_id, message = status.message, "task refused");
-        self.tell_status(cx, framework_id, status);
+        self.tell_end(cx, framework_id, status);
     }
 }

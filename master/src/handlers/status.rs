@@ -137,7 +137,12 @@ impl Master {
             .state
             .update_task(&framework_id, &task_id, latest, &status);
         if let Some(resources) = freed {
-            crate::metrics::count_status(cx.metrics(), &status);
+            // It has ended, even if the update says of an earlier state: of that it says why.
+            let mut end = status;
+            if end.state != latest {
+                (end.state, end.reason) = (latest, None);
+            }
+            crate::metrics::count_end(cx.metrics(), &end);
             self.recover(cx, &framework_id, agent_id, resources, None);
         }
     }

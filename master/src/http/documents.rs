@@ -18,8 +18,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use meseta_runtime::http::Later;
 use meseta_runtime::{
-    Context, ExitReason, Message, OWN_NODE, Pid, Placement, Process, Receive, Request, Response,
-    Routes,
+    Context, ExitReason, Message, Metrics, OWN_NODE, Pid, Placement, Process, Receive, Request,
+    Response, Routes,
 };
 use serde::{Deserialize, Serialize};
 use tracing::{debug, error};
@@ -41,6 +41,8 @@ const MOST_EXPLAINED: usize = 8;
 /// Documents that are kept while nothing changes, and bytes that all of them may have together.
 const KEPT: usize = 16;
 const KEPT_BYTES: usize = 256 << 20;
+/// Counts requests that are answered with what was written for another.
+const CACHE_HITS: &str = "master/http_cache_hits";
 
 /// From the master: there is something to write.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -223,6 +225,7 @@ impl Master {
             return Response::text(500, "500 Internal Server Error.");
         };
         if let Some(made) = documents.shelf.find(&state, &document) {
+            cx.metrics().count(CACHE_HITS);
             return made.answer(request, &state);
         }
         let (later, response) = Response::later();
@@ -249,7 +252,10 @@ impl Master {
         let mut askers = Vec::new();
         for asker in std::mem::take(&mut documents.waiting) {
             match documents.shelf.find(&state, &asker.document) {
-                Some(made) => asker.later.answer(made.answer(&asker.request, &state)),
+                Some(made) => {
+                    cx.metrics().count(CACHE_HITS);
+                    asker.later.answer(made.answer(&asker.request, &state));
+                }
                 None => askers.push(asker),
             }
         }
@@ -432,7 +438,7 @@ struct Scribe {
 }
 
 impl Scribe {
-    fn work(&self, job: Job) {
+    fn work(&self, metrics: &Metrics, job: Job) {
         let Job {
             state,
             view,
@@ -455,7 +461,10 @@ impl Scribe {
                 continue;
             }
             let made = match all.iter().find(|made| made.document == asker.document) {
-                Some(made) => Ok(made),
+                Some(made) => {
+                    metrics.count(CACHE_HITS);
+                    Ok(made)
+                }
                 None => view.write(&asker.document).map(|(content_type, body)| {
                     let bytes: usize = all.iter().map(|made| made.body.len()).sum();
                     if all.len() >= KEPT || bytes > KEPT_BYTES {
@@ -502,7 +511,7 @@ impl Process for Scribe {
 impl Receive<Write> for Scribe {
     fn receive(&mut self, cx: &mut Context<'_, Self>, from: &Pid, _: Write) {
         while let Ok(job) = self.orders.try_recv() {
-            self.work(job);
+            self.work(cx.metrics(), job);
             cx.send(from, Written {});
         }
     }

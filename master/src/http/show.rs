@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use meseta_api::style::in_full;
+use meseta_api::style::{self, in_full};
 use meseta_protocol::agent::DomainInfo;
 use meseta_protocol::attributes::{Attribute, AttributeValue};
 use meseta_protocol::common::{CommandInfo, Label, Labels};
@@ -450,9 +450,7 @@ fn limits(limits: &ResourceLimits) -> Option<BTreeMap<&str, Scalar>> {
 
 /// What few tasks have, in the published form of this message.
 fn shown<T: Serialize>(part: Option<&T>, name: &str) -> Option<Value> {
-    let of = meseta_api::schema::message(name);
-    let tree = meseta_api::to_tree(part?, of).ok()?;
-    serde_json::from_slice(&meseta_api::json::write(&tree, of)).ok()
+    style::published(part?, name)
 }
 
 /// A status of a task, as far as the first API tells of it.

@@ -6,15 +6,13 @@
 //!
 //! - `core`: the rules, pure;
 //! - `entry`: what it writes to the log, pure;
-//! - `replay`: how it reads that back, pure;
-//! - `timing`: how long stores take, pure.
+//! - `replay`: how it reads that back, pure.
 
 pub mod core;
 pub mod entry;
 pub mod replay;
 #[cfg(test)]
 mod tests;
-pub mod timing;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,13 +22,12 @@ use meseta_protocol::agent::MasterInfo;
 use meseta_runtime::http::About;
 use meseta_runtime::{
     Ask, AskError, Context, ExitReason, Message, OWN_NODE, Pid, Process, Receive, ReplyTo, Request,
-    Response, Routes, Time,
+    Response, Routes, Time, Timings,
 };
 use serde::{Deserialize, Serialize};
 use tracing::{debug, error, info};
 
 use self::core::{Answer, Core, Effect, Input, LogError, Ticket};
-use self::timing::Timings;
 use crate::log::LogPids;
 use crate::log::action::Position;
 use crate::log::asks::{Append, LogRead, ReadLog, Truncate, Writing};
@@ -139,6 +136,8 @@ pub struct Registrar {
     waiting: BTreeMap<Ticket, Waiting>,
     next_ticket: Ticket,
     stores: Timings,
+    /// Whether the registry has changed since its size was shown.
+    resized: bool,
 }
 
 /// How often metrics are brought up to date.
@@ -155,7 +154,8 @@ impl Registrar {
             core,
             waiting: BTreeMap::new(),
             next_ticket: 0,
-            stores: Timings::default(),
+            stores: Timings::of_a_day(),
+            resized: false,
         }
     }
 
@@ -178,6 +178,7 @@ impl Process for Registrar {
 
     fn start(&mut self, cx: &mut Context<'_, Self>) {
         cx.link(&self.master);
+        (cx.metrics()).gauges(["registrar/state_fetch_ms", "registrar/registry_size_bytes"]);
         self.publish_metrics(cx);
     }
 
@@ -279,6 +280,7 @@ impl Registrar {
     fn answer(&mut self, cx: &mut Context<'_, Self>, ticket: Ticket, answer: Answer) {
         match self.waiting.remove(&ticket) {
             Some(Waiting::Operation(to)) => {
+                self.resized = true;
                 let result = match answer {
                     Answer::Applied(change) => Ok(change),
                     Answer::Rejected(rejection) => Err(ApplyError::Rejected(rejection)),
@@ -308,17 +310,18 @@ impl Registrar {
         let count = |count: usize| u32::try_from(count).map_or(f64::MAX, f64::from);
         let metrics = cx.metrics();
         metrics.set("registrar/queued_operations", count(self.core.queued()));
-        for (name, value) in self.stores.statistics(cx.now()) {
-            let slash = if name.is_empty() { "" } else { "/" };
-            metrics.set(&format!("registrar/state_store_ms{slash}{name}"), value);
+        (self.stores).show(metrics, "registrar/state_store_ms", cx.now());
+        if self.resized {
+            self.publish_size(cx);
         }
         cx.after(METRICS_INTERVAL, Self::publish_metrics);
     }
 
-    fn publish_size(&self, cx: &mut Context<'_, Self>) {
+    fn publish_size(&mut self, cx: &mut Context<'_, Self>) {
         let size = entry::encode_snapshot(0, self.core.registry()).map_or(0, |bytes| bytes.len());
         let size = u32::try_from(size).map_or(f64::MAX, f64::from);
         cx.metrics().set("registrar/registry_size_bytes", size);
+        self.resized = false;
     }
 
     fn show(&mut self, cx: &mut Context<'_, Self>, _request: &Request) -> Response {

@@ -110,6 +110,12 @@ fn taken_over(world: &World, id: &FrameworkId) -> End<SchedulerHeard> {
     info.id = Some(id.clone());
     let (second, again) = world.subscribed(info);
     assert_eq!(again, *id);
+    // To come again is another call.
+    let subscriptions = world
+        .node
+        .metrics()
+        .value("master/messages_register_framework");
+    assert_eq!(subscriptions, Some(1.0));
     second
 }
 

@@ -17,6 +17,21 @@ mod world;
 use world::*;
 
 #[test]
+fn all_metrics_that_mesos_has_are_there_before_there_is_anything_to_count() {
+    let recorded = include_str!("../../../tests/processes/mesos/metric_names.json");
+    let recorded: serde_json::Value = serde_json::from_str(recorded).unwrap();
+    let recorded = recorded["master"].as_array().unwrap().iter();
+    let of_nobody = recorded
+        .filter_map(|name| name.as_str())
+        .filter(|name| !name.contains("/frameworks/") && !name.contains("/roles/"));
+    let world = World::new();
+    world.clock.settle();
+    let own = world.node.metrics().snapshot();
+    let missing: Vec<_> = of_nobody.filter(|name| !own.contains_key(*name)).collect();
+    assert!(own.len() > 200 && missing.is_empty(), "{missing:?}");
+}
+
+#[test]
 fn a_repeated_registration_gets_the_same_id() {
     let world = World::new();
     let (agent, id) = world.registered_agent();
@@ -159,6 +174,19 @@ fn bad_accepts_are_answered_task_by_task() {
             offer.id
         )
     );
+    let why = world.counted("master/task_");
+    let why: Vec<_> = why.iter().map(|(name, value)| (&**name, *value)).collect();
+    assert_eq!(
+        why,
+        [
+            (
+                "master/task_dropped/source_master/reason_invalid_offers",
+                1.0
+            ),
+            ("master/task_error/source_master/reason_task_invalid", 2.0),
+        ]
+    );
+    assert_eq!(world.node.metrics().value("master/tasks_error"), Some(2.0));
 }
 
 #[test]
@@ -220,6 +248,8 @@ fn of_an_accept_that_got_lost_reconciliation_says_that_its_task_is_gone() {
         (told.state, told.reason),
         (TaskState::Gone, Some(StatusReason::Reconciliation))
     );
+    // No task has ended by that.
+    assert_eq!(world.counted("master/task"), []);
     // The offer is still this framework's to use.
     accept(&scheduler, &id, &offer, vec![task("again", &agent_id)]);
     let heard = agent.heard();

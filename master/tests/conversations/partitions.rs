@@ -36,6 +36,12 @@ fn a_silent_agent_is_unreachable_after_five_missed_pings_and_welcome_when_it_ret
         tasks: vec![question],
     });
     assert_eq!(statuses(&scheduler)[0].state, TaskState::Unreachable);
+    // It was counted once, and not among those that have ended.
+    let counted = (
+        "master/task_unreachable/source_master/reason_slave_removed".to_owned(),
+        1.0,
+    );
+    assert_eq!(world.counted("master/task_"), [counted]);
     // It comes back with the task still running.
     comes_back(&agent, &agent_id, &id, TaskState::Running);
     let told = statuses(&scheduler);
@@ -60,6 +66,11 @@ fn plain_frameworks_hear_lost_where_others_hear_unreachable() {
     let (_agent, _, scheduler, _) = launched(&world, plain);
     world.advance(80);
     assert_eq!(statuses(&scheduler)[0].state, TaskState::Lost);
+    let counted = world.node.metrics().value("master/tasks_lost");
+    assert_eq!(counted, Some(1.0));
+    let why = world.counted("master/task_lost/");
+    let name = "master/task_lost/source_master/reason_slave_removed";
+    assert_eq!(why, [(name.to_owned(), 1.0)]);
 }
 
 #[test]
@@ -174,6 +185,10 @@ fn an_end_that_waits_behind_another_update_is_told_when_its_agent_is_lost() {
         "{heard:?}"
     );
     assert_eq!(statuses(&scheduler), []);
+    // It has ended once, and by itself.
+    assert_eq!(world.counted("master/task_"), []);
+    let finished = world.node.metrics().value("master/tasks_finished");
+    assert_eq!(finished, Some(1.0));
 }
 
 #[test]
@@ -311,6 +326,8 @@ fn unreachable_tasks_of_an_agent_that_is_marked_gone_are_gone_by_operator() {
     assert_eq!(mark_gone(&world, &agent_id), None);
     let told = statuses(&scheduler);
     assert_eq!((told[0].state, told.len()), (TaskState::GoneByOperator, 1));
+    let gone = (world.node.metrics()).value("master/tasks_gone_by_operator");
+    assert_eq!(gone, Some(1.0));
     assert_eq!(
         asked_about(&scheduler, &id, "t", &agent_id),
         [TaskState::GoneByOperator]

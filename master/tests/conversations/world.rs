@@ -170,6 +170,14 @@ impl World {
         (scheduler, id)
     }
 
+    /// Those of these counters that have counted something, with how much.
+    pub(crate) fn counted(&self, begin: &str) -> Vec<(String, f64)> {
+        let all = self.node.metrics().snapshot().into_iter();
+        all.filter_map(|(name, value)| Some((name, value.as_f64()?)))
+            .filter(|(name, value)| name.starts_with(begin) && *value != 0.0)
+            .collect()
+    }
+
     pub(crate) fn advance(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
     }

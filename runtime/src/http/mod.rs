@@ -25,7 +25,7 @@ pub(crate) mod own;
 pub(crate) mod path;
 pub(crate) mod readers;
 pub(crate) mod server;
-mod status;
+pub(crate) mod status;
 mod stream;
 mod tags;
 pub mod tls;

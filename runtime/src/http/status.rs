@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::clock::Time;
+use crate::metrics::Metrics;
 use crate::node::{NodeHandle, ProcessStatus};
 use crate::transport::PeerStatus;
 
@@ -147,6 +148,26 @@ pub(crate) fn system() -> System {
     }
 }
 
+/// Shows the machine among the metrics of a node.
+pub(crate) fn show_system(metrics: &Metrics) {
+    let system = system();
+    let whole = |value: u64| {
+        #[expect(clippy::cast_precision_loss, reason = "metrics are floating point")]
+        let value = value as f64;
+        value
+    };
+    for (name, value) in [
+        ("system/load_1min", system.avg_load_1min),
+        ("system/load_5min", system.avg_load_5min),
+        ("system/load_15min", system.avg_load_15min),
+        ("system/cpus_total", whole(system.cpus_total as u64)),
+        ("system/mem_total_bytes", whole(system.mem_total_bytes)),
+        ("system/mem_free_bytes", whole(system.mem_free_bytes)),
+    ] {
+        metrics.set(name, value);
+    }
+}
+
 fn kilobytes(text: &str, name: &str) -> u64 {
     let number = text
         .lines()
@@ -188,5 +209,9 @@ mod tests {
         let system = system();
         assert!(system.cpus_total > 0 && system.mem_total_bytes >= system.mem_free_bytes);
         assert!(system.mem_free_bytes > 0 && system.avg_load_15min >= 0.0);
+        let metrics = Metrics::default();
+        show_system(&metrics);
+        assert_eq!(metrics.snapshot().len(), 6);
+        assert!(metrics.value("system/mem_total_bytes") > metrics.value("system/mem_free_bytes"));
     }
 }

@@ -24,6 +24,7 @@ use crate::codec::DEFAULT_MAX_MESSAGE;
 use crate::context::{DEFAULT_MAX_ASKS, Op};
 use crate::descriptors;
 use crate::http::server::{self, Server, Settings};
+use crate::http::status::show_system;
 use crate::http::tls::HttpCertificate;
 use crate::http::{HttpLimits, Security};
 use crate::identity::{Identity, IdentityError};
@@ -573,6 +574,7 @@ impl NodeBuilder {
             tokio::spawn(self.clock.clone().drive());
         }
         let node = Node(NodeHandle(shared));
+        node.metrics().before_reading("system", show_system);
         if operable {
             node.spawn(LOGGING, Logging::of_program)?;
         }

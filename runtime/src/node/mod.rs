@@ -31,7 +31,7 @@ pub use threads::Placement;
 pub(crate) use threads::Threads;
 
 use crate::clock::{Clock, Time};
-use crate::context::{AnyOp, AskError, Effect, Home, Outside, Reserved, Surroundings};
+use crate::context::{AnyOp, AskError, Effect, Home, Outside, QueueNames, Reserved, Surroundings};
 use crate::host::driver::Start;
 use crate::host::worker::Entry;
 use crate::host::{self, Factory};
@@ -412,6 +412,27 @@ impl Home for Shared {
 
     fn guest_key(&self) -> Result<GuestKey, IdentityError> {
         GuestKey::generate()
+    }
+
+    fn show_queue(self: Arc<Self>, of: &Pid, names: QueueNames) {
+        let (node, id) = (Arc::downgrade(&self), of.shared_id());
+        self.metrics.before_reading(names.messages, move |metrics| {
+            let Some(node) = node.upgrade() else {
+                return;
+            };
+            // One that has ended has nothing that waits.
+            let depths = node.inboxes.get(&id).map_or((0, 0, 0), |inbox| {
+                (inbox.depth(), inbox.control_depth(), inbox.http_depth())
+            });
+            let (messages, control, http) = depths;
+            for (name, value) in [
+                (names.messages, messages),
+                (names.dispatches, control.saturating_sub(http)),
+                (names.http_requests, http),
+            ] {
+                metrics.set(name, u32::try_from(value).map_or(f64::MAX, f64::from));
+            }
+        });
     }
 }
 

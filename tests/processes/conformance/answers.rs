@@ -167,7 +167,7 @@ fn differences(
 }
 
 /// Brings the situation about.
-fn situation(side: &Side) -> Scheduler {
+pub(super) fn situation(side: &Side) -> Scheduler {
     let mut scheduler = Scheduler::subscribe(
         &side.master,
         &json!({

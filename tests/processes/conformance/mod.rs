@@ -1,14 +1,16 @@
 //! What Meseta says beside what Mesos 1.11.0 has said to the same client in the same situation: single answers
-//! ([`answers`]) and whole conversations ([`scenarios`], [`groups`]). What Mesos has said is recorded in `tests/processes/mesos`; what
+//! ([`answers`]), whole conversations ([`scenarios`], [`groups`]) and the names of metrics ([`metrics`]). What Mesos has
+//! said is recorded in `tests/processes/mesos`; what
 //! differs on purpose or is not there yet stands in `docs/compatibility.md`, and nothing else may.
 //!
 //! | variable | what it does |
 //! |---|---|
 //! | `MESETA_MESOS_PEER` | program that starts Mesos: it is asked in the same run, and its recordings must be what it says |
-//! | `MESETA_MESOS_RECORD` | with that, when it is set: the recorded conversations are written anew |
+//! | `MESETA_MESOS_RECORD` | with that, when it is set: the recorded conversations and names of metrics are written anew |
 
 mod answers;
 mod groups;
+mod metrics;
 mod scenarios;
 mod transcript;
 

@@ -1,17 +1,19 @@
-//! How long stores have taken: the latest, and percentiles over the last day.
+//! How long something has taken that is done again and again: the latest, and percentiles over a window of time.
 //!
-//! Pure. At most [`MAX_SAMPLES`] are kept, the latest ones. Source: log.md §8.
+//! Pure. At most a thousand are kept, the latest ones.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use meseta_runtime::Time;
+use crate::clock::Time;
+use crate::metrics::Metrics;
 
 /// Samples kept: enough for the highest percentile to say something, and cheap to sort.
-pub const MAX_SAMPLES: usize = 1000;
+const MAX_SAMPLES: usize = 1000;
 
 /// How long a sample counts.
-pub const WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The percentiles, with the end of their metric's name.
 const PERCENTILES: [(&str, f64); 6] = [
@@ -24,12 +26,30 @@ const PERCENTILES: [(&str, f64); 6] = [
 ];
 
 /// Durations of the same thing.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Timings {
+    window: Duration,
     samples: VecDeque<(Time, f64)>,
 }
 
 impl Timings {
+    /// None yet; each counts for an hour.
+    pub fn of_an_hour() -> Self {
+        Self::over(HOUR)
+    }
+
+    /// None yet; each counts for a day.
+    pub fn of_a_day() -> Self {
+        Self::over(DAY)
+    }
+
+    fn over(window: Duration) -> Self {
+        Self {
+            window,
+            samples: VecDeque::new(),
+        }
+    }
+
     /// It has taken this long, now.
     pub fn add(&mut self, now: Time, took: Duration) {
         if self.samples.len() == MAX_SAMPLES {
@@ -38,10 +58,25 @@ impl Timings {
         self.samples.push_back((now, took.as_secs_f64() * 1e3));
     }
 
+    /// Shows them among the metrics: `name` is the latest, in milliseconds, `name/count` how many count, and `name/min`,
+    /// `name/max`, `name/p50`, `p90`, `p95`, `p99`, `p999` and `p9999` what those have taken. All are 0 while none counts.
+    pub fn show(&mut self, metrics: &Metrics, name: &str, now: Time) {
+        let statistics = self.statistics(now);
+        let ends = ["", "count", "min", "max"].into_iter();
+        for end in ends.chain(PERCENTILES.map(|(end, _)| end)) {
+            let slash = if end.is_empty() { "" } else { "/" };
+            let value = statistics.iter().find(|(one, _)| *one == end);
+            metrics.set(
+                &format!("{name}{slash}{end}"),
+                value.map_or(0.0, |one| one.1),
+            );
+        }
+    }
+
     /// Ends of metric names with their values in milliseconds: the empty one is the latest. Nothing without samples.
-    pub fn statistics(&mut self, now: Time) -> Vec<(&'static str, f64)> {
+    fn statistics(&mut self, now: Time) -> Vec<(&'static str, f64)> {
         while let Some((at, _)) = self.samples.front()
-            && now.since(*at) > WINDOW
+            && now.since(*at) > self.window
         {
             self.samples.pop_front();
         }
@@ -87,7 +122,7 @@ mod tests {
 
     #[test]
     fn percentiles_are_of_the_last_day_and_the_latest_thousand() {
-        let mut timings = Timings::default();
+        let mut timings = Timings::of_a_day();
         assert!(timings.statistics(at(0)).is_empty());
         timings.add(at(0), Duration::from_secs(9));
         for n in 1..=101_u64 {
@@ -113,5 +148,20 @@ mod tests {
         assert_eq!(timings.statistics(at(day)).len(), 10);
         assert_eq!(timings.samples.len(), MAX_SAMPLES);
         assert!(timings.statistics(at(3 * day)).is_empty());
+    }
+
+    #[test]
+    fn all_that_is_shown_is_there_before_the_first_sample() {
+        let (metrics, mut timings) = (Metrics::default(), Timings::of_an_hour());
+        timings.show(&metrics, "a/run_ms", at(0));
+        assert_eq!(metrics.snapshot().len(), 10);
+        assert_eq!(metrics.value("a/run_ms/p9999"), Some(0.0));
+        timings.add(at(0), Duration::from_millis(3));
+        timings.show(&metrics, "a/run_ms", at(1));
+        let values = ["a/run_ms", "a/run_ms/count", "a/run_ms/p50"].map(|name| metrics.value(name));
+        assert_eq!(values, [Some(3.0), Some(1.0), Some(3.0)]);
+        timings.show(&metrics, "a/run_ms", at(2 * 60 * 60));
+        assert_eq!(metrics.value("a/run_ms/count"), Some(0.0));
+        assert_eq!(metrics.snapshot().len(), 10);
     }
 }
