@@ -202,7 +202,14 @@ async fn process(
     };
     let mut place = None;
     if served.takes == Takes::Call {
-        request.body = match body::of_call(&head.headers, body, (limits, &client.clients.readers), &request.caller).await {
+        request.body = match body::of_call(
+            &head.headers,
+            body,
+            (limits, &client.clients.readers),
+            &request.caller,
+        )
+        .await
+        {
             Ok(body) => body,
             Err(refusal) => return refusal,
         };

@@ -1,7 +1,7 @@
 //! What Meseta says beside what Mesos 1.11.0 has said to the same client in the same situation: single answers
 //! ([`answers`]), whole conversations ([`scenarios`], [`groups`]) and the names of metrics ([`metrics`]). What Mesos has
-//! said is recorded in `tests/processes/mesos`; what
-//! differs on purpose or is not there yet stands in `docs/compatibility.md`, and nothing else may.
+//! said is recorded in `tests/processes/mesos`; what differs on purpose or is not there yet stands in
+//! `docs/compatibility.md`, and nothing else may.
 //!
 //! | variable | what it does |
 //! |---|---|
