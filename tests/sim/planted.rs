@@ -8,7 +8,7 @@ use meseta_tests::sim::world::{self, Report};
 /// Runs within which each mistake must be found.
 const WITHIN: u64 = 300;
 /// The same for those of several masters.
-const WITHIN_MASTERS: u64 = 60;
+const WITHIN_MASTERS: u64 = 200;
 
 /// Each mistake with the law that finds it.
 const MISTAKES: [(&str, &str); 27] = [

@@ -402,7 +402,7 @@ mod tests {
             name: Some("found".to_owned()),
             ..DiscoveryInfo::default()
         });
-        info.container = Some(ContainerInfo::default());
+        info.container = Some(ContainerInfo::mesos());
         info.health_check = Some(HealthCheck {
             command: Some(CommandInfo::shell("true")),
             ..HealthCheck::default()

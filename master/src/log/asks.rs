@@ -39,6 +39,10 @@ pub enum Election {
 }
 
 /// User → coordinator: append an entry.
+///
+/// Entries stand in the order in which they were asked for. Of several that have not been answered when a leadership ends,
+/// any may turn out to be in the log, a later one also without an earlier: whoever builds an entry on another, or on a
+/// truncation, waits for its answer first.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Append {
     /// The entry.

@@ -7,8 +7,9 @@
 //!      └─────────── whatever fails ────────▶ Failed    for good: every operation is refused
 //! ```
 //!
-//! One entry is on its way at most. What comes meanwhile waits; then all that waits is applied in its order and written as
-//! one entry, which is durable before anybody hears of it. Of the registry there are two: the durable one, which may be
+//! One entry or one truncation is on its way at most: each entry names the one before it, and of two that are on their way
+//! when a leadership ends the later may stay in the log without the earlier. What comes meanwhile waits; then all that waits
+//! is applied in its order and written as one entry, which is durable before anybody hears of it. Of the registry there are two: the durable one, which may be
 //! seen, and the one to come. Both go through the same operations one after the other, so nothing is copied for a write;
 //! the descriptions of agents are shared. Source: log.md §8.
 
@@ -269,7 +270,8 @@ impl Core {
 
     /// Writes all that waits, unless something is on its way.
     fn store(&mut self) -> Result<Vec<Effect>, Failure> {
-        if self.flight.is_some() || self.queue.is_empty() || !matches!(self.state, State::Ready) {
+        let under_way = self.flight.is_some() || self.truncating.is_some();
+        if under_way || self.queue.is_empty() || !matches!(self.state, State::Ready) {
             return Ok(Vec::new());
         }
         let mut operations = Vec::new();
@@ -351,7 +353,7 @@ impl Core {
         Ok(effects)
     }
 
-    /// Nobody needs what is before the snapshot. A truncation that fails is tried again after the next entry.
+    /// Nobody needs what is before the snapshot. A truncation that was not begun is tried again after the next entry.
     fn truncate(&mut self) -> Option<Effect> {
         if self.truncating.is_some() || self.since.snapshot <= self.truncated {
             return None;
@@ -361,12 +363,16 @@ impl Core {
     }
 
     fn truncated(&mut self, result: Result<(), LogError>) -> Result<Vec<Effect>, Failure> {
+        let truncating = self.truncating.take();
         match result {
-            Ok(()) => self.truncated = self.truncating.take().unwrap_or(self.truncated),
-            Err(LogError::Demoted) => return Err(Failure::Truncate(LogError::Demoted)),
-            Err(LogError::TimedOut(..) | LogError::Broken(_)) => self.truncating = None,
+            Ok(()) => self.truncated = truncating.unwrap_or(self.truncated),
+            // It may happen yet, so nothing may be written behind it.
+            Err(error @ (LogError::Demoted | LogError::TimedOut(..))) => {
+                return Err(Failure::Truncate(error));
+            }
+            Err(LogError::Broken(_)) => {}
         }
-        Ok(Vec::new())
+        self.store()
     }
 
     /// What was on its way may be durable or not, and what waits would build on it: nothing more is done.

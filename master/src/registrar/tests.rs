@@ -303,6 +303,29 @@ fn a_truncation_that_fails_is_tried_again_after_the_next_entry() {
 }
 
 #[test]
+fn nothing_is_written_behind_a_truncation_that_may_not_be_in_the_log() {
+    let truncating = || {
+        let mut core = Core::new(true);
+        core.step(recover(0, "m"));
+        core.step(Input::Read(Ok(Vec::new())));
+        core.step(Input::Stored(Ok(1)));
+        assert_eq!(apply(&mut core, 1, admit(1)), []);
+        core
+    };
+    let effects = truncating().step(Input::Truncated(Ok(())));
+    assert!(matches!(&effects[..], [Effect::Append(_)]), "{effects:?}");
+    let late = LogError::TimedOut(Duration::from_secs(20), "registry_store_timeout");
+    let effects = truncating().step(Input::Truncated(Err(late)));
+    assert!(
+        matches!(
+            &effects[..],
+            [Effect::Answer(1, Answer::Failed(_)), Effect::Fail(_)]
+        ),
+        "{effects:?}"
+    );
+}
+
+#[test]
 fn in_memory_everything_is_answered_at_once() {
     let mut core = Core::new(false);
     let applied = Answer::Applied(Change::Changed);
@@ -715,6 +738,7 @@ proptest! {
                     }
                 }
             }
+            prop_assert!(on_its_way.len() <= 1, "{:?}", on_its_way);
             prop_assert_eq!(core.registry(), &model);
         }
     }
