@@ -463,6 +463,8 @@ impl Master {
         }
     }
 
+    /// Executors that the agent does not list are gone, unless the launch of one may still be on its way: then a task of
+    /// it is among those the agent is asked for, and it answers for the executor too.
     fn drop_unlisted_executors(
         &mut self,
         cx: &mut Context<'_, Self>,
@@ -482,6 +484,14 @@ impl Master {
                 !message.executor_infos.iter().any(|info| {
                     info.executor_id == *executor && info.framework_id.as_ref() == Some(framework)
                 })
+            })
+            .filter(|(framework, executor)| {
+                let tasks = agent.tasks.get(framework).into_iter().flatten();
+                !tasks
+                    .filter_map(|task| self.state.task(framework, task))
+                    .any(|task| {
+                        task.executor_id.as_ref() == Some(executor) && !task.state.is_terminal()
+                    })
             })
             .collect();
         for (framework, executor) in unlisted {

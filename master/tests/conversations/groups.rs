@@ -2,6 +2,7 @@
 
 use meseta_protocol::common::CommandInfo;
 use meseta_protocol::executor::ExecutorInfo;
+use meseta_protocol::messages::agent::ExecutorExited;
 use meseta_protocol::resources::Resources;
 
 use super::world::*;
@@ -204,4 +205,41 @@ fn a_group_without_tasks_is_a_decline_and_one_with_spent_offers_is_dropped() {
     };
     assert_eq!(told, [dropped("a"), dropped("b")]);
     assert_eq!(it.launched(), []);
+}
+
+#[test]
+fn an_executor_is_paid_for_while_its_launch_may_be_on_its_way_to_an_agent_that_comes_back() {
+    let it = Situation::new();
+    it.accept(
+        &it.offer(),
+        vec![Operation::launch_group(it.executor(), [it.part("a")])],
+    );
+    assert_eq!(it.launched().len(), 1);
+    let left = "cpus:2.5; mem:4000; disk:990";
+    let again = it.offer();
+    assert_eq!(again.resources.unallocated().to_string(), left);
+    // Said before the group came.
+    it.agent.say(ReregisterAgent {
+        agent: agent_info(Some(it.agent_id.clone())),
+        version: "1.0.0".into(),
+        capabilities: vec![
+            AgentCapability::MultiRole,
+            AgentCapability::HierarchicalRole,
+        ],
+        ..ReregisterAgent::default()
+    });
+    let anew = it.offer();
+    assert_eq!(anew.resources.unallocated().to_string(), left);
+    // It has never come.
+    it.accept(&anew, Vec::new());
+    it.agent
+        .say(update(&it.id, &it.agent_id, "a", TaskState::Dropped, 1));
+    it.agent.say(ExecutorExited {
+        agent_id: it.agent_id.clone(),
+        framework_id: it.id.clone(),
+        executor_id: it.executor().executor_id,
+        status: -1,
+    });
+    let all = it.offer().resources.unallocated().to_string();
+    assert_eq!(all, "cpus:4; mem:4096; disk:1000");
 }
