@@ -19,7 +19,7 @@ use tracing::{error, info};
 const PORT: u16 = 5051;
 
 fn main() -> ExitCode {
-    let flags: Flags = meseta_runtime::flags::parse();
+    let flags: Flags = meseta_runtime::flags::parse_node();
     flags.node.init_logging();
     match run(&flags) {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use meseta_protocol::executor::{ExecutorInfo, ExecutorType};
-use meseta_protocol::operation::{LaunchGroup, Operation, OperationAction};
+use meseta_protocol::operation::{LaunchGroup, Operation, OperationAction, OperationType};
 use meseta_protocol::resources::Resources;
 use meseta_protocol::status::StatusReason;
 use meseta_protocol::task::TaskInfo;
@@ -13,9 +13,6 @@ use meseta_protocol::{AgentId, ExecutorId, FrameworkId, OfferId, Role, TaskId};
 
 use crate::state::State;
 use crate::validation;
-
-/// Name of the operation that launches a group.
-const LAUNCH_GROUP: &str = "LAUNCH_GROUP";
 
 /// Offers that may be used together.
 #[derive(Debug, Clone, PartialEq)]
@@ -367,17 +364,17 @@ pub fn launch_group(
 ) -> Result<GroupLaunch, RefusedOperation> {
     let surroundings =
         validation::task::TaskSurroundings::of(state, framework_id, agent_id, remaining);
-    let refused = |reason, message| {
-        let tasks = &group.task_group.tasks;
-        Err(refused(LAUNCH_GROUP, tasks, reason, message))
+    let refuse = |reason, message| {
+        let name = OperationType::LaunchGroup.name();
+        Err(refused(name, &group.task_group.tasks, reason, message))
     };
     if let Err(rejection) = validation::group::validate(&group, &surroundings) {
-        return refused(rejection.reason(), rejection.to_string());
+        return refuse(rejection.reason(), rejection.to_string());
     }
     if group.executor.kind != Some(ExecutorType::Custom) {
         let message = "Operation LAUNCH_GROUP with an executor of type DEFAULT is not supported by this master: give an \
                        executor of type CUSTOM";
-        return refused(StatusReason::TaskGroupInvalid, message.to_owned());
+        return refuse(StatusReason::TaskGroupInvalid, message.to_owned());
     }
     let LaunchGroup {
         executor,

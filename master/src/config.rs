@@ -30,6 +30,8 @@ pub struct Config {
     pub election: Timing,
     /// Name of the host, shown to people.
     pub hostname: String,
+    /// Name of the cluster, shown to people.
+    pub cluster: Option<String>,
     /// Time between pings of an agent. Default 15 s.
     pub agent_ping_timeout: Duration,
     /// Pings an agent may miss in a row before it is marked unreachable. Default 5.
@@ -72,6 +74,7 @@ impl Config {
             leader_epoch,
             election: Timing::default(),
             hostname: hostname.to_owned(),
+            cluster: None,
             agent_ping_timeout: Duration::from_secs(15),
             max_agent_ping_timeouts: 5,
             agent_reregister_timeout: MIN_REREGISTER,
@@ -130,6 +133,9 @@ pub struct Flags {
     /// this is the only master.
     #[arg(long, env = "MESETA_MASTERS")]
     pub masters: Option<String>,
+    /// Name of the cluster, shown to people.
+    #[arg(long, env = "MESETA_CLUSTER")]
+    pub cluster: Option<String>,
     /// How many masters must agree; more than half of --masters, which is what it is when not given.
     #[arg(long, env = "MESETA_QUORUM")]
     pub quorum: Option<usize>,
@@ -346,6 +352,12 @@ pub enum ConfigError {
     BadEpoch(PathBuf),
 }
 
+impl AsMut<NodeFlags> for Flags {
+    fn as_mut(&mut self) -> &mut NodeFlags {
+        &mut self.node
+    }
+}
+
 impl Flags {
     /// The settings these flags mean. Takes the next leader epoch from the work directory.
     ///
@@ -436,7 +448,10 @@ impl Flags {
             completed_tasks: self.max_completed_tasks_per_framework,
             unreachable_tasks: self.max_unreachable_tasks_per_framework,
         };
-        config.flags = self.shown();
+        config.cluster.clone_from(&self.cluster);
+        config.flags.clone_from(&self.node.in_force);
+        let port = self.node.port.unwrap_or(DEFAULT_PORT).to_string();
+        config.flags.insert("port".to_owned(), port);
         Ok(config)
     }
 
@@ -534,50 +549,6 @@ impl Flags {
             return Err(ConfigError::Domain("there is no fault_domain".to_owned()));
         }
         Ok(Some(domain))
-    }
-
-    fn shown(&self) -> BTreeMap<String, String> {
-        [
-            ("ip", self.node.ip.to_string()),
-            ("port", self.node.port.unwrap_or(DEFAULT_PORT).to_string()),
-            ("hostname", self.node.hostname()),
-            ("work_dir", self.work_dir.display().to_string()),
-            ("registry", self.registry.clone()),
-            (
-                "agent_ping_timeout",
-                format!("{:?}", self.agent_ping_timeout),
-            ),
-            (
-                "max_agent_ping_timeouts",
-                self.max_agent_ping_timeouts.to_string(),
-            ),
-            (
-                "agent_reregister_timeout",
-                format!("{:?}", self.agent_reregister_timeout),
-            ),
-            (
-                "allocation_interval",
-                format!("{:?}", self.allocation_interval),
-            ),
-            (
-                "min_allocatable_resources",
-                self.min_allocatable_resources.clone(),
-            ),
-            (
-                "filter_gpu_resources",
-                self.filter_gpu_resources.to_string(),
-            ),
-            ("root_submissions", self.root_submissions.to_string()),
-            (
-                "authenticate_http_frameworks",
-                self.authenticate_http_frameworks.to_string(),
-            ),
-        ]
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .chain(self.http.shown())
-        .chain(self.masters.clone().map(|all| ("masters".to_owned(), all)))
-        .collect()
     }
 }
 

@@ -17,7 +17,7 @@ use meseta_runtime::{ExitReason, Node, Pid};
 const LOG_DIRECTORY: &str = "replicated_log";
 
 fn main() -> ExitCode {
-    let flags: Flags = meseta_runtime::flags::parse();
+    let flags: Flags = meseta_runtime::flags::parse_node();
     flags.node.init_logging();
     match run(&flags) {
         Ok(code) => code,

@@ -31,7 +31,7 @@ record! {
         pub kind: Option<ExecutorType>,
         /// Its id.
         pub executor_id: ExecutorId,
-        /// Its framework; filled in by the master when missing.
+        /// Its framework; for a task by itself filled in by the master when missing, for a group it has to be given.
         pub framework_id: Option<FrameworkId>,
         /// Program to start; only for the framework's own.
         pub command: Option<CommandInfo>,

@@ -2,12 +2,13 @@
 //!
 //! Names are those of Mesos; each flag can also come from the environment as `MESETA_<NAME>`.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser};
+use clap::{ArgMatches, Args, Command, Parser};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::detector::candidates::addresses_or_file;
@@ -52,7 +53,14 @@ pub struct NodeFlags {
     /// Ends the program when its standard input is closed, as it is when the program that started it ends.
     #[arg(long, hide = true)]
     pub supervised: bool,
+    /// All flags of the program that have a value, by [`parse_node`]; empty otherwise.
+    #[arg(skip)]
+    pub in_force: InForce,
 }
+
+/// Flags by their names, each with its value in the form in which it is given, as `/flags` shows them. What is neither
+/// given nor has a default is not in it.
+pub type InForce = BTreeMap<String, String>;
 
 /// Why a program is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +107,31 @@ fn read(path: &str) -> std::io::Result<String> {
 /// What begins like a number below zero is taken for the value of the flag before it, so that the error names the flag.
 pub fn parse<T: Parser>() -> T {
     T::parse_from(with_values_joined(std::env::args_os()))
+}
+
+/// The same for a program with a node, whose flags are then in [`NodeFlags::in_force`].
+pub fn parse_node<T: Parser + AsMut<NodeFlags>>() -> T {
+    try_parse_node(with_values_joined(std::env::args_os())).unwrap_or_else(|error| error.exit())
+}
+
+fn try_parse_node<T: Parser + AsMut<NodeFlags>>(
+    arguments: Vec<OsString>,
+) -> Result<T, clap::Error> {
+    let mut command = T::command();
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    let mut flags = T::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    flags.as_mut().in_force = in_force(&command, &matches);
+    Ok(flags)
+}
+
+fn in_force(command: &Command, matches: &ArgMatches) -> InForce {
+    let shown = command.get_arguments().filter(|flag| !flag.is_hide_set());
+    let shown = shown.filter_map(|flag| {
+        let values = matches.get_raw(flag.get_id().as_str())?;
+        let values: Vec<_> = values.map(OsStr::to_string_lossy).collect();
+        Some((flag.get_long()?.to_owned(), values.join(",")))
+    });
+    shown.collect()
 }
 
 /// `--interval -1s` as `--interval=-1s`: else `-1s` would be taken for a flag of its own.
@@ -252,6 +285,7 @@ impl Default for NodeFlags {
             key_file: None,
             logging_level: "info".to_owned(),
             supervised: false,
+            in_force: InForce::new(),
         }
     }
 }
@@ -286,6 +320,32 @@ mod tests {
         quiet: bool,
         #[command(flatten)]
         node: NodeFlags,
+    }
+
+    impl AsMut<NodeFlags> for Own {
+        fn as_mut(&mut self) -> &mut NodeFlags {
+            &mut self.node
+        }
+    }
+
+    #[test]
+    fn flags_in_force_are_shown_as_they_are_given() {
+        let arguments = ["x", "--wait", "90secs", "--supervised"].map(OsString::from);
+        let own: Own = try_parse_node(arguments.into()).unwrap();
+        let shown = own.node.in_force;
+        let of = |name: &str| shown.get(name).map(String::as_str);
+        for (name, value) in [
+            ("wait", Some("90secs")),
+            ("quiet", Some("false")),
+            ("ip", Some("127.0.0.1")),
+            ("logging_level", Some("info")),
+            ("count", None),
+            ("supervised", None),
+            ("help", None),
+        ] {
+            assert_eq!(of(name), value, "{name}");
+        }
+        assert!(try_parse_node::<Own>(vec!["x".into(), "--count=0".into()]).is_err());
     }
 
     fn own(arguments: &[&str]) -> Result<Own, String> {

@@ -4,7 +4,8 @@ use tokio::sync::watch;
 
 /// Whether a node takes connections: from its start on, or from the moment on that one of its processes says so.
 ///
-/// Who comes earlier waits in the queues of its sockets and is not refused.
+/// Who comes earlier waits in the queues of its sockets and is not refused; that holds for all of HTTP too: to
+/// whoever asks for `/health` or `/metrics`, a node that is not open yet is silent.
 #[derive(Debug, Clone)]
 pub(crate) struct Opening(watch::Sender<bool>);
 

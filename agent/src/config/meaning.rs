@@ -12,7 +12,7 @@ use meseta_protocol::messages::election::ELECTION;
 use meseta_protocol::resources::{ParseError, Resources};
 use meseta_runtime::NodeBuilder;
 use meseta_runtime::detector::{Candidates, CandidatesError};
-use meseta_runtime::flags::candidates;
+use meseta_runtime::flags::{NodeFlags, candidates};
 use meseta_runtime::http::auth::bearer::TokenKey;
 use meseta_runtime::http::auth::read_token_key;
 use meseta_runtime::http::flags::{Component, HttpFlagError};
@@ -82,6 +82,12 @@ fn text_or_file(flag: &'static str, value: &str) -> Result<String, ConfigError> 
     })
 }
 
+impl AsMut<NodeFlags> for Flags {
+    fn as_mut(&mut self) -> &mut NodeFlags {
+        &mut self.node
+    }
+}
+
 impl Flags {
     /// The settings they mean on a machine that has `detected`. The authority's certificate is left empty.
     ///
@@ -127,7 +133,9 @@ impl Flags {
         }
         config.executor_reregistration_timeout = self.executor_reregistration_timeout;
         config.recovery_timeout = self.recovery_timeout;
-        config.flags = self.shown(&launcher_dir);
+        config.flags.clone_from(&self.node.in_force);
+        let launcher_dir = launcher_dir.display().to_string();
+        config.flags.insert("launcher_dir".to_owned(), launcher_dir);
         Ok(config)
     }
 

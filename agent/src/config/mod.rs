@@ -1,10 +1,9 @@
 //! Settings of an agent.
 //!
-//! `flags.rs` has the flags of `meseta-agent`, `meaning.rs` makes settings of them, `shown.rs` texts for `/flags`.
+//! `flags.rs` has the flags of `meseta-agent`, `meaning.rs` makes settings of them.
 
 mod flags;
 mod meaning;
-mod shown;
 #[cfg(test)]
 mod tests;
 

@@ -129,16 +129,15 @@ impl Agent {
             .tables
             .framework(framework_id)
             .is_some_and(|framework| !framework.terminating);
-        for task_id in tasks.iter().filter(|_| heard) {
-            let report = Report {
-                task_id,
-                executor_id: Some(executor_id),
-                state: termination.state,
-                reason: termination.reason,
-                message: &termination.message,
-            };
-            self.report(cx, framework_id, &report);
-        }
+        let reports = tasks.iter().filter(|_| heard).map(|task_id| Report {
+            task_id,
+            executor_id: Some(executor_id),
+            state: termination.state,
+            reason: termination.reason,
+            message: &termination.message,
+        });
+        let reports: Vec<Report<'_>> = reports.collect();
+        self.report_all(cx, framework_id, &reports);
         if !generated {
             self.tell_exited(cx, framework_id, executor_id, exit.status);
         }

@@ -170,7 +170,7 @@ impl Agent {
         if !tasks.iter().all(is_own) || tasks.is_empty() || self.is_terminating() {
             warn!(
                 tasks = named(tasks),
-                "launch ignored: for another agent, or too late"
+                "launch ignored: for another agent, of no task, or too late"
             );
             return;
         }

@@ -199,6 +199,7 @@ impl Master {
             started: self.started,
             elected: self.leadership.map(|one| one.since),
             flags: self.config.flags.clone(),
+            cluster: self.config.cluster.clone(),
             weights: self.weights.clone(),
             state: self.state.snapshot(),
             awaited: self.awaited.clone(),

@@ -49,7 +49,8 @@ impl Serialize for Attributes<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         for (at, attribute) in self.0.iter().enumerate() {
-            if self.0[..at]
+            // Of those with one name the last counts.
+            if self.0[at + 1..]
                 .iter()
                 .any(|other| other.name == attribute.name)
             {

@@ -70,14 +70,17 @@ struct FrameworkSummed<'a> {
 #[derive(Serialize)]
 struct Summary<'a, A: Serialize, F: Serialize> {
     hostname: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<&'a str>,
     slaves: A,
     frameworks: F,
 }
 
-/// `/state-summary`. `hostname` is the master's; `pid_of` says where a framework can be reached.
+/// `/state-summary`. `hostname` is the master's, `cluster` the name of the cluster; `pid_of` says where a framework can be reached.
 pub(super) fn state_summary<'a>(
     state: &'a State,
     hostname: &'a str,
+    cluster: Option<&'a str>,
     summary_of: impl Fn(&'a FrameworkId, &'a crate::state::Framework) -> FrameworkSummary<'a>,
 ) -> impl Serialize {
     let mut of_agent: BTreeMap<&AgentId, (Counts, BTreeSet<&FrameworkId>)> = BTreeMap::new();
@@ -120,6 +123,7 @@ pub(super) fn state_summary<'a>(
         .collect();
     Summary {
         hostname,
+        cluster,
         slaves,
         frameworks,
     }

@@ -81,6 +81,7 @@ pub(super) struct View {
     pub(super) started: Duration,
     pub(super) elected: Option<Duration>,
     pub(super) flags: BTreeMap<String, String>,
+    pub(super) cluster: Option<String>,
     pub(super) weights: BTreeMap<Role, f64>,
     pub(super) state: State,
     pub(super) awaited: Awaited,
@@ -110,6 +111,8 @@ struct StateShown<'a, S: Serialize, R: Serialize, F: Serialize, C: Serialize> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<&'a str>,
     hostname: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<&'a str>,
     capabilities: &'a [MasterCapability],
     activated_slaves: f64,
     deactivated_slaves: f64,
@@ -207,6 +210,7 @@ impl View {
             id: info.id.as_str(),
             pid: info.pid.as_deref(),
             hostname,
+            cluster: self.cluster.as_deref(),
             capabilities: &info.capabilities,
             activated_slaves: count(connected),
             deactivated_slaves: count(agents - connected),
@@ -237,8 +241,10 @@ impl View {
 
     fn write_summary(&self) -> Written {
         let hostname = self.info.hostname.as_deref().unwrap_or_default();
-        let summary =
-            summary::state_summary(&self.state, hostname, |id, one| self.summary(id, one));
+        let cluster = self.cluster.as_deref();
+        let summary = summary::state_summary(&self.state, hostname, cluster, |id, one| {
+            self.summary(id, one)
+        });
         serde_json::to_vec(&summary)
     }
 

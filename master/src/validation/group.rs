@@ -22,9 +22,9 @@ use super::resources::ResourcesRejection;
 use super::task::{TaskRejection, TaskSurroundings, validate_alone, validate_together};
 
 /// Least cpus that the executor of a group has to have.
-pub const MIN_EXECUTOR_CPUS: Scalar = Scalar::from_thousandths(10);
+const MIN_EXECUTOR_CPUS: Scalar = Scalar::from_thousandths(10);
 /// Least memory in MiB that it has to have.
-pub const MIN_EXECUTOR_MEM: Scalar = Scalar::whole(32);
+const MIN_EXECUTOR_MEM: Scalar = Scalar::whole(32);
 
 /// Why a task group is refused; every task of it is told.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

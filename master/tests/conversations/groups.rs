@@ -129,7 +129,16 @@ fn a_group_of_which_something_is_wrong_is_refused_as_a_whole() {
     };
     let mut default = ExecutorInfo::default_executor("e", it.executor().resources);
     default.framework_id = Some(it.id.clone());
+    let heavy = ExecutorInfo {
+        data: Some(vec![0; 5 << 20].into()),
+        ..it.executor()
+    };
     let cases = [
+        (
+            group(heavy),
+            "The executor is too large to be given to each task of the group: make it smaller, above all its 'data', or \
+             launch fewer tasks. All copies may have 16777216 bytes",
+        ),
         (
             Operation::launch_group(it.executor(), [it.part("a"), it.part("a")]),
             "Task 'a' is invalid: Task has duplicate ID: a",

@@ -243,6 +243,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_client_may_be_silent_between_requests_but_not_within_a_head() {
+        const PATIENCE: Duration = Duration::from_millis(20);
+        let head = "GET / HTTP/1.1\r\n\r\n";
+        for between in ["", "\r\n", "\r\n\r\n"] {
+            let (mut client, server) = tokio::io::duplex(1 << 16);
+            let mut checked = Checked::new(server, LIMITS, PATIENCE);
+            // Two at once, and what some clients send behind a request.
+            let sent = format!("{head}{head}{between}");
+            client.write_all(sent.as_bytes()).await.unwrap();
+            let mut read = vec![0; 2 * head.len()];
+            checked.read_exact(&mut read).await.unwrap();
+            assert_eq!(read, [head, head].concat().as_bytes());
+            let mut rest = [0; 64];
+            let silent = tokio::time::timeout(3 * PATIENCE, checked.read(&mut rest)).await;
+            assert!(silent.is_err(), "{between:?}: {silent:?}");
+            // A head that is there in time, if in pieces, and then one that stays away.
+            client.write_all(b"GET / HT").await.unwrap();
+            assert!(futures::poll!(Box::pin(checked.read(&mut rest))).is_pending());
+            client.write_all(b"TP/1.1\r\n\r\nGET").await.unwrap();
+            let count = checked.read(&mut rest).await.unwrap();
+            assert!(rest[..count].ends_with(head.as_bytes()), "{between:?}");
+            let end = tokio::time::timeout(100 * PATIENCE, checked.read(&mut rest)).await;
+            assert_eq!(end.unwrap().unwrap(), 0, "{between:?}");
+        }
+    }
+
+    #[tokio::test]
     async fn the_end_of_the_client_is_the_end() {
         let (client, server) = tokio::io::duplex(64);
         drop(client);

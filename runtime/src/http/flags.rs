@@ -208,42 +208,6 @@ impl HttpFlags {
             );
         }
     }
-
-    /// The flags as `/flags` shows them.
-    pub fn shown(&self) -> BTreeMap<String, String> {
-        let limits = self.limits();
-        let mut all = BTreeMap::from(
-            [
-                (
-                    "authenticate_http_readonly",
-                    self.authenticate_http_readonly.to_string(),
-                ),
-                (
-                    "authenticate_http_readwrite",
-                    self.authenticate_http_readwrite.to_string(),
-                ),
-                ("insecure_http", self.insecure_http.to_string()),
-                ("http_cors_origins", self.http_cors_origins.to_string()),
-                ("max_http_connections", limits.connections.to_string()),
-                ("max_http_streams", limits.streams.to_string()),
-                ("max_http_body", limits.body.to_string()),
-                ("max_http_nesting", limits.nesting.to_string()),
-                ("max_http_head", limits.head.to_string()),
-                ("max_http_headers", limits.headers.to_string()),
-            ]
-            .map(|(name, value)| (name.to_owned(), value)),
-        );
-        for (name, file) in [
-            ("http_credentials", &self.http_credentials),
-            ("http_cert_file", &self.http_cert_file),
-            ("http_key_file", &self.http_key_file),
-        ] {
-            if let Some(file) = file {
-                all.insert(name.to_owned(), file.display().to_string());
-            }
-        }
-        all
-    }
 }
 
 #[cfg(test)]

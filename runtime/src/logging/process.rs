@@ -182,8 +182,8 @@ impl Logging {
         if let Err(why) = request.caller.may(Need::Change) {
             return Response::from(why);
         }
-        if !matches!(request.method.as_str(), "GET" | "HEAD") {
-            return Response::method_not_allowed(&["GET"], &request.method);
+        if !matches!(request.method.as_str(), "GET" | "HEAD" | "POST") {
+            return Response::method_not_allowed(&["GET", "POST"], &request.method);
         }
         if let Some(name) = given_twice(&request.target, request.query.len()) {
             let text = format!("'{name}' is given more than once: give it once.");
