@@ -137,7 +137,7 @@ impl Agent {
             message: &termination.message,
         });
         let reports: Vec<Report<'_>> = reports.collect();
-        self.report_all(cx, framework_id, &reports);
+        self.report(cx, framework_id, &reports);
         if !generated {
             self.tell_exited(cx, framework_id, executor_id, exit.status);
         }

@@ -85,18 +85,9 @@ struct Taken {
 }
 
 impl Agent {
-    /// Reports the end of a task that is here, as the agent has decided it. The framework must be known.
+    /// Reports the ends of tasks that are here, as the agent has decided them; they are written down with one commit. The
+    /// framework must be known.
     pub(crate) fn report(
-        &mut self,
-        cx: &mut Context<'_, Self>,
-        framework_id: &FrameworkId,
-        report: &Report<'_>,
-    ) {
-        self.report_all(cx, framework_id, std::slice::from_ref(report));
-    }
-
-    /// The same of tasks that end together: they are written down with one commit.
-    pub(crate) fn report_all(
         &mut self,
         cx: &mut Context<'_, Self>,
         framework_id: &FrameworkId,

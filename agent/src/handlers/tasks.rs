@@ -408,7 +408,7 @@ impl Agent {
             message,
         });
         let reports: Vec<Report<'_>> = reports.collect();
-        self.report_all(cx, framework_id, &reports);
+        self.report(cx, framework_id, &reports);
         let executor = self.tables.executor(framework_id, executor_id);
         if executor.is_some_and(crate::executors::Executor::is_pointless) {
             self.shut_down_executor(cx, framework_id, executor_id);

@@ -289,7 +289,7 @@ mod tests {
 
     fn shown(state: &State) -> Value {
         let summary_of = |id, framework| FrameworkSummary::new(state, id, framework, None);
-        serde_json::to_value(state_summary(state, "here", summary_of)).unwrap()
+        serde_json::to_value(state_summary(state, "here", None, summary_of)).unwrap()
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //!
 //! Names are those of Mesos where it has them; each can also come from the environment as `MESETA_<NAME>`.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

@@ -89,6 +89,7 @@ impl World {
             started: NOW,
             elected: Some(NOW),
             flags: BTreeMap::new(),
+            cluster: None,
             weights: BTreeMap::new(),
             state: self.state.snapshot(),
             awaited: self.awaited.clone(),
