@@ -59,7 +59,7 @@ pub struct NodeFlags {
 }
 
 /// Flags by their names, each with its value in the form in which it is given, as `/flags` shows them. What is neither
-/// given nor has a default is not in it.
+/// given nor has a default is not in it, nor is what may hold a secret (`hide_env_values`).
 pub type InForce = BTreeMap<String, String>;
 
 /// Why a program is to end.
@@ -125,7 +125,8 @@ fn try_parse_node<T: Parser + AsMut<NodeFlags>>(
 }
 
 fn in_force(command: &Command, matches: &ArgMatches) -> InForce {
-    let shown = command.get_arguments().filter(|flag| !flag.is_hide_set());
+    let flags = command.get_arguments();
+    let shown = flags.filter(|flag| !flag.is_hide_set() && !flag.is_hide_env_values_set());
     let shown = shown.filter_map(|flag| {
         let values = matches.get_raw(flag.get_id().as_str())?;
         let values: Vec<_> = values.map(OsStr::to_string_lossy).collect();
@@ -318,6 +319,10 @@ mod tests {
         wait: Option<Duration>,
         #[arg(long)]
         quiet: bool,
+        #[arg(long, value_delimiter = ',')]
+        names: Vec<String>,
+        #[arg(long, hide_env_values = true)]
+        passwords: Option<String>,
         #[command(flatten)]
         node: NodeFlags,
     }
@@ -330,8 +335,14 @@ mod tests {
 
     #[test]
     fn flags_in_force_are_shown_as_they_are_given() {
-        let arguments = ["x", "--wait", "90secs", "--supervised"].map(OsString::from);
-        let own: Own = try_parse_node(arguments.into()).unwrap();
+        let arguments = [
+            "x",
+            "--wait=90secs",
+            "--supervised",
+            "--names=a,b",
+            "--passwords=p",
+        ];
+        let own: Own = try_parse_node(arguments.map(OsString::from).into()).unwrap();
         let shown = own.node.in_force;
         let of = |name: &str| shown.get(name).map(String::as_str);
         for (name, value) in [
@@ -339,8 +350,10 @@ mod tests {
             ("quiet", Some("false")),
             ("ip", Some("127.0.0.1")),
             ("logging_level", Some("info")),
+            ("names", Some("a,b")),
             ("count", None),
             ("supervised", None),
+            ("passwords", None),
             ("help", None),
         ] {
             assert_eq!(of(name), value, "{name}");

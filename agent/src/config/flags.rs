@@ -64,7 +64,8 @@ pub struct Flags {
     /// Variables for executors: a JSON object of texts, or a file with one.
     #[arg(
         long = "executor_environment_variables",
-        env = "MESETA_EXECUTOR_ENVIRONMENT_VARIABLES"
+        env = "MESETA_EXECUTOR_ENVIRONMENT_VARIABLES",
+        hide_env_values = true
     )]
     pub executor_environment_variables: Option<String>,
     /// How executors speak to this agent: `quic`, or `unix` for very many short tasks.

@@ -1,7 +1,5 @@
 //! Registration, pings, changes of frameworks and the order to end. Source: agent.md §3.
 
-use std::collections::BTreeSet;
-
 use meseta_protocol::AgentId;
 use meseta_protocol::agent::AgentInfo;
 use meseta_protocol::common::DurationInfo;
@@ -182,11 +180,9 @@ impl Agent {
         message
     }
 
-    /// The master lists tasks that this agent did not: those that are not here have never arrived, and neither have the
-    /// executors that were to come with them, which the master counts.
+    /// The master lists tasks that this agent did not: those that are not here have never arrived.
     fn reconcile(&mut self, cx: &mut Context<'_, Self>, reconciliation: Reconciliation) {
         let id = reconciliation.framework_id;
-        let mut absent = BTreeSet::new();
         for task in reconciliation.tasks {
             let framework = self.tables.framework(&id);
             if framework.is_some_and(|framework| framework.executor_of(&task.task_id).is_some()) {
@@ -201,12 +197,6 @@ impl Agent {
                 message: "Task is unknown to the agent",
             };
             self.report_unowned(cx, &id, &[report]);
-            let executor = task.executor_id.into_iter();
-            absent
-                .extend(executor.filter(|executor| self.tables.executor(&id, executor).is_none()));
-        }
-        for executor in &absent {
-            self.tell_exited(cx, &id, executor, -1);
         }
     }
 }

@@ -1,10 +1,10 @@
 //! How the agent comes to its master, stays with it, and whom it heeds.
 
+use meseta_protocol::FrameworkId;
 use meseta_protocol::messages::Led;
 use meseta_protocol::messages::agent::*;
 use meseta_protocol::status::{StatusReason, TaskState};
 use meseta_protocol::task::Task;
-use meseta_protocol::{ExecutorId, FrameworkId};
 use meseta_runtime::ExitReason;
 use std::time::Duration;
 
@@ -137,14 +137,6 @@ fn a_task_the_master_knows_and_the_agent_does_not_is_reported() {
     let tasks = ["t", "lost"]
         .map(|task| Task::new(&custom(task), &id, "u"))
         .to_vec();
-    let absent: ExecutorId = "absent".into();
-    let tasks = tasks.into_iter().map(|mut task| {
-        if task.task_id.as_str() == "lost" {
-            task.executor_id = Some(absent.clone());
-        }
-        task
-    });
-    let tasks = tasks.collect();
     let reconciliations = vec![Reconciliation {
         framework_id: id,
         tasks,
@@ -154,16 +146,10 @@ fn a_task_the_master_knows_and_the_agent_does_not_is_reported() {
         reconciliations,
         ..AgentReregistered::default()
     });
-    let heard = world.master.heard();
-    let [Heard::UpdateStatus(message), Heard::ExecutorExited(exited)] = &heard[..] else {
-        panic!("{heard:?}")
-    };
-    let status = &message.update.status;
-    assert_eq!(status.task_id.as_str(), "lost");
+    let update = world.update();
+    assert_eq!(update.status.task_id.as_str(), "lost");
     assert_eq!(
-        (status.state, status.reason),
+        (update.status.state, update.status.reason),
         (TaskState::Dropped, Some(StatusReason::Reconciliation))
     );
-    // The master counts the executor that was to come with it.
-    assert_eq!(exited.executor_id, absent);
 }

@@ -205,8 +205,8 @@ impl Master {
         let Some(registrar) = self.registrar.clone() else {
             return;
         };
-        // It may have to wait for the entry before it.
-        let limit = self.config.registry_store_timeout * 3;
+        // It may have to wait for the entry before it, and for a truncation behind that.
+        let limit = self.config.registry_store_timeout * 4;
         cx.ask(&registrar, Apply { operation }, limit, |master, cx, applied| {
             match applied {
                 Ok(Applied { result: Ok(_) }) => then(master, cx, true),
@@ -365,7 +365,7 @@ impl Master {
             .iter()
             .map(|task| ((task.framework_id.clone(), task.task_id.clone()), task))
             .collect();
-        self.drop_unlisted_executors(cx, id, message);
+        self.drop_unlisted_executors(cx, id, message, &listed);
         self.kill_what_should_not_run(cx, from, id, &listed);
         let over = listed.values().filter(|task| {
             self.state
@@ -464,17 +464,18 @@ impl Master {
     }
 
     /// Executors that the agent does not list are gone, unless the launch of one may still be on its way: then a task of
-    /// it is among those the agent is asked for, and it answers for the executor too.
+    /// it is among those that the agent is asked for, and what it answers settles that.
     fn drop_unlisted_executors(
         &mut self,
         cx: &mut Context<'_, Self>,
         id: &AgentId,
         message: &ReregisterAgent,
+        listed: &BTreeMap<(FrameworkId, TaskId), &Task>,
     ) {
         let Some(agent) = self.state.agent(id) else {
             return;
         };
-        let unlisted: Vec<_> = agent
+        let unlisted = agent
             .executors
             .iter()
             .flat_map(|(framework, all)| {
@@ -485,16 +486,14 @@ impl Master {
                     info.executor_id == *executor && info.framework_id.as_ref() == Some(framework)
                 })
             })
-            .filter(|(framework, executor)| {
-                let tasks = agent.tasks.get(framework).into_iter().flatten();
-                !tasks
-                    .filter_map(|task| self.state.task(framework, task))
-                    .any(|task| {
-                        task.executor_id.as_ref() == Some(executor) && !task.state.is_terminal()
-                    })
-            })
-            .collect();
-        for (framework, executor) in unlisted {
+            });
+        let (unconfirmed, gone): (BTreeSet<_>, BTreeSet<_>) =
+            unlisted.partition(|(framework, executor)| {
+                let mut live = self.state.live_tasks_of(framework, id, executor);
+                live.any(|task| !listed.contains_key(&(framework.clone(), task.clone())))
+            });
+        self.state.set_unconfirmed(id, unconfirmed);
+        for (framework, executor) in gone {
             if let Some(resources) = self.state.remove_executor(&framework, id, &executor) {
                 self.recover(cx, &framework, id, resources, None);
             }

@@ -5,7 +5,7 @@ use meseta_protocol::messages::agent::{
     AcknowledgeAgentStatus, ExecutorExited, ShutdownFramework, UpdateStatus,
 };
 use meseta_protocol::messages::scheduler::{AcknowledgeStatus, ExecutorLost, StatusUpdated};
-use meseta_protocol::status::{StatusUpdate, TaskState};
+use meseta_protocol::status::{StatusReason, StatusUpdate, TaskState};
 use meseta_protocol::{AgentId, FrameworkId, TaskId, UpdateId};
 use meseta_runtime::planted::mistake;
 use meseta_runtime::{Context, Pid};
@@ -133,6 +133,11 @@ impl Master {
         if forwarded {
             self.state.forwarded(&framework_id, &task_id, &status);
         }
+        let is_not_there = latest.is_terminal()
+            && matches!(
+                status.reason,
+                Some(StatusReason::Reconciliation | StatusReason::ExecutorTerminated)
+            );
         let freed = self
             .state
             .update_task(&framework_id, &task_id, latest, &status);
@@ -143,6 +148,12 @@ impl Master {
                 (end.state, end.reason) = (latest, None);
             }
             crate::metrics::count_end(cx.metrics(), &end);
+            self.recover(cx, &framework_id, agent_id, resources, None);
+        }
+        let freed = self
+            .state
+            .settle_executor(&framework_id, agent_id, &task_id, is_not_there);
+        if let Some(resources) = freed {
             self.recover(cx, &framework_id, agent_id, resources, None);
         }
     }

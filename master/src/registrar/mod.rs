@@ -280,7 +280,7 @@ impl Registrar {
     fn answer(&mut self, cx: &mut Context<'_, Self>, ticket: Ticket, answer: Answer) {
         match self.waiting.remove(&ticket) {
             Some(Waiting::Operation(to)) => {
-                self.resized = true;
+                self.resized |= matches!(answer, Answer::Applied(Change::Changed));
                 let result = match answer {
                     Answer::Applied(change) => Ok(change),
                     Answer::Rejected(rejection) => Err(ApplyError::Rejected(rejection)),

@@ -49,6 +49,7 @@ impl Agent {
             offered: Resources::new(),
             tasks: BTreeMap::new(),
             executors: BTreeMap::new(),
+            unconfirmed: BTreeSet::new(),
             killed_tasks: BTreeSet::new(),
             lingering: BTreeMap::new(),
             ping_chain: 0,

@@ -1,6 +1,6 @@
 //! Frameworks and their tasks in the master's tables.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -253,9 +253,70 @@ impl State {
                     agent.executors.remove(framework_id);
                 }
             }
+            let key = (framework_id.clone(), executor_id.clone());
+            agent.unconfirmed.remove(&key);
             agent.free(framework_id, &executor.resources);
         }
         Some(executor.resources.clone())
+    }
+
+    /// Tasks of an executor that have not ended, as far as the master knows.
+    pub fn live_tasks_of(
+        &self,
+        framework_id: &FrameworkId,
+        agent_id: &AgentId,
+        executor_id: &ExecutorId,
+    ) -> impl Iterator<Item = &TaskId> {
+        let of_agent = self.agents.get(agent_id);
+        let all = of_agent.and_then(|agent| agent.tasks.get(framework_id));
+        all.into_iter().flatten().filter(move |id| {
+            self.task(framework_id, id).is_some_and(|task| {
+                !task.state.is_terminal() && task.executor_id.as_ref() == Some(executor_id)
+            })
+        })
+    }
+
+    /// Notes of which executors the agent has yet to say whether they came.
+    pub fn set_unconfirmed(
+        &mut self,
+        agent_id: &AgentId,
+        unconfirmed: BTreeSet<(FrameworkId, ExecutorId)>,
+    ) {
+        let agent = self.agents.get_mut(agent_id);
+        if let Some(agent) = agent.filter(|agent| agent.unconfirmed != unconfirmed) {
+            Arc::make_mut(agent).unconfirmed = unconfirmed;
+        }
+    }
+
+    /// An update of a task says of an unconfirmed executor that it has come, or that it `is_not_there`: then, unless another
+    /// task may still bring it, it is removed. Returns the resources that are freed.
+    pub fn settle_executor(
+        &mut self,
+        framework_id: &FrameworkId,
+        agent_id: &AgentId,
+        task_id: &TaskId,
+        is_not_there: bool,
+    ) -> Option<Resources> {
+        let agent = self.agents.get(agent_id)?;
+        if agent.unconfirmed.is_empty() {
+            return None;
+        }
+        let task = self.frameworks.get(framework_id)?.tasks.get(task_id)?;
+        let key = (framework_id.clone(), task.executor_id.clone()?);
+        if !agent.unconfirmed.contains(&key) {
+            return None;
+        }
+        if !is_not_there {
+            let agent = self.agents.get_mut(agent_id).map(Arc::make_mut)?;
+            agent.unconfirmed.remove(&key);
+            return None;
+        }
+        let mut live = self.live_tasks_of(framework_id, agent_id, &key.1);
+        if live.next().is_some() {
+            return None;
+        }
+        drop(live);
+        self.remove_executor(framework_id, agent_id, &key.1)
     }
 
     /// Records an update of a task. The task never leaves a terminal state. Returns the resources that are freed,

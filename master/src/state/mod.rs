@@ -111,6 +111,9 @@ pub struct Agent {
     pub tasks: BTreeMap<FrameworkId, BTreeSet<TaskId>>,
     /// Its executors, by framework.
     pub executors: BTreeMap<FrameworkId, BTreeSet<ExecutorId>>,
+    /// Executors that the agent did not list when it last registered, while the launch of a task of theirs may have been
+    /// on its way: counted until the agent says of the task whether it came.
+    pub unconfirmed: BTreeSet<(FrameworkId, ExecutorId)>,
     /// Tasks that were to be killed, in case the agent was away.
     pub killed_tasks: BTreeSet<(FrameworkId, TaskId)>,
     /// Tasks that the agent has listed last although they are over for their frameworks, with what each holds until the

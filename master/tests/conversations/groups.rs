@@ -35,6 +35,13 @@ impl Situation {
         offers(&self.scheduler).remove(0)
     }
 
+    /// What is offered now.
+    fn left(&self) -> String {
+        let offer = self.offer();
+        self.accept(&offer, Vec::new());
+        offer.resources.unallocated().to_string()
+    }
+
     fn executor(&self) -> ExecutorInfo {
         let mut executor = ExecutorInfo::custom("e", CommandInfo::shell("run"));
         executor.framework_id = Some(self.id.clone());
@@ -216,18 +223,18 @@ fn a_group_without_tasks_is_a_decline_and_one_with_spent_offers_is_dropped() {
     assert_eq!(it.launched(), []);
 }
 
-#[test]
-fn an_executor_is_paid_for_while_its_launch_may_be_on_its_way_to_an_agent_that_comes_back() {
-    let it = Situation::new();
+/// A group of one task has been launched, and its agent comes back with these tasks, without the executor.
+fn comes_back_without_the_executor(it: &Situation, tasks: Vec<Task>) {
     it.accept(
         &it.offer(),
         vec![Operation::launch_group(it.executor(), [it.part("a")])],
     );
     assert_eq!(it.launched().len(), 1);
-    let left = "cpus:2.5; mem:4000; disk:990";
-    let again = it.offer();
-    assert_eq!(again.resources.unallocated().to_string(), left);
-    // Said before the group came.
+    assert_eq!(it.left(), LEFT);
+    let info = FrameworkInfo {
+        id: Some(it.id.clone()),
+        ..framework()
+    };
     it.agent.say(ReregisterAgent {
         agent: agent_info(Some(it.agent_id.clone())),
         version: "1.0.0".into(),
@@ -235,20 +242,58 @@ fn an_executor_is_paid_for_while_its_launch_may_be_on_its_way_to_an_agent_that_c
             AgentCapability::MultiRole,
             AgentCapability::HierarchicalRole,
         ],
+        frameworks: vec![info],
+        tasks,
         ..ReregisterAgent::default()
     });
-    let anew = it.offer();
-    assert_eq!(anew.resources.unallocated().to_string(), left);
-    // It has never come.
-    it.accept(&anew, Vec::new());
+}
+
+/// Beside a task and its executor.
+const LEFT: &str = "cpus:2.5; mem:4000; disk:990";
+/// Beside a task alone.
+const WITHOUT_TASK: &str = "cpus:3.5; mem:4064; disk:990";
+const ALL: &str = "cpus:4; mem:4096; disk:1000";
+
+#[test]
+fn an_executor_is_paid_for_while_its_launch_may_be_on_its_way_to_an_agent_that_comes_back() {
+    let never_came = |status: &mut TaskStatus| {
+        status.reason = Some(StatusReason::Reconciliation);
+    };
+    for (state, say, left) in [
+        (
+            TaskState::Dropped,
+            &never_came as &dyn Fn(&mut TaskStatus),
+            ALL,
+        ),
+        // It has come, and its end is told by itself.
+        (TaskState::Failed, &|_| {}, WITHOUT_TASK),
+    ] {
+        let it = Situation::new();
+        comes_back_without_the_executor(&it, Vec::new());
+        assert_eq!(it.left(), LEFT);
+        let mut message = update(&it.id, &it.agent_id, "a", state, 1);
+        say(&mut message.update.status);
+        it.agent.say(message);
+        assert_eq!(it.left(), left, "{state}");
+        it.agent.say(ExecutorExited {
+            agent_id: it.agent_id.clone(),
+            framework_id: it.id.clone(),
+            executor_id: it.executor().executor_id,
+            status: -1,
+        });
+        assert_eq!(it.left(), ALL, "{state}");
+    }
+}
+
+#[test]
+fn an_executor_that_has_ended_with_its_task_while_its_agent_was_away_is_not_paid_for() {
+    let it = Situation::new();
+    let mut ended = Task::new(&it.part("a"), &it.id, "nobody");
+    ended.state = TaskState::Failed;
+    comes_back_without_the_executor(&it, vec![ended]);
+    // The task is until its end is told.
+    assert_eq!(it.left(), "cpus:3; mem:4032; disk:1000");
     it.agent
-        .say(update(&it.id, &it.agent_id, "a", TaskState::Dropped, 1));
-    it.agent.say(ExecutorExited {
-        agent_id: it.agent_id.clone(),
-        framework_id: it.id.clone(),
-        executor_id: it.executor().executor_id,
-        status: -1,
-    });
-    let all = it.offer().resources.unallocated().to_string();
-    assert_eq!(all, "cpus:4; mem:4096; disk:1000");
+        .say(update(&it.id, &it.agent_id, "a", TaskState::Failed, 1));
+    assert_eq!(it.left(), ALL);
 }
