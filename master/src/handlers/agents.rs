@@ -485,7 +485,6 @@ impl Master {
                 !message.executor_infos.iter().any(|info| {
                     info.executor_id == *executor && info.framework_id.as_ref() == Some(framework)
                 })
-            })
             });
         let (unconfirmed, gone): (BTreeSet<_>, BTreeSet<_>) =
             unlisted.partition(|(framework, executor)| {

@@ -42,10 +42,10 @@ impl Framework {
             reregistered: None,
             unregistered: None,
             subscription: 0,
-            suppressed_roles: std::collections::BTreeSet::new(),
+            suppressed_roles: BTreeSet::new(),
             tasks: std::collections::BTreeMap::new(),
             executors: std::collections::BTreeMap::new(),
-            offers: std::collections::BTreeSet::new(),
+            offers: BTreeSet::new(),
             unreachable_tasks: VecDeque::new(),
             completed_tasks: VecDeque::new(),
         }
@@ -137,7 +137,7 @@ impl State {
     pub fn suppress(
         &mut self,
         id: &FrameworkId,
-        change: impl FnOnce(&mut std::collections::BTreeSet<meseta_protocol::Role>),
+        change: impl FnOnce(&mut BTreeSet<meseta_protocol::Role>),
     ) {
         if let Some(framework) = self.frameworks.get_mut(id).map(Arc::make_mut) {
             change(&mut framework.suppressed_roles);
