@@ -610,13 +610,17 @@ pub fn next_epoch(work_dir: &Path) -> Result<u64, ConfigError> {
 mod tests {
     use super::*;
 
-    fn flags(extra: &[&str]) -> Result<Config, ConfigError> {
-        let dir = tempfile::tempdir().unwrap();
-        let work_dir = format!("--work_dir={}", dir.path().display());
+    fn parsed(directory: &Path, extra: &[&str]) -> Flags {
+        let work_dir = format!("--work_dir={}", directory.display());
         let all = ["meseta-master", &work_dir]
             .into_iter()
             .chain(extra.iter().copied());
-        Flags::try_parse_from(all).unwrap().config()
+        Flags::try_parse_from(all).unwrap()
+    }
+
+    fn flags(extra: &[&str]) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        parsed(dir.path(), extra).config()
     }
 
     #[test]
@@ -675,10 +679,14 @@ mod tests {
     #[test]
     fn a_registry_is_in_the_log_unless_one_master_keeps_it_in_memory() {
         let two = "--masters=127.0.0.1:5050,127.0.0.1:5051";
-        let kept = |given: &[&str]| flags(given).unwrap().flags["registry"].clone();
-        assert_eq!(kept(&[]), "replicated_log");
-        assert_eq!(kept(&["--registry=in_memory"]), "in_memory");
-        assert_eq!(kept(&[two]), "replicated_log");
+        for (given, in_memory) in [
+            (&[][..], false),
+            (&["--registry=in_memory"], true),
+            (&[two], false),
+        ] {
+            let kept = parsed(Path::new("/w"), given).kept().unwrap();
+            assert_eq!(matches!(kept, Kept::InMemory), in_memory, "{given:?}");
+        }
         let error = flags(&[two, "--registry=in_memory"]).unwrap_err();
         let text = "--masters names 2 masters, but --registry=in_memory";
         assert!(error.to_string().starts_with(text), "{error}");

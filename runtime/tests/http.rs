@@ -444,7 +444,7 @@ fn whatever_is_served_stands_in_the_description_and_the_reverse() {
 #[test]
 fn a_method_that_a_path_does_not_take_is_refused_in_words() {
     let node = node(|node| node);
-    for path in ["/logging/toggle", "/metrics", "/__processes__"] {
+    for path in ["/metrics", "/__processes__"] {
         let mut client = Client::of(&node);
         let head = format!("POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n");
         client.0.write_all(head.as_bytes()).unwrap();
