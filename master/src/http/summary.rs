@@ -76,7 +76,8 @@ struct Summary<'a, A: Serialize, F: Serialize> {
     frameworks: F,
 }
 
-/// `/state-summary`. `hostname` is the master's, `cluster` the name of the cluster; `pid_of` says where a framework can be reached.
+/// `/state-summary`. `hostname` is the master's, `cluster` the name of the cluster; `summary_of` says what a framework is
+/// called and how it stands.
 pub(super) fn state_summary<'a>(
     state: &'a State,
     hostname: &'a str,

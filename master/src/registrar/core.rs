@@ -9,9 +9,10 @@
 //!
 //! One entry or one truncation is on its way at most: each entry names the one before it, and of two that are on their way
 //! when a leadership ends the later may stay in the log without the earlier. What comes meanwhile waits; then all that waits
-//! is applied in its order and written as one entry, which is durable before anybody hears of it. Of the registry there are two: the durable one, which may be
-//! seen, and the one to come. Both go through the same operations one after the other, so nothing is copied for a write;
-//! the descriptions of agents are shared. Source: log.md §8.
+//! is applied in its order and written as one entry, which is durable before anybody hears of it.
+//!
+//! Of the registry there are two: the durable one, which may be seen, and the one to come. Both go through the same
+//! operations one after the other, so nothing is copied for a write; the descriptions of agents are shared. Source: log.md §8.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -178,7 +179,7 @@ impl Core {
         &self.registry
     }
 
-    /// How many operations wait for the entry on its way.
+    /// How many operations wait for what is on its way.
     pub fn queued(&self) -> usize {
         self.queue.len()
     }

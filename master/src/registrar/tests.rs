@@ -298,6 +298,14 @@ fn a_truncation_that_fails_is_tried_again_after_the_next_entry() {
         core.step(Input::Stored(Ok(2)))
             .contains(&Effect::Truncate(1))
     );
+    // What has waited for it is written.
+    assert_eq!(apply(&mut core, 2, admit(2)), []);
+    let effects = core.step(Input::Truncated(Err(LogError::Broken("busy".to_owned()))));
+    assert!(matches!(&effects[..], [Effect::Append(_)]), "{effects:?}");
+    assert!(
+        core.step(Input::Stored(Ok(3)))
+            .contains(&Effect::Truncate(1))
+    );
     let effects = core.step(Input::Truncated(Err(LogError::Demoted)));
     assert!(matches!(&effects[..], [Effect::Fail(_)]));
 }
