@@ -12,6 +12,7 @@
 //!            documents (own thread) ──▶ answers them; Written ──▶ master
 //! ```
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{debug, error};
 
 use super::explain::{self, Ledger, Question, Records};
+use super::texts::Texts;
 use super::view::{Document, View};
 use crate::allocator::explain::{Explain, FrameworkExplained};
 use crate::master::{Master, Transition};
@@ -143,6 +145,7 @@ pub(crate) struct Documents {
     jobs: Sender<Job>,
     made: Receiver<(String, Vec<Made>)>,
     shelf: Shelf,
+    texts: Arc<Texts>,
     /// Whether something is being written.
     busy: bool,
     /// Those who ask meanwhile.
@@ -168,6 +171,7 @@ impl Documents {
                     jobs,
                     made,
                     shelf: Shelf::default(),
+                    texts: Arc::default(),
                     busy: false,
                     waiting: Vec::new(),
                     puzzled: Vec::new(),
@@ -200,6 +204,8 @@ impl Master {
             elected: self.leadership.map(|one| one.since),
             flags: self.config.flags.clone(),
             cluster: self.config.cluster.clone(),
+            texts: (self.documents.as_ref())
+                .map_or_else(Arc::default, |all| Arc::clone(&all.texts)),
             weights: self.weights.clone(),
             state: self.state.snapshot(),
             awaited: self.awaited.clone(),
@@ -447,6 +453,7 @@ impl Scribe {
             ledger,
             puzzled,
         } = job;
+        view.texts.forget_what_is_gone();
         let records = Records {
             view: &view,
             ledger: &ledger,

@@ -13,6 +13,7 @@ mod operator;
 mod show;
 mod subscribers;
 mod summary;
+mod texts;
 mod trees;
 mod view;
 

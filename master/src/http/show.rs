@@ -4,6 +4,7 @@
 //! Pure. Source: http.md §6.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use meseta_api::style::{self, in_full};
@@ -23,6 +24,7 @@ use meseta_runtime::http::Version;
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::Value;
 
+use super::texts::Texts;
 use crate::state::{Agent, Framework, Outstanding, Standing, State};
 
 /// A list that is written from an iterator, without being put together first.
@@ -42,7 +44,7 @@ fn seconds(at: Duration) -> f64 {
     at.as_secs_f64()
 }
 
-/// Attributes by name; of several with one name the first.
+/// Attributes by name; of several with one name the last.
 pub(super) struct Attributes<'a>(pub(super) &'a [Attribute]);
 
 impl Serialize for Attributes<'_> {
@@ -130,6 +132,21 @@ impl<'a> AgentShown<'a> {
     }
 }
 
+/// A registered agent, by its id, with what was written of it before.
+pub(super) struct AgentText<'a> {
+    pub(super) id: &'a AgentId,
+    pub(super) agent: &'a Arc<Agent>,
+    pub(super) texts: &'a Texts,
+}
+
+impl Serialize for AgentText<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { id, agent, texts } = self;
+        let shown = || AgentShown::new(id, agent);
+        texts.agents.write(agent, serializer, shown)
+    }
+}
+
 /// All that is used on an agent.
 pub(super) fn used_on(agent: &Agent) -> Resources {
     agent.used.values().sum()
@@ -212,6 +229,7 @@ pub(super) struct FrameworkShown<'a> {
     pub(super) state: &'a State,
     pub(super) summary: FrameworkSummary<'a>,
     pub(super) framework: &'a Framework,
+    pub(super) texts: &'a Texts,
 }
 
 #[derive(serde::Serialize)]
@@ -247,6 +265,8 @@ impl Serialize for FrameworkShown<'_> {
         let (framework, info) = (self.framework, &self.framework.info);
         let several = info.has(FrameworkCapability::MultiRole);
         let role = info.role.as_ref().map_or("*", Role::as_str);
+        let texts = self.texts;
+        let task = |task| TaskShown { task, texts };
         let offers = || {
             let all = framework.offers.iter();
             all.filter_map(|id| self.state.offer(id))
@@ -268,11 +288,9 @@ impl Serialize for FrameworkShown<'_> {
             resources: Sums(&self.summary.used_resources.0 + &self.summary.offered_resources.0),
             role: (!several).then_some(role),
             roles: several.then_some(&info.roles),
-            tasks: Each(|| framework.tasks.values().map(|one| TaskShown(one))),
-            unreachable_tasks: Each(|| {
-                framework.unreachable_tasks.iter().map(|one| TaskShown(one))
-            }),
-            completed_tasks: Each(|| framework.completed_tasks.iter().map(|one| TaskShown(one))),
+            tasks: Each(|| framework.tasks.values().map(task)),
+            unreachable_tasks: Each(|| framework.unreachable_tasks.iter().map(task)),
+            completed_tasks: Each(|| framework.completed_tasks.iter().map(task)),
             offers: Each(offers),
             executors: Each(executors),
             labels: notes(info.labels.as_ref()),
@@ -392,7 +410,10 @@ fn role_of(resources: &Resources) -> Option<&Role> {
 }
 
 /// A task.
-pub(super) struct TaskShown<'a>(pub(super) &'a Task);
+pub(super) struct TaskShown<'a> {
+    pub(super) task: &'a Arc<Task>,
+    pub(super) texts: &'a Texts,
+}
 
 #[derive(serde::Serialize)]
 struct TaskFields<'a, S: Serialize> {
@@ -422,8 +443,8 @@ struct TaskFields<'a, S: Serialize> {
 
 impl Serialize for TaskShown<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let task = self.0;
-        let fields = TaskFields {
+        let task = self.task;
+        self.texts.tasks.write(task, serializer, || TaskFields {
             id: &task.task_id,
             name: &task.name,
             framework_id: &task.framework_id,
@@ -439,8 +460,7 @@ impl Serialize for TaskShown<'_> {
             discovery: shown(task.discovery.as_ref(), "mesos.v1.DiscoveryInfo"),
             container: shown(task.container.as_ref(), "mesos.v1.ContainerInfo"),
             health_check: shown(task.health_check.as_ref(), "mesos.v1.HealthCheck"),
-        };
-        fields.serialize(serializer)
+        })
     }
 }
 

@@ -17,9 +17,10 @@ use meseta_runtime::http::{JSON, Version};
 use serde::Serialize;
 
 use super::show::{
-    AgentInFull, AgentShown, Attributes, AwaitedShown, Each, FrameworkShown, FrameworkSummary,
+    AgentInFull, AgentText, Attributes, AwaitedShown, Each, FrameworkShown, FrameworkSummary,
     TaskShown,
 };
+use super::texts::Texts;
 use super::{operator, summary, trees};
 use crate::failover::Awaited;
 use crate::schedulers::stream_of;
@@ -82,6 +83,8 @@ pub(super) struct View {
     pub(super) elected: Option<Duration>,
     pub(super) flags: BTreeMap<String, String>,
     pub(super) cluster: Option<String>,
+    /// What was written before.
+    pub(super) texts: Arc<Texts>,
     pub(super) weights: BTreeMap<Role, f64>,
     pub(super) state: State,
     pub(super) awaited: Awaited,
@@ -203,6 +206,7 @@ impl View {
         let connected = connected.count();
         let info = &self.info;
         let hostname = info.hostname.as_deref().unwrap_or_default();
+        let texts = &*self.texts;
         serde_json::to_vec(&StateShown {
             version: Version::of_program(),
             start_time: self.started.as_secs_f64(),
@@ -228,8 +232,8 @@ impl View {
             flags: &self.flags,
             slaves: Each(|| {
                 self.state
-                    .agents()
-                    .map(|(id, agent)| AgentShown::new(id, agent))
+                    .shared_agents()
+                    .map(|(id, agent)| AgentText { id, agent, texts })
             }),
             recovered_slaves: Each(|| self.awaited_shown(None)),
             frameworks: Each(|| self.living(None)),
@@ -305,10 +309,11 @@ impl View {
         if !wanted.oldest_first {
             all.reverse();
         }
+        let texts = &*self.texts;
         let page = || {
             let from = all.iter().skip(wanted.offset.unwrap_or(0));
             from.take(wanted.limit.unwrap_or(DEFAULT_TASKS))
-                .map(|task| TaskShown(task))
+                .map(|task| TaskShown { task, texts })
         };
         serde_json::to_vec(&BTreeMap::from([("tasks", Each(page))]))
     }
@@ -359,6 +364,7 @@ impl View {
             state: &self.state,
             summary: self.summary(id, framework),
             framework,
+            texts: &self.texts,
         }
     }
 }

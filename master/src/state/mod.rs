@@ -237,6 +237,11 @@ impl State {
         self.agents.iter().map(|(id, one)| (id, &**one))
     }
 
+    /// All agents, as they are shared.
+    pub(crate) fn shared_agents(&self) -> impl Iterator<Item = (&AgentId, &Arc<Agent>)> {
+        self.agents.iter()
+    }
+
     /// The agent at this PID.
     pub fn agent_at(&self, pid: &Pid) -> Option<&AgentId> {
         self.agents_by_pid.get(pid)

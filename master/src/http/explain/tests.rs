@@ -90,6 +90,7 @@ impl World {
             elected: Some(NOW),
             flags: BTreeMap::new(),
             cluster: None,
+            texts: Arc::default(),
             weights: BTreeMap::new(),
             state: self.state.snapshot(),
             awaited: self.awaited.clone(),
