@@ -10,6 +10,7 @@
 //! mutations of it, with an allocator that counts, on an ordinary toolchain. `scripts/fuzz` runs one for as long as one
 //! likes under libFuzzer, which finds what random mutations do not.
 
+mod api;
 mod checkpoint;
 mod messages;
 mod stored;
@@ -66,6 +67,29 @@ pub const TARGETS: &[Target] = &[
     ),
     plain("http_target", &[wire::http_target]),
     plain("http_requests", &[wire::http_requests]),
+    records(
+        "api_json",
+        &[
+            api::scheduler_in_json,
+            api::executor_in_json,
+            api::operator_in_json,
+            api::scheduler_call_in_json,
+            api::executor_call_in_json,
+            api::master_call_in_json,
+        ],
+    ),
+    records(
+        "api_protobuf",
+        &[
+            api::scheduler_in_protobuf,
+            api::executor_in_protobuf,
+            api::operator_in_protobuf,
+            api::scheduler_call_in_protobuf,
+            api::executor_call_in_protobuf,
+            api::agent_call_in_protobuf,
+        ],
+    ),
+    plain("api_records", &[api::records]),
     records("http_authorization", &[wire::http_authorization]),
     plain("certificate", &[wire::certificate]),
     plain("log_directives", &[text::log_directives]),

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use meseta_api::Format;
+use meseta_api::operator::Api;
 use meseta_fuzz::MESSAGES;
 use meseta_protocol::launch::{EnvironmentEntry, ExecutorCredential, LaunchCommand, LaunchPlan};
 use meseta_runtime::codec::stream::{MAX_ROUTE_TEXT, Writer};
@@ -20,6 +22,43 @@ use crate::stored;
 
 /// An input and the name of its file.
 pub(crate) type Seed = (String, Vec<u8>);
+
+/// Calls of each API, as clients write them.
+const CALLS: &[&str] = &[
+    r#"{"type":"SUBSCRIBE","subscribe":{"framework_info":{"user":"u","name":"n","roles":["a","b/c"],"capabilities":[{"type":"MULTI_ROLE"}],"failover_timeout":1.5,"labels":{"labels":[{"key":"k"}]}},"suppressed_roles":["a"]}}"#,
+    r#"{"type":"ACCEPT","framework_id":{"value":"f"},"accept":{"offer_ids":[{"value":"o"}],"operations":[{"type":"LAUNCH","launch":{"task_infos":[{"task_id":{"value":"t"},"name":"t","agent_id":{"value":"a"},"resources":[{"name":"cpus","type":"SCALAR","scalar":{"value":0.1}},{"name":"ports","type":"RANGES","ranges":{"range":[{"begin":1,"end":"2"}]}}],"command":{"value":"true","environment":{"variables":[{"name":"A","value":"\u00e9"}]}},"data":"AAEC"}]}}],"filters":{"refuse_seconds":5}}}"#,
+    r#"{"type":"ACCEPT","framework_id":{"value":"f"},"accept":{"offer_ids":[],"operations":{"type":"LAUNCH_GROUP","launch_group":{"executor":{"executor_id":{"value":"e"},"type":"CUSTOM"},"task_group":{"tasks":[]}}}}}"#,
+    r#"{"type":"ACKNOWLEDGE","framework_id":{"value":"f"},"acknowledge":{"agent_id":{"value":"a"},"task_id":{"value":"t"},"uuid":"AAAAAAAAAAAAAAAAAAAAAA=="}}"#,
+    r#"{"type":"RECONCILE","framework_id":{"value":"f"},"reconcile":{"tasks":[{"task_id":{"value":"t"}}]}}"#,
+    r#"{"type":"DECLINE","framework_id":{"value":"f"},"decline":{"offer_ids":[{"value":"o"}],"filters":null}}"#,
+    r#"{"type":"SUBSCRIBE","executor_id":{"value":"e"},"framework_id":{"value":"f"},"subscribe":{"unacknowledged_tasks":[],"unacknowledged_updates":[]}}"#,
+    r#"{"type":"UPDATE","executor_id":{"value":"e"},"framework_id":{"value":"f"},"update":{"status":{"task_id":{"value":"t"},"state":"TASK_RUNNING","uuid":"AAAAAAAAAAAAAAAAAAAAAA==","source":"SOURCE_EXECUTOR","timestamp":1e9}}}"#,
+    r#"{"type":"GET_STATE"}"#,
+    r#"{"type":"READ_FILE","read_file":{"path":"/a","offset":"1","length":2}}"#,
+    r#"{"type":"SET_LOGGING_LEVEL","set_logging_level":{"level":1,"duration":{"nanoseconds":60000000000}}}"#,
+    r#"{"type":3,"unknown":[1,{"a":null}],"x":1e400,"y":-0.0}"#,
+    "[]",
+    "{\"type\":\"SUB",
+];
+
+/// The same in protobuf, each as a call of the API that takes it.
+fn calls_in_protobuf() -> Vec<Seed> {
+    let apis = [
+        meseta_api::scheduler::call_type(),
+        meseta_api::executor::call_type(),
+        Api::Master.call_type(),
+    ];
+    let mut all = Vec::new();
+    for (call, text) in CALLS.iter().enumerate() {
+        for (number, api) in apis.iter().enumerate() {
+            if let Ok(read) = Format::Json.read(text.as_bytes(), api) {
+                let bytes = Format::Protobuf.write(&read, api);
+                all.push((format!("call-{call}-{number}"), bytes));
+            }
+        }
+    }
+    all
+}
 
 /// The seeds of a target.
 pub(crate) fn of(target: &str) -> Vec<Seed> {
@@ -57,6 +96,19 @@ pub(crate) fn of(target: &str) -> Vec<Seed> {
             "a@[::1:5",
             "\u{e9}@\u{e9}:1",
             "a@b@c:1",
+        ]),
+        "api_json" => texts(CALLS),
+        "api_protobuf" => calls_in_protobuf(),
+        "api_records" => texts(&[
+            "",
+            "5\nhello0\n",
+            "1\na2\nbc",
+            "3\nab",
+            "99999999999999999999\n",
+            "18446744073709551615\nx",
+            "-1\n",
+            "a\n",
+            "007\nseven!!",
         ]),
         "http_target" => texts(&[
             "/",

@@ -489,7 +489,10 @@ impl Master {
         let (unconfirmed, gone): (BTreeSet<_>, BTreeSet<_>) =
             unlisted.partition(|(framework, executor)| {
                 let mut live = self.state.live_tasks_of(framework, id, executor);
-                live.any(|task| !listed.contains_key(&(framework.clone(), task.clone())))
+                live.any(|task| {
+                    let listed = listed.get(&(framework.clone(), task.clone()));
+                    listed.is_none_or(|one| one.executor_id.as_ref() != Some(executor))
+                })
             });
         self.state.set_unconfirmed(id, unconfirmed);
         for (framework, executor) in gone {

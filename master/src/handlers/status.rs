@@ -5,7 +5,7 @@ use meseta_protocol::messages::agent::{
     AcknowledgeAgentStatus, ExecutorExited, ShutdownFramework, UpdateStatus,
 };
 use meseta_protocol::messages::scheduler::{AcknowledgeStatus, ExecutorLost, StatusUpdated};
-use meseta_protocol::status::{StatusReason, StatusUpdate, TaskState};
+use meseta_protocol::status::{StatusReason, StatusSource, StatusUpdate, TaskState, TaskStatus};
 use meseta_protocol::{AgentId, FrameworkId, TaskId, UpdateId};
 use meseta_runtime::planted::mistake;
 use meseta_runtime::{Context, Pid};
@@ -82,6 +82,21 @@ impl Serve<ExecutorExited> for Master {
     }
 }
 
+/// Whether the executor of a task is on its agent, as far as a status says. What an executor says, or the agent of a task that
+/// one has, names it; where an agent names none because it has no such task, only these reasons say that it has no such
+/// executor either.
+fn says_of_executor(status: &TaskStatus) -> Option<bool> {
+    if status.source == Some(StatusSource::Executor) || status.executor_id.is_some() {
+        return Some(true);
+    }
+    let is_not_there = status.state.is_terminal()
+        && matches!(
+            status.reason,
+            Some(StatusReason::Reconciliation | StatusReason::ExecutorTerminated)
+        );
+    is_not_there.then_some(false)
+}
+
 impl Master {
     fn take_update(
         &mut self,
@@ -133,11 +148,7 @@ impl Master {
         if forwarded {
             self.state.forwarded(&framework_id, &task_id, &status);
         }
-        let is_not_there = latest.is_terminal()
-            && matches!(
-                status.reason,
-                Some(StatusReason::Reconciliation | StatusReason::ExecutorTerminated)
-            );
+        let is_there = says_of_executor(&status);
         let freed = self
             .state
             .update_task(&framework_id, &task_id, latest, &status);
@@ -150,11 +161,13 @@ impl Master {
             crate::metrics::count_end(cx.metrics(), &end);
             self.recover(cx, &framework_id, agent_id, resources, None);
         }
-        let freed = self
-            .state
-            .settle_executor(&framework_id, agent_id, &task_id, is_not_there);
-        if let Some(resources) = freed {
-            self.recover(cx, &framework_id, agent_id, resources, None);
+        if let Some(is_there) = is_there {
+            let freed = self
+                .state
+                .settle_executor(&framework_id, agent_id, &task_id, is_there);
+            if let Some(resources) = freed {
+                self.recover(cx, &framework_id, agent_id, resources, None);
+            }
         }
     }
 

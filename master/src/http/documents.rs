@@ -453,7 +453,7 @@ impl Scribe {
             ledger,
             puzzled,
         } = job;
-        view.texts.forget_what_is_gone();
+        let texts = Arc::clone(&view.texts);
         let records = Records {
             view: &view,
             ledger: &ledger,
@@ -494,6 +494,9 @@ impl Scribe {
                 }
             });
         }
+        // What only this view held is gone with it.
+        drop(view);
+        texts.forget_what_is_gone();
         // When nobody listens the master has ended.
         if self.tell.send((state, all)).is_err() {
             debug!("the master has ended: nobody keeps its documents");

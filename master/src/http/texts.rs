@@ -2,7 +2,8 @@
 //!
 //! A value in the tables is not changed while others hold it: whoever changes it makes another one (`Arc::make_mut`). So
 //! the same value has the same text, and after a change in a large cluster only what has changed is written anew. A text is
-//! kept for as long as its value lives, and a weak hold on it keeps its place in memory from being another's.
+//! kept until the next document after its value has gone, and a weak hold keeps the value's place in memory from being
+//! another's until then.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -14,7 +15,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::state::Agent;
 
-/// Bytes of texts of one kind after which no more are kept.
+/// Bytes of texts of one kind, and of the values that they hold in memory, after which no more are kept.
 const MOST_BYTES: usize = 64 << 20;
 
 /// Texts by kind. Each kind has one form.
@@ -71,7 +72,7 @@ impl<T> Kept<T> {
         }
         let text = to_raw_value(&shown()).map_err(S::Error::custom)?;
         let written = text.serialize(serializer);
-        inner.bytes += text.get().len();
+        inner.bytes += weight::<T>(&text);
         inner.all.insert(place, (Arc::downgrade(value), text));
         written
     }
@@ -82,11 +83,16 @@ impl<T> Kept<T> {
         all.retain(|_, (value, text)| {
             let stays = value.strong_count() > 0;
             if !stays {
-                *bytes -= text.get().len();
+                *bytes -= weight::<T>(text);
             }
             stays
         });
     }
+}
+
+/// Bytes that a text holds, with the place of its value.
+fn weight<T>(text: &RawValue) -> usize {
+    text.get().len() + size_of::<T>()
 }
 
 #[cfg(test)]

@@ -163,6 +163,7 @@ impl State {
             }
             agent.tasks.remove(id);
             agent.executors.remove(id);
+            agent.unconfirmed.retain(|(framework, _)| framework != id);
             agent.killed_tasks.retain(|(framework, _)| framework != id);
             agent.lingering.retain(|(framework, _), _| framework != id);
         }
@@ -288,14 +289,14 @@ impl State {
         }
     }
 
-    /// An update of a task says of an unconfirmed executor that it has come, or that it `is_not_there`: then, unless another
-    /// task may still bring it, it is removed. Returns the resources that are freed.
+    /// An update of a task says of an unconfirmed executor whether it `is_there`: if not, and unless another task may still
+    /// bring it, it is removed. Returns the resources that are freed.
     pub fn settle_executor(
         &mut self,
         framework_id: &FrameworkId,
         agent_id: &AgentId,
         task_id: &TaskId,
-        is_not_there: bool,
+        is_there: bool,
     ) -> Option<Resources> {
         let agent = self.agents.get(agent_id)?;
         if agent.unconfirmed.is_empty() {
@@ -306,7 +307,7 @@ impl State {
         if !agent.unconfirmed.contains(&key) {
             return None;
         }
-        if !is_not_there {
+        if is_there {
             let agent = self.agents.get_mut(agent_id).map(Arc::make_mut)?;
             agent.unconfirmed.remove(&key);
             return None;

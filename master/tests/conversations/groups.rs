@@ -265,8 +265,17 @@ fn an_executor_is_paid_for_while_its_launch_may_be_on_its_way_to_an_agent_that_c
             &never_came as &dyn Fn(&mut TaskStatus),
             ALL,
         ),
-        // It has come, and its end is told by itself.
-        (TaskState::Failed, &|_| {}, WITHOUT_TASK),
+        // It has come, and its end is told by itself, whatever it says of its task.
+        (
+            TaskState::Failed,
+            &|status| {
+                status.reason = Some(StatusReason::ExecutorTerminated);
+                status.executor_id = Some("e".into());
+            },
+            WITHOUT_TASK,
+        ),
+        // Of the executor that says nothing.
+        (TaskState::Dropped, &|_| {}, WITHOUT_TASK),
     ] {
         let it = Situation::new();
         comes_back_without_the_executor(&it, Vec::new());
@@ -289,6 +298,7 @@ fn an_executor_is_paid_for_while_its_launch_may_be_on_its_way_to_an_agent_that_c
 fn an_executor_that_has_ended_with_its_task_while_its_agent_was_away_is_not_paid_for() {
     let it = Situation::new();
     let mut ended = Task::new(&it.part("a"), &it.id, "nobody");
+    ended.executor_id = Some(it.executor().executor_id);
     ended.state = TaskState::Failed;
     comes_back_without_the_executor(&it, vec![ended]);
     // The task is until its end is told.
