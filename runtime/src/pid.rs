@@ -118,7 +118,7 @@ impl FromStr for Address {
         let bad = || ParsePidError::BadAddress(text.to_owned());
         let (host, port) = text.rsplit_once(':').ok_or_else(bad)?;
         let bracketed = host.starts_with('[') && host.ends_with(']');
-        let host_ok = !host.is_empty()
+        let host_ok = !matches!(host, "" | "[]")
             && host.len() <= 255
             && (bracketed || !host.contains(':'))
             && host
@@ -313,7 +313,15 @@ mod tests {
             "master".parse::<Pid>(),
             Err(ParsePidError::NoAt("master".into()))
         );
-        for bad in ["m@h", "m@:1", "m@h:70000", "m@::1:5", "m@h:+5", "m@a@b:1"] {
+        for bad in [
+            "a@[]:50",
+            "m@h",
+            "m@:1",
+            "m@h:70000",
+            "m@::1:5",
+            "m@h:+5",
+            "m@a@b:1",
+        ] {
             assert!(
                 matches!(bad.parse::<Pid>(), Err(ParsePidError::BadAddress(_))),
                 "{bad}"

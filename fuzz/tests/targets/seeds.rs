@@ -96,6 +96,7 @@ pub(crate) fn of(target: &str) -> Vec<Seed> {
             "a@[::1:5",
             "\u{e9}@\u{e9}:1",
             "a@b@c:1",
+            "[]:50",
         ]),
         "api_json" => texts(CALLS),
         "api_protobuf" => calls_in_protobuf(),
