@@ -128,7 +128,8 @@ mod tests {
         assert_eq!(kept.0.lock().all.len(), 1);
         drop(value);
         kept.forget_what_is_gone();
-        assert_eq!((kept.0.lock().all.len(), kept.0.lock().bytes), (0, 0));
+        let inner = kept.0.lock();
+        assert_eq!((inner.all.len(), inner.bytes), (0, 0));
     }
 
     #[test]
